@@ -1,0 +1,1 @@
+"""Runnable jobs that compose the library: one file, one job, one Click command."""

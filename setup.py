@@ -1,0 +1,50 @@
+"""Packaging of recsys: what it needs, and why each package is there."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+REQUIRED = [
+    "torch>=2.6,<3",  # the autoencoders, and every dense product
+    "numpy>=1.26,<3",
+    "scipy>=1.13,<2",  # sparse user-item matrices
+    "pandas>=2.2.3,<4",  # frames in, frames out
+    "pyarrow>=17",  # reading CSV and Parquet in streams, ids in their own type
+    "safetensors>=0.5,<1",  # weights on disk without pickle
+    "click>=8.1.7,<9",  # the command line
+    "tqdm>=4.66,<5",  # progress bars
+    "threadpoolctl>=3.5,<4",  # implicit needs BLAS held to one thread
+    'tomli>=2; python_version < "3.11"',  # settings files
+]
+
+EXTRAS = {
+    "baselines": ["implicit>=0.7.3,<0.8"],  # matrix factorisation to compare with
+    "mlflow": ["mlflow>=3.10,<4"],  # tracking; full, not skinny: SQLite store and UI
+    "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
+    "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4"],
+    "test": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",  # a hanging test is a failing test
+        "pytest-xdist>=3.6",  # two cores, half the time
+        "hypothesis>=6.100",  # properties of reading, splits and top-n
+        "ir-measures>=0.4.2,<0.5",  # independent metrics to check ours against
+    ],
+    "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
+}
+EXTRAS["all"] = EXTRAS["baselines"] + EXTRAS["mlflow"] + EXTRAS["plots"]
+EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
+
+setup(
+    name="recsys",
+    version="0.1.0",
+    description="Autoencoder recommender systems: from a ratings CSV to recommendations for everybody",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["recsys", "recsys.*", "pipelines", "pipelines.*"]),
+    package_data={"recsys": ["py.typed"], "pipelines": ["py.typed"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["recsys = pipelines.cli:main"]},
+)
