@@ -1,0 +1,336 @@
+"""Who may see what: training users, histories and held-out items, under the usual protocols.
+
+The item vocabulary is that of the training part: a model cannot know more. Every function gives a Split whose parts
+were checked: nothing held out stands in a history, or in the training row of the same user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.errors import ConfigError, DataError
+from recsys.interactions import Interactions, UserItemMatrix, Vocabulary, sparse_rows
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Users to be tested on: what the model sees of each (history) and what it must find (held_out).
+
+    history, held_out: CSR (users, items). users: their ids. unknown: int64 (users,), held-out items that are not in
+    the vocabulary: nobody can find them, but they count in what was to be found. train_rows: int64 (users,), the
+    user's row in the training matrix, -1 for a user the training has not seen.
+    """
+
+    history: csr_matrix
+    held_out: csr_matrix
+    users: pa.Array
+    unknown: NDArray[np.int64]
+    train_rows: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if len({self.history.shape, self.held_out.shape}) > 1:
+            raise DataError(f"Expected equal shapes, found {self.history.shape} and {self.held_out.shape}.")
+        leaked = _shared_cells(self.history, self.held_out)
+        if leaked:
+            raise DataError(
+                f"Expected held-out items that the history does not show, found {leaked:,} pairs in both: "
+                "the test would be answered by the question. Remove them from one of the files."
+            )
+
+    def __len__(self) -> int:
+        return int(self.history.shape[0])
+
+    @property
+    def relevant(self) -> NDArray[np.int64]:
+        """How many items were held out of each user, int64 (users,), unknown ones included."""
+        return np.diff(self.held_out.indptr) + self.unknown
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training matrix, validation part (settings and epochs are chosen on it) and test part (read once).
+
+    `facts` say what the protocol did: users and interactions of each part, and what was left out and why.
+    """
+
+    protocol: str
+    train: UserItemMatrix
+    validation: Holdout | None
+    test: Holdout
+    facts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part in (self.validation, self.test):
+            if part is None:
+                continue
+            known = part.train_rows >= 0
+            if _shared_cells(self.train.matrix[part.train_rows[known]], part.held_out[np.flatnonzero(known)]):
+                raise DataError("Expected held-out items outside the training rows of their user, found some inside.")
+
+
+def strong(
+    interactions: Interactions, *, share: float = 0.1, at_most: int = 10_000, history: float = 0.8, seed: int = 0
+) -> Split:
+    """Held-out users: the model is trained on other people (Liang et al. 2018, section 4.1).
+
+    ```
+                      items   a b c d e
+    training users      1     x x . x .      all of it is training
+                        2     . x x . x
+    test user           3     h h . h o      h history (the model sees), o held out (it must find)
+    ```
+    `share` of the users, `at_most` so many, serve as validation and as many again as test. `history` is the part of
+    each one's items the model sees; both sides get at least one. Items no training user has are taken out first.
+    """
+    _check_share("share", share, 0.5)
+    _check_share("history", history, 1)
+    rng = np.random.default_rng(seed)
+    total = len(interactions.users)
+    count = min(int(total * share), at_most)
+    if count < 1 or total - 2 * count < 1:
+        raise DataError(
+            f"Expected at least {max(3, int(np.ceil(1 / share)))} users to hold {share:.0%} out twice, found {total}."
+        )
+    order = rng.permutation(total)
+    role = np.full(total, TRAIN)
+    role[order[-count:]] = TEST
+    role[order[-2 * count : -count]] = VALIDATION
+    train = _training_matrix(interactions, role[interactions.user] == TRAIN)
+    column = train.items.positions(interactions.items.ids)[interactions.item]
+    facts = {"held_out_interactions_on_untrained_items": int(((role[interactions.user] != TRAIN) & (column < 0)).sum())}
+    parts = {}
+    for part, name in ((VALIDATION, "validation"), (TEST, "test")):
+        rows = np.flatnonzero((role[interactions.user] == part) & (column >= 0))
+        hidden = _hide(interactions.user[rows], 1 - history, rng)
+        parts[name], left_out = _holdout(interactions, column, rows[~hidden], rows[hidden], train)
+        facts[f"{name}_users_left_out"] = left_out
+    return _finish("strong", train, parts["validation"], parts["test"], facts)
+
+
+def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0) -> Split:
+    """Every user is in training with a part of their items; others are held out at random.
+
+    ```
+            items   a b c d e
+    user 1          x x v x o      x training, v validation, o test
+    user 2          . x o v x      at test the history is x and v
+    ```
+    Of each user's n items, `share` (at least one) is test if n > 1, and as many validation if n > 2.
+    """
+    _check_share("share", share, 0.5)
+    rng = np.random.default_rng(seed)
+    part = np.full(len(interactions), TRAIN)
+    rank, size = _ranks(interactions.user, rng.random(len(interactions)))
+    held = np.maximum(1, (size * share).astype(np.int64))
+    part[(size > 1) & (rank < held)] = TEST
+    part[(size > 2) & (rank >= held) & (rank < 2 * held)] = VALIDATION
+    return _by_rows("weak", interactions, part)
+
+
+def leave_one_out(interactions: Interactions, *, seed: int = 0) -> Split:
+    """The last item of each user is test, the one before validation; by time, or at random without timestamps.
+
+    ```
+            time ->
+    user 1   x x x v o      x training, v validation (seen at test), o test
+    user 2   x v o          with two items: x o; with one: x
+    ```
+    Equal times are ordered at random. Other people's later rows do stand in training: `temporal` avoids that.
+    """
+    rng = np.random.default_rng(seed)
+    tie_breaker = rng.random(len(interactions))
+    rank, size = _ranks(interactions.user, tie_breaker, interactions.timestamp)
+    from_end = size - 1 - rank
+    part = np.full(len(interactions), TRAIN)
+    part[(from_end == 0) & (size > 1)] = TEST
+    part[(from_end == 1) & (size > 2)] = VALIDATION
+    return _by_rows("leave-one-out", interactions, part)
+
+
+def temporal(interactions: Interactions, *, share: float = 0.1) -> Split:
+    """A cut in time: training is the past of everybody, nothing of the future is in it.
+
+    ```
+                 training  | validation |  test
+    user 1       x   x     |     v      |  o o      at test the history is x and v
+    user 2           x     |            |  o
+    user 3                 |            |  o        no history: left out, and counted
+    ```
+    The last `share` of all rows (by time) is test, as much before it validation; rows of one instant stay together.
+    Raises DataError without timestamps, or where all rows carry the same one.
+    """
+    _check_share("share", share, 0.5)
+    if interactions.timestamp is None:
+        raise DataError("The temporal protocol needs timestamps, found none: name their column or use another.")
+    cuts = np.quantile(interactions.timestamp, [1 - 2 * share, 1 - share], method="nearest")
+    part = np.searchsorted(cuts, interactions.timestamp, side="right")
+    if not ((part == TRAIN).any() and (part == TEST).any()):
+        first, last = interactions.timestamp.min(), interactions.timestamp.max()
+        raise DataError(f"Expected rows before and after the cut in time, found all between {first} and {last} (ms).")
+    return _by_rows("temporal", interactions, part)
+
+
+def given(train: Interactions, test: Interactions, validation: Interactions | None = None) -> Split:
+    """A published division: the files say what is training, validation and test.
+
+    ```
+    train.csv  x        validation.csv  v        test.csv  o
+    ```
+    Models learn on x; settings and epochs are chosen on v with x as history; at test the history is x and v.
+    Raises DataError where a pair stands in more than one file.
+    """
+    files = [train, *([validation] if validation is not None else []), test]
+    parts = [TRAIN, VALIDATION, TEST] if validation is not None else [TRAIN, TEST]
+    users, user = _union([f.users for f in files], [f.user for f in files])
+    items, item = _union([f.items for f in files], [f.item for f in files])
+    pairs = user.astype(np.int64) * len(items) + item
+    repeated = len(pairs) - len(np.unique(pairs))
+    if repeated:
+        raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
+    ratings = [f.rating for f in files]
+    times = [f.timestamp for f in files]
+    together = Interactions(
+        users,
+        items,
+        user,
+        item,
+        None if any(r is None for r in ratings) else np.concatenate([r for r in ratings if r is not None]),
+        None if any(t is None for t in times) else np.concatenate([t for t in times if t is not None]),
+    )
+    return _by_rows("given", together, np.repeat(parts, [len(f) for f in files]))
+
+
+PROTOCOLS: dict[str, Callable[..., Split]] = {
+    "strong": strong,
+    "weak": weak,
+    "leave-one-out": leave_one_out,
+    "temporal": temporal,
+    "given": given,
+}
+
+
+def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> Split:
+    """Split whose every row is training, validation or test: users are the same people in all three."""
+    if not (part == TEST).any():
+        raise DataError(f"Expected users with two items or more for the {protocol} protocol, found none.")
+    train = _training_matrix(interactions, part == TRAIN)
+    column = train.items.positions(interactions.items.ids)[interactions.item]
+    facts: dict[str, int] = {}
+    holdouts: dict[int, Holdout | None] = {VALIDATION: None}
+    for stage, name in ((VALIDATION, "validation"), (TEST, "test")):
+        if (part == stage).any():
+            past, hidden = np.flatnonzero(part < stage), np.flatnonzero(part == stage)
+            holdouts[stage], facts[f"{name}_users_left_out"] = _holdout(interactions, column, past, hidden, train)
+            facts[f"{name}_interactions_on_untrained_items"] = int((column[hidden] < 0).sum())
+    test = holdouts[TEST]
+    assert test is not None  # a row of part TEST exists
+    return _finish(protocol, train, holdouts[VALIDATION], test, facts)
+
+
+def _training_matrix(interactions: Interactions, rows: NDArray[np.bool_]) -> UserItemMatrix:
+    """Preferences of the given rows; vocabularies hold only the users and items they mention, order kept."""
+    if not rows.any():
+        raise DataError("Expected rows for training, found none left.")
+    users, user = np.unique(interactions.user[rows], return_inverse=True)
+    items, item = np.unique(interactions.item[rows], return_inverse=True)
+    matrix = sparse_rows(user, item, np.ones(len(user), dtype=np.float32), (len(users), len(items)))
+    return UserItemMatrix(
+        matrix, Vocabulary(interactions.users.take(users)), Vocabulary(interactions.items.take(items))
+    )
+
+
+def _holdout(
+    interactions: Interactions,
+    column: NDArray[np.int32],
+    history: NDArray[Any],
+    hidden: NDArray[Any],
+    train: UserItemMatrix,
+) -> tuple[Holdout, int]:
+    """Holdout from row numbers of the history and of what is hidden; users without either side are left out."""
+    history = history[column[history] >= 0]
+    wanted = np.unique(interactions.user[hidden])
+    users = np.intersect1d(wanted, interactions.user[history])
+    row_of = np.full(len(interactions.users), -1)
+    row_of[users] = np.arange(len(users))
+
+    def matrix(rows: NDArray[Any]) -> csr_matrix:
+        rows = rows[(row_of[interactions.user[rows]] >= 0) & (column[rows] >= 0)]
+        ones = np.ones(len(rows), dtype=np.float32)
+        return sparse_rows(row_of[interactions.user[rows]], column[rows], ones, (len(users), len(train.items)))
+
+    strangers = hidden[(column[hidden] < 0) & (row_of[interactions.user[hidden]] >= 0)]
+    unknown = np.bincount(row_of[interactions.user[strangers]], minlength=len(users)).astype(np.int64)
+    ids = interactions.users.take(users)
+    rows = train.users.positions(ids).astype(np.int64)
+    return Holdout(matrix(history), matrix(hidden), ids, unknown, rows), len(wanted) - len(users)
+
+
+def _finish(
+    protocol: str, train: UserItemMatrix, validation: Holdout | None, test: Holdout, facts: dict[str, int]
+) -> Split:
+    if not len(test):
+        raise DataError(f"Expected test users with a history and a held-out item ({protocol} protocol), found none.")
+    if validation is not None and not len(validation):
+        validation = None
+    sizes = {
+        "train_users": train.matrix.shape[0],
+        "train_items": train.matrix.shape[1],
+        "train_interactions": train.matrix.nnz,
+        "validation_users": 0 if validation is None else len(validation),
+        "test_users": len(test),
+        "test_interactions": int(test.relevant.sum()),
+    }
+    return Split(protocol, train, validation, test, sizes | {key: count for key, count in facts.items() if count})
+
+
+def _hide(user: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which rows to hide: of each user's n rows, `share` (at least 1 and at most n - 1), at random; none if n = 1."""
+    rank, size = _ranks(user, rng.random(len(user)))
+    # The hair keeps .2 of 5 at 1 when 1 - .8 is a little less than .2 in binary.
+    return np.asarray((rank < np.maximum(1, (size * share + 1e-9).astype(np.int64))) & (size > 1))
+
+
+def _ranks(
+    user: NDArray[Any], key: NDArray[Any], time: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rank 0.. of every row among its user's rows, by time then key, and how many rows that user has."""
+    order = np.lexsort((key, user) if time is None else (key, time, user))
+    counts = np.bincount(user) if len(user) else np.zeros(1, dtype=np.int64)
+    starts = np.cumsum(counts) - counts
+    rank = np.empty(len(user), dtype=np.int64)
+    rank[order] = np.arange(len(user)) - starts[user[order]]
+    return rank, counts[user]
+
+
+def _union(vocabularies: list[Vocabulary], positions: list[NDArray[Any]]) -> tuple[Vocabulary, NDArray[np.int32]]:
+    """One vocabulary over several, first ones first, and all positions translated to it, one after the other."""
+    kinds = {v.ids.type for v in vocabularies}
+    arrays = [v.ids if len(kinds) == 1 else v.ids.cast(pa.string()) for v in vocabularies]
+    union = Vocabulary(pa.chunked_array(arrays).unique())
+    return union, np.concatenate([union.positions(a)[p] for a, p in zip(arrays, positions, strict=True)])
+
+
+def _shared_cells(left: csr_matrix, right: csr_matrix) -> int:
+    """Number of cells stored in both."""
+    if not (left.nnz and right.nnz):
+        return 0
+    return int(_stored(left).multiply(_stored(right)).nnz)
+
+
+def _stored(matrix: csr_matrix) -> csr_matrix:
+    """The same cells with 1 in each, stored zeros too."""
+    return csr_matrix((np.ones(matrix.nnz, dtype=np.int8), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _check_share(name: str, value: float, below: float) -> None:
+    if not 0 < value < below:
+        raise ConfigError(f"Expected {name} above 0 and below {below}, found {value}.")
