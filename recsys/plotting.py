@@ -1,0 +1,159 @@
+"""Results as matplotlib figures: one look for all of them, no global state, no display needed.
+
+Every function returns a Figure that belongs to its caller: `figure.savefig(path)`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ParamSpec
+
+import numpy as np
+import pandas as pd
+
+from recsys.errors import DataError, MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_P = ParamSpec("_P")
+
+ACCENT = "#0072B2"  # the one colour; it says "look here", and is darker than MUTED for eyes that see no colour
+INK = "#262626"  # text
+MUTED = "#9A9A9A"  # context
+GRID = "#E8E8E8"
+WIDTH = 6.4  # inches, at 150 dots each
+
+_LOOK = {
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
+    "font.size": 9,
+    "text.color": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.left": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+_LOWER_IS_BETTER = ("rmse", "mae", "loss")
+
+
+def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Draw in the look of this module, and leave the caller's matplotlib settings as they are."""
+
+    @functools.wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+        try:
+            from matplotlib import rc_context
+        except ModuleNotFoundError as error:
+            raise MissingPackageError("matplotlib", "plots") from error
+        with rc_context(_LOOK):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def _panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of WIDTH x `height` inches, its `rows` panels over one x axis."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height))
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
+
+
+@_styled
+def training_curve(history: Sequence[Mapping[str, float]], metric: str) -> Figure:
+    """The validation metric above, the training loss below, over the epochs; the best epoch marked.
+
+    `history` has one mapping an epoch: `loss`, `metric` where that epoch was validated, `epoch` (1, 2, ... if absent).
+    Raises DataError where there is no epoch.
+    """
+    if not history:
+        raise DataError("Expected at least one epoch to draw, found none.")
+    from matplotlib.ticker import MaxNLocator
+
+    curves = {name: _curve(history, name) for name in (metric, "loss")}
+    curves = {name: curve for name, curve in curves.items() if len(curve[0])}
+    figure, panels = _panels(1.2 + 1.3 * len(curves), len(curves))
+    for axes, (name, (epochs, values)) in zip(panels, curves.items(), strict=True):
+        colour = ACCENT if name == metric else MUTED
+        axes.plot(epochs, values, color=colour, marker="o" if len(epochs) == 1 else None)
+        axes.set_ylabel(name)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    if metric in curves:
+        _mark_best(panels, *curves[metric], metric)
+    return figure
+
+
+def _curve(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    points = [(row.get("epoch", i), row[name]) for i, row in enumerate(history, start=1) if name in row]
+    points = [(epoch, value) for epoch, value in points if np.isfinite(value)]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def _mark_best(panels: Sequence[Axes], epochs: Sequence[float], values: Sequence[float], metric: str) -> None:
+    best = int(np.argmin(values) if _lower_is_better(metric) else np.argmax(values))
+    for axes in panels:
+        axes.axvline(epochs[best], color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+    panels[0].plot(epochs[best], values[best], "o", color=ACCENT, markeredgecolor="white", markersize=7)
+    panels[0].set_title(f"{metric} {values[best]:.4f}, best at epoch {epochs[best]:g}")
+
+
+@_styled
+def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
+    """One row a model, best on top: a dot at its mean, a whisker over its 95 % interval, the value beside it.
+
+    `table` has the columns model, <metric>, <metric>_low, <metric>_high; a model without interval has NaN there.
+    Raises DataError for a missing column or an empty table.
+    """
+    low, high = f"{metric}_low", f"{metric}_high"
+    missing = {"model", metric, low, high} - set(table.columns)
+    if missing or table.empty:
+        raise DataError(
+            f"Expected rows with model, {metric}, {low}, {high}; missing {sorted(missing)}, {len(table)} rows."
+        )
+    ordered = table.sort_values(metric, ascending=_lower_is_better(metric), kind="stable")
+    figure, (axes,) = _panels(0.9 + 0.3 * len(ordered))
+    for place, row in enumerate(ordered.to_dict("records")):
+        colour, weight = (ACCENT, "bold") if place == 0 else (MUTED, "normal")
+        axes.plot([row[low], row[high]], [place, place], color=colour, linewidth=2.2)
+        axes.plot(row[metric], place, "o", color=colour, markersize=6, markeredgecolor="white")
+        axes.text(1.02, place, f"{row[metric]:.4f}", transform=axes.get_yaxis_transform(), va="center", weight=weight)
+    axes.set_yticks(range(len(ordered)), [str(name) for name in ordered["model"]])
+    axes.set_ylim(len(ordered) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.grid(axis="y", visible=False)
+    axes.set_title(f"{metric}, mean over users and 95 % interval")
+    return figure
+
+
+def _lower_is_better(metric: str) -> bool:
+    return metric.split("@")[0] in _LOWER_IS_BETTER
