@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -26,17 +26,19 @@ MUTED = "#9A9A9A"  # context
 GRID = "#E8E8E8"
 WIDTH = 6.4  # inches, at 150 dots each
 
-_LOOK = {
+_LOOK: dict[Any, Any] = {
     "figure.dpi": 150,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.1,  # inches
+    "figure.constrained_layout.w_pad": 0.1,
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
     "font.size": 9,
     "text.color": INK,
-    "axes.titlesize": 10.5,
+    "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.titlepad": 10,
+    "axes.titlepad": 8,
     "axes.labelsize": 9,
     "axes.labelcolor": INK,
     "axes.edgecolor": MUTED,
@@ -92,22 +94,24 @@ def training_curve(history: Sequence[Mapping[str, float]], metric: str) -> Figur
     """The validation metric above, the training loss below, over the epochs; the best epoch marked.
 
     `history` has one mapping an epoch: `loss`, `metric` where that epoch was validated, `epoch` (1, 2, ... if absent).
-    Raises DataError where there is no epoch.
+    Raises DataError where nothing is left to draw.
     """
-    if not history:
-        raise DataError("Expected at least one epoch to draw, found none.")
     from matplotlib.ticker import MaxNLocator
 
     curves = {name: _curve(history, name) for name in (metric, "loss")}
     curves = {name: curve for name, curve in curves.items() if len(curve[0])}
-    figure, panels = _panels(1.2 + 1.3 * len(curves), len(curves))
+    if not curves:
+        raise DataError(f"Expected at least one epoch with a finite {metric} or loss to draw, found none.")
+    figure, panels = _panels(0.6 + 1.5 * len(curves), len(curves))
     for axes, (name, (epochs, values)) in zip(panels, curves.items(), strict=True):
-        colour = ACCENT if name == metric else MUTED
-        axes.plot(epochs, values, color=colour, marker="o" if len(epochs) == 1 else None)
-        axes.set_ylabel(name)
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.plot(epochs, values, color=ACCENT if name == metric else MUTED, marker="o" if len(epochs) == 1 else None)
+        axes.set_title(name if name == metric else "training loss", fontweight="normal")
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.spines.bottom.set_visible(axes is panels[-1])
+        axes.tick_params(axis="x", length=3 if axes is panels[-1] else 0)
     panels[-1].set_xlabel("epoch")
-    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[-1].set_xlim(0.5, max(row.get("epoch", i) for i, row in enumerate(history, start=1)) + 0.5)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if metric in curves:
         _mark_best(panels, *curves[metric], metric)
     return figure
@@ -124,7 +128,7 @@ def _mark_best(panels: Sequence[Axes], epochs: Sequence[float], values: Sequence
     for axes in panels:
         axes.axvline(epochs[best], color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
     panels[0].plot(epochs[best], values[best], "o", color=ACCENT, markeredgecolor="white", markersize=7)
-    panels[0].set_title(f"{metric} {values[best]:.4f}, best at epoch {epochs[best]:g}")
+    panels[0].set_title(f"{metric}: best {values[best]:.4f} at epoch {epochs[best]:g}", fontweight="bold")
 
 
 @_styled
@@ -141,14 +145,18 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
             f"Expected rows with model, {metric}, {low}, {high}; missing {sorted(missing)}, {len(table)} rows."
         )
     ordered = table.sort_values(metric, ascending=_lower_is_better(metric), kind="stable")
-    figure, (axes,) = _panels(0.9 + 0.3 * len(ordered))
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = _panels(0.9 + 0.28 * len(ordered))
     for place, row in enumerate(ordered.to_dict("records")):
         colour, weight = (ACCENT, "bold") if place == 0 else (MUTED, "normal")
         axes.plot([row[low], row[high]], [place, place], color=colour, linewidth=2.2)
         axes.plot(row[metric], place, "o", color=colour, markersize=6, markeredgecolor="white")
-        axes.text(1.02, place, f"{row[metric]:.4f}", transform=axes.get_yaxis_transform(), va="center", weight=weight)
+        label: Any = {"transform": axes.get_yaxis_transform(), "va": "center_baseline", "fontweight": weight}
+        axes.text(1.02, place, f"{row[metric]:.4f}", **label)
     axes.set_yticks(range(len(ordered)), [str(name) for name in ordered["model"]])
     axes.set_ylim(len(ordered) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.grid(axis="x")
     axes.grid(axis="y", visible=False)
     axes.set_title(f"{metric}, mean over users and 95 % interval")
