@@ -1,0 +1,1 @@
+"""Autoencoder recommender systems: arrays and tables in, recommendations out."""

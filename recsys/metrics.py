@@ -37,13 +37,13 @@ def precision(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values
 
 def hit_rate(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
     """1 if any of the first k is a hit."""
-    return _ratio(hits[:, :k].any(axis=1), np.ones(len(hits)), relevant)
+    return _ratio(hits[:, :k].max(axis=1, initial=False), np.ones(len(hits)), relevant)
 
 
 def mrr(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
     """1 / rank of the first hit among the first k, 0 without one."""
-    first = hits[:, :k].argmax(axis=1) + 1
-    return _ratio(hits[:, :k].any(axis=1), first, relevant)
+    first = np.argmax(hits[:, :k], axis=1) + 1 if hits.shape[1] else np.ones(len(hits))
+    return _ratio(hits[:, :k].max(axis=1, initial=False), first, relevant)
 
 
 def average_precision(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
@@ -93,4 +93,4 @@ def find_hits(positions: NDArray[np.int32], held_out: csr_matrix) -> NDArray[np.
     if not len(wanted):
         return np.zeros(positions.shape, dtype=bool)
     place = np.minimum(np.searchsorted(wanted, offered), len(wanted) - 1)
-    return (wanted[place] == offered) & (positions >= 0)
+    return np.asarray((wanted[place] == offered) & (positions >= 0))

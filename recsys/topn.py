@@ -18,7 +18,8 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
 
-ScoreFunction = Callable[[csr_matrix], Tensor]
+# Scores (users, items), a fresh tensor, of histories; `Recommender.score` is one.
+ScoreFunction = Callable[..., Tensor]
 
 # Candidates taken beyond n, so that ties at the cut rarely need a full sort of the row.
 _MARGIN = 16
@@ -38,7 +39,7 @@ class TopN:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Items in each list, int64 (users,)."""
-        return (self.positions >= 0).sum(axis=1)
+        return np.asarray((self.positions >= 0).sum(axis=1))
 
 
 def top_n(
@@ -102,10 +103,15 @@ def recommend(
     batch_size: int = 512,
     filter_seen: bool = True,
     allowed: NDArray[np.bool_] | None = None,
+    users: NDArray[np.int64] | None = None,
 ) -> Iterator[TopN]:
-    """Lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items."""
+    """Lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items.
+
+    `users`, if given, are passed to `score` with their histories: rows of the training matrix.
+    """
     for start in range(0, history.shape[0], batch_size):
         batch = history[start : start + batch_size]
+        known = {} if users is None else {"users": users[start : start + batch_size]}
         with torch.inference_mode():
-            lists = top_n(score(batch), n, batch if filter_seen else None, allowed, overwrite=True)
+            lists = top_n(score(batch, **known), n, batch if filter_seen else None, allowed, overwrite=True)
         yield TopN(start, *lists)

@@ -1,0 +1,27 @@
+"""The models by name. A new one is a file here and a line in MODELS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recsys.errors import ConfigError
+from recsys.models.base import Recommender
+from recsys.models.ease import EASE
+from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
+from recsys.models.multinomial import DAE, VAE
+from recsys.models.popularity import Popularity
+
+MODELS: dict[str, type[Recommender]] = {
+    model.name: model for model in (Popularity, ItemKNN, ALS, BPR, LMF, EASE, DAE, VAE)
+}
+
+
+def create_model(name: str, settings: Mapping[str, Any] | None = None) -> Recommender:
+    """A model by its name in MODELS, with settings of its Config by name. Raises ConfigError for unknown ones."""
+    if name not in MODELS:
+        raise ConfigError(f"Expected a model of {', '.join(MODELS)}; found {name!r}.")
+    return MODELS[name].create(settings)
+
+
+__all__ = ["MODELS", "Recommender", "create_model"]

@@ -1,0 +1,198 @@
+"""Recommender: what every model can do, and the checks done once for all of them.
+
+A model learns from a user-item matrix and scores *histories*: rows of items, of anybody. A subclass brings `_fit`,
+`_score` and its state; masking, cutting and ties belong to recsys.topn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix, issparse
+from torch import Tensor
+from typing_extensions import Self
+
+from recsys.errors import ConfigError, DataError, NotFittedError, UnsupportedError
+from recsys.topn import top_n
+from recsys.training import Epoch, TrainingContext
+
+
+class Recommender(ABC):
+    """A model of preferences. `config` (an instance of `Config`) says what it is; `fit` learns; `score` answers.
+
+    name: its entry in MODELS. task: "ranking" or "rating". needs_training_users: True for a model that can score
+    only users it was fitted on (their training rows are passed as `users`).
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]]
+    task: ClassVar[str] = "ranking"
+    needs_training_users: ClassVar[bool] = False
+
+    def __init__(self, config: Any | None = None):
+        self.config = self.Config() if config is None else config
+        self.items: int | None = None  # items of the matrix it was fitted on; None before
+        self.history: list[Epoch] = []  # epochs of the last fit, for models that have some
+
+    @classmethod
+    def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
+        """A model with the given settings; text is turned into the type of the field.
+
+        Raises ConfigError for a setting the model does not have, or a value that does not fit.
+        """
+        return cls(make_config(cls.Config, settings or {}, cls.name))
+
+    def fit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
+        """Learn from CSR (users, items), from nothing: an earlier fit leaves no trace. Returns self."""
+        matrix = as_csr(user_items)
+        if not matrix.nnz:
+            raise DataError(f"Expected interactions to learn from, found an empty matrix {matrix.shape}.")
+        context = context or TrainingContext()
+        context.resolve_device()
+        self.items, self.history = matrix.shape[1], []
+        with torch.random.fork_rng():
+            torch.manual_seed(context.seed)
+            self._fit(matrix, context)
+        return self
+
+    def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
+        """Scores of histories, CSR (users, items) -> float32 (users, items), or (users, len(items)) for some items.
+
+        Higher is better; seen items are not masked (top_n does). On the model's device. `users`: rows of the training
+        matrix these histories belong to, for models with `needs_training_users`.
+        """
+        if self.items is None:
+            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
+        matrix = as_csr(history)
+        if matrix.shape[1] != self.items:
+            raise DataError(f"Expected histories over the model's {self.items} items, found {matrix.shape[1]} columns.")
+        known = None if users is None else np.atleast_1d(np.asarray(users, dtype=np.int64))
+        if self.needs_training_users and (known is None or len(known) != matrix.shape[0] or (known < 0).any()):
+            raise UnsupportedError(
+                f"{self.name} can score only users it was trained on (it has no way to fold in a new history): "
+                "use a protocol that keeps every user in training (weak, leave-one-out), or another model."
+            )
+        with torch.inference_mode():
+            scores = self._score(matrix, known)
+        return scores if items is None else scores[:, torch.as_tensor(np.asarray(items), device=scores.device)]
+
+    def recommend(
+        self,
+        userid: ArrayLike,
+        user_items: csr_matrix,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        filter_items: ArrayLike | None = None,
+        items: ArrayLike | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Item positions and scores, as `implicit` gives them: (N,) for one user, (users, N) for several.
+
+        `user_items`: the histories, one row a user of `userid`. `filter_items` are never recommended; `items`, if
+        given, are the only candidates. Unlike there, a list that runs short ends in -1 with a score of -inf.
+        """
+        several = np.atleast_1d(np.asarray(userid))
+        history = as_csr(user_items)
+        if history.shape[0] != len(several):
+            raise DataError(f"Expected one row of user_items a user, found {history.shape[0]} for {len(several)}.")
+        scores = self.score(history, users=several if self.needs_training_users else None)
+        allowed = np.ones(history.shape[1], dtype=bool) if items is None else np.zeros(history.shape[1], dtype=bool)
+        if items is not None:
+            allowed[np.asarray(items)] = True
+        if filter_items is not None:
+            allowed[np.asarray(filter_items)] = False
+        best, values = top_n(scores, N, history if filter_already_liked_items else None, allowed)
+        return (best[0], values[0]) if np.ndim(userid) == 0 else (best, values)
+
+    def similar_items(self, itemid: int, N: int = 10) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The N items nearest to one by cosine of their codes, itself first: positions (N,) and cosines (N,)."""
+        if self.items is None:
+            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
+        codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
+        best, values = top_n((codes @ codes[itemid])[None], N)
+        return best[0], values[0]
+
+    def item_codes(self) -> Tensor:
+        """A vector an item, (items, size), whose angles say how alike items are."""
+        raise UnsupportedError(f"{self.name} has no item codes.")
+
+    def get_state(self) -> dict[str, Tensor]:
+        """All that scoring needs, by name."""
+        if self.items is None:
+            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() first.")
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self._get_state().items()}
+
+    def set_state(self, state: Mapping[str, Tensor], items: int, device: str = "auto") -> Self:
+        """Become the fitted model `get_state` was taken from, which knew `items` items. Returns self."""
+        self.items = items
+        self._set_state(state, TrainingContext(device=device).resolve_device())
+        return self
+
+    @abstractmethod
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None: ...
+
+    @abstractmethod
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor: ...
+
+    @abstractmethod
+    def _get_state(self) -> dict[str, Tensor]: ...
+
+    @abstractmethod
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None: ...
+
+
+def as_csr(matrix: Any) -> csr_matrix:
+    """csr_matrix float32 with int32 sorted indices, whatever sparse form came in. Raises DataError for others."""
+    if not issparse(matrix):
+        raise DataError(f"Expected a scipy sparse matrix (users, items), found {type(matrix).__name__}.")
+    # csr_array and int64 indices are refused by implicit; unsorted ones would make results depend on their order.
+    csr: csr_matrix = csr_matrix(cast(Any, matrix), dtype=np.float32)
+    if csr.indices.dtype != np.int32 or csr.indptr.dtype != np.int32:
+        csr = csr_matrix((csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32)), shape=csr.shape)
+    if not csr.has_sorted_indices:
+        csr = csr.sorted_indices()
+    return csr
+
+
+def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> Any:
+    """A Config from settings by name, text turned into each field's type."""
+    hints = typing.get_type_hints(config)
+    known = {item.name: hints[item.name] for item in dataclasses.fields(config)}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"{model} has no setting {key!r}. It has: {', '.join(known) or 'none'}.")
+    return config(**{key: _convert(value, known[key], f"{model}.{key}") for key, value in settings.items()})
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    if value is None or (
+        isinstance(value, str) and value.lower() == "none" and len(typing.get_args(hint)) > len(kinds)
+    ):
+        return None
+    if typing.get_origin(hint) is typing.Literal:
+        return value  # the config itself refuses what it does not know
+    kind = kinds[0]
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        if kind is int and not isinstance(value, int):
+            number = float(value)
+            if number != int(number):
+                raise ValueError
+            return int(number)
+        return kind(value)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ConfigError(f"Expected {name} to be of type {kind.__name__}, found {value!r}.") from error
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,251 @@
+"""Matrix factorisation and item neighbours by the `implicit` package, behind our protocol.
+
+`implicit` learns; what happens around it is ours: it gets csr_matrix with int32 indices, one BLAS thread while it
+works, and no chance to pad a short list (top_n cuts all lists). ALS and item-knn fold in new histories; BPR and LMF
+know only the users they were trained on and say so. All repeat under a seed (BPR and LMF on one thread).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from recsys.errors import MissingPackageError
+from recsys.models.base import Recommender, require
+from recsys.training import TrainingContext
+
+
+@dataclass(frozen=True)
+class ALSConfig:
+    """Implicit ALS: observed cells weigh alpha, all others 1."""
+
+    factors: int = 128
+    alpha: float = 8.0
+    l2: float = 80.0
+    iterations: int = 15
+
+    def __post_init__(self) -> None:
+        _check_factors(self.factors, self.l2, self.iterations)
+        require(self.alpha > 0, f"Expected alpha above 0, found {self.alpha}.")
+
+
+@dataclass(frozen=True)
+class BPRConfig:
+    """Bayesian personalised ranking."""
+
+    factors: int = 128
+    l2: float = 0.01
+    learning_rate: float = 0.01
+    iterations: int = 100
+
+    def __post_init__(self) -> None:
+        _check_factors(self.factors, self.l2, self.iterations)
+        require(self.learning_rate > 0, f"Expected learning_rate above 0, found {self.learning_rate}.")
+
+
+@dataclass(frozen=True)
+class LMFConfig:
+    """Logistic matrix factorisation."""
+
+    factors: int = 30
+    l2: float = 0.6
+    learning_rate: float = 1.0
+    iterations: int = 30
+    negatives: int = 30  # negatives drawn for each positive
+
+    def __post_init__(self) -> None:
+        _check_factors(self.factors, self.l2, self.iterations)
+        require(self.learning_rate > 0, f"Expected learning_rate above 0, found {self.learning_rate}.")
+        require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
+
+
+@dataclass(frozen=True)
+class ItemKNNConfig:
+    """Neighbours of items."""
+
+    neighbours: int = 100
+    similarity: Literal["cosine", "tfidf", "bm25"] = "cosine"
+
+    def __post_init__(self) -> None:
+        require(self.neighbours >= 1, f"Expected neighbours of at least 1, found {self.neighbours}.")
+        require(
+            self.similarity in ("cosine", "tfidf", "bm25"),
+            f"Expected similarity cosine, tfidf or bm25, found {self.similarity!r}.",
+        )
+
+
+def _check_factors(factors: int, l2: float, iterations: int) -> None:
+    require(factors >= 1, f"Expected factors of at least 1, found {factors}.")
+    require(l2 >= 0, f"Expected l2 of 0 or more, found {l2}.")
+    require(iterations >= 1, f"Expected iterations of at least 1, found {iterations}.")
+
+
+class ALS(Recommender):
+    """Alternating least squares (Hu, Koren, Volinsky 2008). A history is folded in by solving for its factors."""
+
+    name = "als"
+    Config = ALSConfig
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        with _one_blas_thread():
+            model = self._model(context.seed)
+            model.fit(matrix, show_progress=False)
+        self.item_factors = torch.as_tensor(np.array(model.item_factors))
+
+    def _model(self, seed: int) -> Any:
+        config = self.config
+        return _implicit("als").AlternatingLeastSquares(
+            factors=config.factors,
+            regularization=config.l2,
+            alpha=config.alpha,
+            iterations=config.iterations,
+            random_state=seed,
+            num_threads=_threads(),
+        )
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        with _one_blas_thread():
+            model = self._model(0)
+            model.item_factors = self.item_factors.numpy()
+            user_factors = model.recalculate_user(np.arange(history.shape[0]), history)
+        return torch.as_tensor(user_factors) @ self.item_factors.T
+
+    def item_codes(self) -> Tensor:
+        """Item factors, (items, factors)."""
+        return self.item_factors
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {"item_factors": self.item_factors}
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.item_factors = state["item_factors"]
+
+
+class _KnownUsersFactorisation(Recommender):
+    """Factors of the training users and of the items; their products are the scores."""
+
+    needs_training_users = True
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        with _one_blas_thread():
+            model = self._model(context.seed)
+            model.fit(matrix, show_progress=False)
+        self.user_factors = torch.as_tensor(np.array(model.user_factors))
+        self.item_factors = torch.as_tensor(np.array(model.item_factors))
+
+    @abstractmethod
+    def _model(self, seed: int) -> Any: ...
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return self.user_factors[torch.as_tensor(users)] @ self.item_factors.T
+
+    def item_codes(self) -> Tensor:
+        """Item factors, (items, factors and a bias)."""
+        return self.item_factors
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {"user_factors": self.user_factors, "item_factors": self.item_factors}
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.user_factors, self.item_factors = state["user_factors"], state["item_factors"]
+
+
+class BPR(_KnownUsersFactorisation):
+    """Bayesian personalised ranking (Rendle et al. 2009). Only for users seen in training."""
+
+    name = "bpr"
+    Config = BPRConfig
+
+    def _model(self, seed: int) -> Any:
+        config = self.config
+        return _implicit("bpr").BayesianPersonalizedRanking(
+            factors=config.factors,
+            learning_rate=config.learning_rate,
+            regularization=config.l2,
+            iterations=config.iterations,
+            random_state=seed,
+            num_threads=1,  # its threads race: only one gives the same factors twice
+        )
+
+
+class LMF(_KnownUsersFactorisation):
+    """Logistic matrix factorisation (Johnson 2014). Only for users seen in training."""
+
+    name = "lmf"
+    Config = LMFConfig
+
+    def _model(self, seed: int) -> Any:
+        config = self.config
+        return _implicit("lmf").LogisticMatrixFactorization(
+            factors=config.factors,
+            learning_rate=config.learning_rate,
+            regularization=config.l2,
+            iterations=config.iterations,
+            neg_prop=config.negatives,
+            random_state=seed,
+            num_threads=1,
+        )
+
+
+class ItemKNN(Recommender):
+    """Each item's nearest neighbours by cosine, TF-IDF or BM25 (Deshpande, Karypis 2004); scores = history @ S."""
+
+    name = "item-knn"
+    Config = ItemKNNConfig
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        kind = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
+        with _one_blas_thread():
+            neighbours = min(self.config.neighbours, matrix.shape[1])
+            model = getattr(_implicit("nearest_neighbours"), kind[self.config.similarity])(neighbours, num_threads=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it warns of converting a matrix of its own making
+                model.fit(matrix, show_progress=False)
+        # float64 as `implicit` computes it: rounding would let near-ties change places.
+        self.similarity = csr_matrix(model.similarity, shape=(matrix.shape[1], matrix.shape[1]))
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return torch.as_tensor((history @ self.similarity).toarray().astype(np.float32))
+
+    def item_codes(self) -> Tensor:
+        """Rows of the similarity matrix, (items, items), dense."""
+        return torch.as_tensor(self.similarity.toarray())
+
+    def _get_state(self) -> dict[str, Tensor]:
+        matrix = self.similarity
+        return {part: torch.as_tensor(getattr(matrix, part)) for part in ("data", "indices", "indptr")}
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        assert self.items is not None
+        data, indices, indptr = (state[part].numpy() for part in ("data", "indices", "indptr"))
+        self.similarity = csr_matrix((data, indices, indptr), shape=(self.items, self.items))
+
+
+def _implicit(module: str) -> Any:
+    try:
+        return importlib.import_module(f"implicit.{'cpu.' if module in ('als', 'bpr', 'lmf') else ''}{module}")
+    except ImportError as error:
+        raise MissingPackageError("implicit", "baselines") from error
+
+
+def _one_blas_thread() -> Any:
+    """`implicit` runs its own threads; BLAS threads under them make it slower, and it warns."""
+    from threadpoolctl import threadpool_limits
+
+    _implicit("als")  # brings a BLAS of its own, which the limit must find loaded
+    return threadpool_limits(1, "blas")
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
