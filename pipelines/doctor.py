@@ -1,0 +1,105 @@
+"""`recsys doctor`: what this machine can do, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recsys import machine
+from recsys.tracking import MLflowTracker
+
+from .cli import as_json
+from .options import options_from, setting
+
+_WIDTH = 80
+_INDENT = 12
+
+
+@dataclass(frozen=True)
+class DoctorJob:
+    """How thorough the examination is."""
+
+    measure: bool = setting(True, "Time matrix products, about half a second.")
+
+
+def run(job: DoctorJob) -> dict[str, Any]:
+    """Everything found, as plain values."""
+    import torch
+
+    disk = shutil.disk_usage(Path.cwd())
+    return {
+        **machine.describe_machine(),
+        "bf16": machine.has_bf16(),
+        "disk_free_gb": round(disk.free / machine.GIGA, 1),
+        "torch_threads": torch.get_num_threads(),
+        "tracking_uri": _without_password(MLflowTracker().uri or ""),
+        "gflops": _speeds() if job.measure else {},
+        "missing": {name: extra for name, version, extra in machine.packages() if extra and version is None},
+    }
+
+
+def _speeds() -> dict[str, float]:
+    """Matrix products by device and type, in GFLOP/s; large ones on a graphics card, which small ones leave idle."""
+    sizes = {"cpu": 512} | ({"cuda": 8192} if machine.gpus() else {})
+    return {
+        f"{device} {dtype}": round(machine.matmul_gflops(dtype, device, size))
+        for device, size in sizes.items()
+        for dtype in ("float32", "bfloat16")
+    }
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
+@click.command("doctor")
+@options_from(DoctorJob)
+def command(job: DoctorJob) -> None:
+    """Say what this machine can do: processor, memory, graphics cards, packages, speed."""
+    found = run(job)
+    if as_json():
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, value in _lines(found):
+        click.echo(_wrap(name, value))
+
+
+def _wrap(name: str, value: str) -> str:
+    return textwrap.fill(
+        value, _WIDTH, initial_indent=name.ljust(_INDENT), subsequent_indent=" " * _INDENT, break_on_hyphens=False
+    )
+
+
+def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "system", f"Python {found['python']}, {found['os']}"
+    yield "processor", f"{found['cpu']}, {found['cores']} cores to use, {'' if found['bf16'] else 'no '}native bf16"
+    yield "memory", f"{_gb(found['memory_gb'])}, {_gb(found['memory_available_gb'])} available"
+    yield "disk", f"{_gb(found['disk_free_gb'])} free here"
+    for card in found["gpus"] or [None]:
+        yield "gpu", _card(card)
+    yield "torch", f"{found['packages'].get('torch')}, {found['torch_threads']} threads"
+    for kind, speed in found["gflops"].items():
+        yield "speed", f"{kind} matrix product {speed:,.0f} GFLOP/s"
+    yield "tracking", f"MLflow at {found['tracking_uri']}"
+    yield "commit", found["git_commit"] or "not in a git repository"
+    yield "packages", ", ".join(f"{name}=={version}" for name, version in found["packages"].items())
+    for package, extra in found["missing"].items():
+        yield "missing", f'{package}: pip install "recsys[{extra}]"'
+
+
+def _gb(size: float | None) -> str:
+    return "unknown" if size is None else f"{size:,.1f} GB"
+
+
+def _card(card: dict[str, Any] | None) -> str:
+    if card is None:
+        return "none that torch can use; the processor does the work"
+    return f"{card['name']}, {_gb(card['memory_gb'])}, {'' if card['bf16'] else 'no '}native bf16"
