@@ -7,7 +7,6 @@ hides the job's own error. MLflow is imported when a run opens, since that takes
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -16,7 +15,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +24,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
+
+from recsys.machine import git_commit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,8 @@ class MLflowTracker:
     def __init__(self, uri: str | None = None, experiment: str = "recsys"):
         self.uri: str | None = _absolute(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
         self.experiment = experiment
-        self._experiment_id: str | None = None
+        self.experiment_id = ""
+        self._client: Any = None
         self._open_runs: list[_MLflowRun] = []
         self._seconds_lost = 0.0
 
@@ -154,18 +155,17 @@ class MLflowTracker:
         """Account for a failed call."""
         self._seconds_lost += seconds
 
-    def client(self) -> Any:
-        """MLflow's client for this URI; call it inside `_quiet_mlflow`."""
-        from mlflow import MlflowClient
+    def connect(self) -> Any:
+        """MLflow's client, the database and the experiment made where absent; call it inside `_quiet_mlflow`."""
+        if self._client is None:
+            from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self.uri)
-
-    def experiment_id(self) -> str:
-        """The id of the experiment, which is made, with its database, where it does not exist yet."""
-        if self._experiment_id is None:
-            with _alone_with(_database(self.uri)):
-                self._experiment_id = _find_or_create(self.client(), self.experiment, _database(self.uri))
-        return self._experiment_id
+            database = _database(self.uri)
+            with _alone_with(database):
+                client = MlflowClient(tracking_uri=self.uri)
+                self.experiment_id = _find_or_create(client, self.experiment, database)
+            self._client = client
+        return self._client
 
 
 class _MLflowRun:
@@ -181,8 +181,7 @@ class _MLflowRun:
             tags = {**_environment_tags(), "recsys.kind": kind}
             if parent:
                 tags["mlflow.parentRunId"] = str(parent.id)
-            experiment = self._tracker.experiment_id()
-            self.id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
+            self.id = client.create_run(self._tracker.experiment_id, tags=tags, run_name=name).info.run_id
 
         if not self._tracker.has_given_up and (parent is None or parent.id):
             self._guard("opening the run", create)
@@ -253,7 +252,7 @@ class _MLflowRun:
 
     def log_model(self, directory: Path, name: str = "model") -> None:
         def log(client: Any) -> None:
-            _log_model(client, self._tracker.experiment_id(), str(self.id), directory, name)
+            _log_model(client, self._tracker.experiment_id, str(self.id), directory, name)
 
         self._log("keeping the model", log, upload=True)
 
@@ -266,7 +265,7 @@ class _MLflowRun:
         started = time.monotonic()
         try:
             with _quiet_mlflow(_UPLOAD_SECONDS if upload else _REPLY_SECONDS):
-                call(self._tracker.client())
+                call(self._tracker.connect())
         except Exception as error:  # whatever it is: a trained model is worth more than its record
             self._tracker.lose(time.monotonic() - started)
             if not self._has_warned:
@@ -287,6 +286,7 @@ def _quiet_mlflow(seconds: int) -> Iterator[None]:
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     added = {name: value for name, value in defaults.items() if name not in os.environ}
@@ -372,37 +372,22 @@ def _log_model(client: Any, experiment: str, run: str, directory: Path, name: st
 
 def _environment_tags() -> dict[str, str]:
     """Who ran what, with which code."""
-    program = Path(sys.argv[0]).name
+    from recsys.artifacts import versions  # brings torch
+
+    program, found = Path(sys.argv[0]).name, versions()
     tags = {
         "recsys.schema_version": SCHEMA_VERSION,
-        "recsys.version": _version("recsys"),
+        "recsys.version": found.get("recsys", "unknown"),
         "recsys.python": platform.python_version(),
-        "recsys.torch": _version("torch"),
+        "recsys.torch": found.get("torch", "unknown"),
         "recsys.command": _without_secrets(shlex.join([program, *sys.argv[1:]]))[:_LONGEST_TAG],
         "mlflow.source.name": program,
         "mlflow.source.type": "LOCAL",
     }
     with suppress(Exception):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()
-    commit = _git_commit()
+    commit = git_commit()
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _git_commit() -> str | None:
-    """The commit of the working directory, `-dirty` appended where files differ from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=3, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def _without_secrets(text: str) -> str:
