@@ -27,8 +27,9 @@ sample: $(INSTALLED)
 # constraints.txt holds versions that need Python 3.11; the package itself runs on 3.10.
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Expected Python 3.11 or newer, found %d.%d: make PYTHON=python3.11" % sys.version_info[:2])'
+	@echo "Installing into .venv: a few minutes the first time."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 clean:
