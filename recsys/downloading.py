@@ -14,6 +14,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -157,8 +158,8 @@ def _read(url: str, response: http.client.HTTPResponse, size: int) -> bytes:
 def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> Path:
     """Unpack a zip into the new `folder`, which is returned.
 
-    Raises DataError, before anything is written, for a damaged archive, for one larger than `max_bytes` unpacked, and
-    for a name that would leave the folder or is not a plain file or folder (a link, say).
+    Raises DataError for a damaged archive and, before anything is written, for one larger than `max_bytes` unpacked
+    or with a name that would leave the folder or is not a plain file or folder (a link, say).
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -169,7 +170,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> Path:
             if size > max_bytes:
                 raise DataError(f"Expected at most {max_bytes:,} bytes in {archive.name}, found {size:,}.")
             content.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # damaged, odd, encrypted
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # or encrypted
         raise DataError(f"Expected a zip archive in {archive.name}, found {error}.") from error
     return folder
 

@@ -100,7 +100,7 @@ def packages() -> list[tuple[str, str | None, str | None]]:
     The list is setup.py's own, as pip recorded it; extras for developers are left out.
     """
     found: dict[str, str | None] = {}
-    for line in metadata.requires("recsys") or []:
+    for line in _requirements():
         requirement, _, marker = line.partition(";")
         if "python_version" in marker:
             continue
@@ -109,6 +109,13 @@ def packages() -> list[tuple[str, str | None, str | None]]:
         if extra is None or extra[1] not in ("all", "dev", "test", "lint"):
             found.setdefault(name, extra[1] if extra else None)
     return [(name, _version(name), extra) for name, extra in found.items()]
+
+
+def _requirements() -> list[str]:
+    try:
+        return metadata.requires("recsys") or []
+    except metadata.PackageNotFoundError:  # used from its folder, never installed
+        return []
 
 
 def _version(package: str) -> str | None:

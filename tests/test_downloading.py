@@ -173,7 +173,15 @@ def test_more_than_the_limit_is_not_unpacked(tmp_path):
 
 def test_what_is_not_a_zip_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"hello")
-    with pytest.raises(DataError, match=r"Expected a zip archive in a.zip"):
+    with pytest.raises(DataError, match=r"Expected a zip archive in a\.zip"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_damage_inside_a_zip_is_found(tmp_path):
+    content = bytearray(archive({"a.csv": "".join(map(str, range(1000)))}))
+    content[200:220] = bytes(20)
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"Expected a zip archive in a\.zip"):
         unpack(tmp_path / "a.zip", tmp_path / "out")
 
 

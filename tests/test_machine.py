@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from recsys import machine
 
@@ -90,6 +92,22 @@ def test_packages_come_with_their_version_or_the_extra_that_brings_them(monkeypa
     monkeypatch.setattr(metadata, "requires", lambda name: recorded)
     monkeypatch.setattr(metadata, "version", version)
     assert machine.packages() == [("torch", "1.2", None), ("implicit", None, "baselines")]
+
+
+def test_a_package_that_was_never_installed_names_no_packages(monkeypatch):
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert machine.packages() == []
+
+
+def test_each_graphics_card_has_a_line(monkeypatch):
+    card = SimpleNamespace(name="Card", total_memory=80_000_000_000, major=8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert machine.gpus() == [{"name": "Card", "memory_gb": 80.0, "bf16": True}] * 2
 
 
 def git(folder, *arguments: str) -> str:
