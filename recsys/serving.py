@@ -24,21 +24,31 @@ logger = logging.getLogger(__name__)
 
 
 def recommend_frame(saved: SavedModel, histories: pd.DataFrame, n: int = 10, filter_seen: bool = True) -> pd.DataFrame:
-    """Lists for every user of `histories`, in order of first appearance: user_id, item_id (text), rank from 1, score.
+    """Lists for the users of `histories`, in order of first appearance: user_id, item_id (text), rank from 1, score.
 
-    Of a repeated (user, item) row the last counts. Items the model does not know cannot tell it anything and are
-    counted in a warning; a user with no other gets no rows, since any list would be noise. Raises DataError for
-    missing columns or ids, and for missing ratings where the model needs them.
+    Of a repeated (user, item) row the last counts. Who cannot be scored gets no rows and is counted in a warning: a
+    user with no item the model knows, or, for a model that knows only its training users, anybody else. Raises
+    DataError for missing columns or ids, and for missing ratings where the model needs them.
     """
     data = UserItemMatrix.from_interactions(_interactions(histories), saved.items, saved.model.task == "rating")
-    if data.unknown:
-        logger.warning("%d interactions are of items this model does not know: not used.", data.unknown)
-    known = np.flatnonzero(np.diff(data.matrix.indptr))
-    users = data.users.take(known)
-    lists = recommend(saved.model.score, data.matrix[known], n, filter_seen=filter_seen)
-    tables = [_table(batch, users, saved.items) for batch in lists]
-    empty = pd.DataFrame({"user_id": [], "item_id": [], "rank": [], "score": []})
-    return pd.concat(tables, ignore_index=True) if tables else empty.astype(_OUTPUT)
+    able = np.diff(data.matrix.indptr) > 0
+    trained = None if saved.users is None else saved.users.positions(data.users.ids).astype(np.int64)
+    if trained is not None:
+        able &= trained >= 0
+    if not able.all():
+        logger.warning(
+            "%d of %d users get no list: the model knows none of their items, or not them.", (~able).sum(), len(able)
+        )
+    rows = np.flatnonzero(able)
+    lists = recommend(
+        saved.model.score,
+        data.matrix[rows],
+        n,
+        filter_seen=filter_seen,
+        users=None if trained is None else trained[rows],
+    )
+    tables = [_table(batch, data.users.take(rows), saved.items) for batch in lists]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(_OUTPUT)).astype(_OUTPUT)
 
 
 _OUTPUT = {"user_id": "str", "item_id": "str", "rank": "int64", "score": "float64"}
