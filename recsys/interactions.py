@@ -6,10 +6,11 @@ type and the spelling they came in.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -91,12 +92,49 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class RatingScale:
+    """What values ratings take: the lowest, the highest, the step between them (None: no regular one), and the kind.
+
+    kind is 'rating', 'count' (plays, hours, clicks: from 0, a few values far above the middle one) or 'constant'
+    (one value only: the ratings say no more than that the row exists).
+    """
+
+    min: float
+    max: float
+    step: float | None
+    kind: str
+
+    @classmethod
+    def of(cls, ratings: FloatArray) -> RatingScale:
+        """The scale of one rating or more."""
+        table = pc.value_counts(pa.array(ratings))
+        levels, counts = table.field("values").to_numpy(), table.field("counts").to_numpy()
+        order = np.argsort(levels)
+        levels, counts = levels[order].astype(np.float64), counts[order]
+        middle = levels[np.searchsorted(np.cumsum(counts), counts.sum() / 2)]
+        low, high = float(levels[0]), float(levels[-1])
+        kind = "count" if low >= 0 and high >= 20 and high >= 10 * middle else "rating"
+        kind = "constant" if low == high else kind
+        return cls(round(low, 6), round(high, 6), _step(levels), kind)
+
+
+def _step(levels: NDArray[np.float64]) -> float | None:
+    """The largest step, of whole thousandths, that leads to every level from the lowest."""
+    thousandths = levels * 1000
+    whole = np.rint(thousandths)
+    if len(levels) < 2 or np.abs(thousandths - whole).max() > 0.05 or whole[-1] - whole[0] > 1e9:
+        return None
+    return float(np.gcd.reduce(np.diff(whole).astype(np.int64))) / 1000
+
+
+@dataclass(frozen=True)
 class Interactions:
     """The table user_id, item_id[, rating][, timestamp], its ids already translated to positions.
 
     `user` and `item` are int32 (rows,), positions in `users` and `items`; `rating` is float32 (rows,) or None;
     `timestamp` is int64 (rows,), milliseconds since 1970 UTC, or None. A (user, item) pair occurs once.
-    Vocabularies hold no id without a row, in order of first appearance.
+    Vocabularies hold no id without a row, in order of first appearance. What reading gives is sorted by user, then
+    item; `row`, int32 (rows,), is then the place of each row in the input, and None where rows stand as they came.
     """
 
     users: Vocabulary
@@ -106,9 +144,62 @@ class Interactions:
     rating: FloatArray | None = None
     timestamp: NDArray[np.int64] | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    row: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.user)
+
+    @cached_property
+    def scale(self) -> RatingScale | None:
+        """What values the ratings take; None without ratings."""
+        return None if self.rating is None or not len(self.rating) else RatingScale.of(self.rating)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over ids and values in their order: equal for equal data, also through a prepared store."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for vocabulary in (self.users, self.items):
+            _hash_ids(vocabulary.ids, digest)
+        for column in (self.user, self.item, self.rating, self.timestamp):
+            digest.update(b"-" if column is None else column.dtype.str.encode())
+            digest.update(b"" if column is None else np.ascontiguousarray(column).data)
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What is in the table, as plain numbers and texts: sizes, density, scale, times, rows a user and an item."""
+        facts: dict[str, Any] = {
+            "users": len(self.users),
+            "items": len(self.items),
+            "rows": len(self),
+            "density": len(self) / max(1, len(self.users) * len(self.items)),
+            "rows_per_user": _spread(np.bincount(self.user, minlength=len(self.users))),
+            "rows_per_item": _spread(np.bincount(self.item, minlength=len(self.items))),
+            "scale": None if self.scale is None else asdict(self.scale),
+            "time": None if self.timestamp is None else [_date(self.timestamp.min()), _date(self.timestamp.max())],
+            "ledger": {"read": self.ledger.read, "kept": self.ledger.kept, **self.ledger.rejected},
+            "fingerprint": self.fingerprint(),
+        }
+        return facts
+
+
+def _hash_ids(ids: pa.Array, digest: Any) -> None:
+    if pa.types.is_integer(ids.type):
+        digest.update(b"integers" + np.ascontiguousarray(ids.to_numpy()).astype(np.int64).tobytes())
+        return
+    texts = ids.cast(pa.large_binary())  # the same bytes whatever the width of the offsets
+    digest.update(b"texts" + pc.binary_length(texts).to_numpy().astype(np.int64).tobytes())
+    digest.update(b"".join(texts.to_pylist()))
+
+
+def _spread(counts: NDArray[Any]) -> dict[str, float]:
+    return {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())}
+
+
+def _date(milliseconds: int) -> str:
+    return str(np.datetime64(int(milliseconds), "ms").astype("datetime64[s]"))
 
 
 @dataclass(frozen=True)
@@ -150,12 +241,31 @@ class UserItemMatrix:
 
 def sparse_rows(row: NDArray[Any], column: NDArray[Any], values: NDArray[Any], shape: tuple[int, int]) -> csr_matrix:
     """CSR float32 of the given cells, each pair once. Real zeros stay stored, unlike in scipy's sums."""
-    order = np.lexsort((column, row))
+    order = cell_order(row, column, shape)
     indptr = np.zeros(shape[0] + 1, dtype=np.int32)
     np.cumsum(np.bincount(row, minlength=shape[0]), out=indptr[1:])
-    matrix = csr_matrix(shape, dtype=np.float32)
-    matrix.data = np.ascontiguousarray(values[order], dtype=np.float32)
-    matrix.indices = column[order].astype(np.int32)
+    matrix = csr_matrix(cast(Any, shape), dtype=np.float32)  # the stubs know no shape alone
+    matrix.data = np.array(values if order is None else values[order], dtype=np.float32)
+    matrix.indices = np.array(column if order is None else column[order], dtype=np.int32)
     matrix.indptr = indptr
     matrix.has_sorted_indices = True
     return matrix
+
+
+def cell_order(row: NDArray[Any], column: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.int64] | None:
+    """The order of cells by row, then column, equal ones as they stand; None where they already stand so."""
+    if len(row) == 0:
+        return None
+    bits = int(shape[1]).bit_length(), len(row).bit_length()
+    if int(shape[0]).bit_length() + sum(bits) > 63:
+        return np.lexsort((column, row))
+    key = row.astype(np.int64)  # row, column and place in one number: one fast sort instead of a stable sort of three
+    key <<= bits[0]
+    key |= column
+    if (key[1:] >= key[:-1]).all():
+        return None
+    key <<= bits[1]
+    key |= np.arange(len(key))
+    key.sort()
+    key &= (1 << bits[1]) - 1
+    return key

@@ -1,0 +1,201 @@
+"""From rows to interactions: one vocabulary, duplicates by policy, thresholds, times in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.errors import DataError
+from recsys.interactions import IntArray, Interactions, Vocabulary, cell_order
+from recsys.reading_options import ReadingOptions
+from recsys.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
+
+FOLDS = {"mean": np.add, "sum": np.add, "max": np.maximum}
+# An epoch this large counts milliseconds, microseconds, nanoseconds: in seconds it would be the year 5138 or later.
+UNITS = ((1e17, 1e-6), (1e14, 1e-3), (1e11, 1.0))
+
+
+def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions) -> Interactions:
+    """Interactions of all pieces, in the order they come, policies applied. Raises DataError where no row is left."""
+    parts = []
+    for piece in pieces:
+        parts.append(replace(piece, row=piece.row + np.int32(account.next_row)))
+        account.add(piece)
+    if not sum(len(part.row) for part in parts):
+        first = f" First: {account.first}." if account.first else ""
+        raise DataError(f"Expected usable rows, found none: {account.ledger.line()}.{first}")
+    table = _resolve_duplicates(_sorted(_one_table(parts)), account, options.duplicates)
+    table = _keep_rated(table, account, options.min_rating)
+    table = _keep_core(table, account, options)
+    if not len(table):
+        raise DataError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
+    return replace(_without_unused_ids(table), ledger=account.ledger)
+
+
+def _one_table(parts: list[Rows]) -> Interactions:
+    users, user = _one_vocabulary([part.user for part in parts])
+    items, item = _one_vocabulary([part.item for part in parts])
+    rating = _one_column([part.rating for part in parts])
+    timestamp = _milliseconds(_one_column([part.timestamp for part in parts]))
+    return Interactions(users, items, user, item, rating, timestamp, row=np.concatenate([part.row for part in parts]))
+
+
+def _one_vocabulary(pieces: list[pa.DictionaryArray]) -> tuple[Vocabulary, IntArray]:
+    """The distinct ids of all pieces in order of first appearance, and the positions of all rows."""
+    kinds = {piece.type.value_type for piece in pieces}
+    kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
+    wanted = pa.dictionary(pa.int32(), kind)
+    pieces = [piece if piece.type == wanted else piece.cast(wanted) for piece in pieces]
+    unified = pa.chunked_array(pieces, wanted).unify_dictionaries()
+    positions = np.concatenate([chunk.indices.to_numpy() for chunk in unified.chunks])
+    return Vocabulary(unified.chunk(0).dictionary), positions
+
+
+def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:
+    if all(map(pa.types.is_integer, kinds)):
+        return pa.int64()
+    if not any(map(pa.types.is_integer, kinds)):
+        return pa.large_string()
+    raise DataError(
+        "Expected ids of one kind in all files, found text in some and integers in others: is 7 the same as '7'? "
+        "Write them in one type."
+    )
+
+
+def _one_column(pieces: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    present = [piece for piece in pieces if piece is not None]
+    return np.concatenate(present) if present else None
+
+
+def _milliseconds(times: NDArray[Any] | None) -> NDArray[np.int64] | None:
+    """Times as they stood in the input (dates already as milliseconds) as int64 milliseconds since 1970."""
+    if times is None or times.dtype.kind == "M":
+        return None if times is None else times.astype("datetime64[ms]").astype(np.int64)
+    largest = max(abs(float(times.max())), abs(float(times.min())))
+    factor = next((factor for least, factor in UNITS if largest >= least), 1000.0)
+    if factor == 1.0 and times.dtype == np.int64:
+        return times
+    if factor == 1000.0 and times.dtype == np.int64:
+        return times * 1000
+    return np.rint(times * factor).astype(np.int64)
+
+
+def _sorted(table: Interactions) -> Interactions:
+    order = cell_order(table.user, table.item, (len(table.users), len(table.items)))
+    return table if order is None else _take(table, order)
+
+
+def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
+    """The given rows (positions, or a mask), vocabularies as they are."""
+
+    def cells(column: NDArray[Any] | None) -> Any:
+        return None if column is None else column[rows]
+
+    return replace(
+        table,
+        user=cells(table.user),
+        item=cells(table.item),
+        rating=cells(table.rating),
+        timestamp=cells(table.timestamp),
+        row=cells(table.row),
+    )
+
+
+def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> Interactions:
+    """One row for each (user, item): the last or first by time, else by place; its rating may fold all of theirs.
+
+    A folded row (mean, max, sum) carries the last one's time.
+    """
+    repeats = (table.user[1:] == table.user[:-1]) & (table.item[1:] == table.item[:-1])
+    if not repeats.any():
+        return table
+    count = int(repeats.sum())
+    if policy == "error":
+        place = int(np.flatnonzero(repeats)[0])
+        pair = table.users.take(table.user[[place]])[0], table.items.take(table.item[[place]])[0]
+        lines = [account.place(int(row)) for row in _rows(table)[[place, place + 1]]]
+        raise DataError(
+            f"Expected each (user, item) pair once, found {count:,} rows that repeat one: {pair[0]}, {pair[1]} in "
+            f"{' and '.join(f'line {line:,} of {name}' for name, line in lines)}. "
+            "Say --duplicates last, first, mean, max or sum."
+        )
+    starts = np.flatnonzero(np.concatenate([[True], ~repeats]))
+    group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(table))))
+    times = _rows(table) if table.timestamp is None else table.timestamp
+    in_time = np.lexsort((_rows(table), times, group))
+    ends = np.append(starts[1:], len(table)) - 1
+    chosen = in_time[starts if policy == "first" else ends]
+    if policy in FOLDS and table.rating is not None:
+        folded = FOLDS[policy].reduceat(table.rating.astype(np.float64), starts)
+        folded = folded / np.diff(np.append(starts, len(table))) if policy == "mean" else folded
+        rating = table.rating.copy()
+        rating[chosen] = folded
+        table = replace(table, rating=rating)
+    kept = np.zeros(len(table), dtype=bool)
+    kept[chosen] = True
+    return _keep(
+        table,
+        kept,
+        f"duplicate ({policy} kept)" if policy in ("last", "first") else f"duplicate ({policy} taken)",
+        account,
+    )
+
+
+def _keep_rated(table: Interactions, account: Account, least: float | None) -> Interactions:
+    if least is None:
+        return table
+    if table.rating is None:
+        raise DataError("Expected ratings for --min-rating, found no such column: name it with --rating-column.")
+    return _keep(table, table.rating >= least, BELOW_MIN_RATING, account)
+
+
+def _keep_core(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
+    """Leave out rare users, then rare items, over and over until none is left."""
+    least = options.min_user_items, options.min_item_users
+    size = 0
+    while max(least) > 1 and len(table) != size and len(table):
+        size = len(table)
+        table = _keep(table, np.bincount(table.user)[table.user] >= least[0], RARE_USER, account)
+        table = _keep(table, np.bincount(table.item, minlength=1)[table.item] >= least[1], RARE_ITEM, account)
+    return table
+
+
+def _keep(table: Interactions, kept: NDArray[np.bool_], reason: str, account: Account) -> Interactions:
+    if kept.all():
+        return table
+    left_out = _take(table, ~kept) if account.writes else None
+    account.leave_out(reason, int((~kept).sum()), () if left_out is None else _cells(left_out))
+    return _take(table, kept)
+
+
+def _cells(table: Interactions) -> Iterable[tuple[int, list[Any]]]:
+    """Row number and cells of every row, in the order of the input."""
+    columns = [table.users.take(table.user).to_pylist(), table.items.take(table.item).to_pylist()]
+    if table.rating is not None:
+        columns.append([float(rating) for rating in table.rating])
+    order = np.argsort(_rows(table), kind="stable")
+    return ((int(_rows(table)[place]), [column[place] for column in columns]) for place in order)
+
+
+def _rows(table: Interactions) -> IntArray:
+    assert table.row is not None  # set for all that is read
+    return table.row
+
+
+def _without_unused_ids(table: Interactions) -> Interactions:
+    users, user = _used(table.users, table.user)
+    items, item = _used(table.items, table.item)
+    return replace(table, users=users, items=items, user=user, item=item)
+
+
+def _used(vocabulary: Vocabulary, positions: IntArray) -> tuple[Vocabulary, IntArray]:
+    used = np.bincount(positions, minlength=len(vocabulary)) > 0
+    if used.all():
+        return vocabulary, positions
+    renumbered = (np.cumsum(used) - 1).astype(np.int32)
+    return Vocabulary(vocabulary.take(np.flatnonzero(used))), renumbered[positions]

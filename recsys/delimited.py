@@ -1,0 +1,327 @@
+"""Ratings in text files: a stream of blocks of whole lines, parsed by Arrow, looked at line by line where it stumbles.
+
+```
+file --pieces--> UTF-8 bytes --blocks--> whole lines --parse--> Rows
+                                           |  Arrow likes all of it: done
+                                           |  it does not: halve it, try again; a few lines: one by one
+```
+One line is one row. Arrow alone would let an open quote swallow the lines after it, so its rows are counted.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import math
+import os
+import re
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from recsys.errors import DataError
+from recsys.layout import Layout, find_layout, split_line
+from recsys.reading_options import ReadingOptions
+from recsys.rows import (
+    BAD_RATING,
+    BAD_TIME,
+    INFINITE_RATING,
+    MISSING_ITEM,
+    MISSING_RATING,
+    MISSING_USER,
+    UNPARSABLE,
+    Reject,
+    Rows,
+)
+
+BLOCK = 4 << 20  # bytes; large enough for Arrow, small enough for many in flight
+LONGEST_LINE = 1 << 20  # bytes; a longer line is no row of ratings
+SAMPLE = 1 << 18  # bytes to find the layout from
+FEW_LINES = 256  # so many are read one by one
+UNIT = "\x1f"  # stands for a separator of several bytes: Arrow takes one
+
+LARGEST_RATING = float(np.finfo(np.float32).max)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+TIME_DTYPES = {  # of the few lines read one by one; floats, as "1.1e9" is an integer too
+    "integer": "float64",
+    "decimal": "float64",
+    "date": "datetime64[ms]",
+    "zoned date": "datetime64[ms]",
+}
+SIGNS = {  # first bytes of what people also pass, by mistake
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"SQLite format 3": "an SQLite database",
+    b"\x80\x04": "a pickle, which recsys never opens",
+    b"\x80\x05": "a pickle, which recsys never opens",
+    b"%PDF": "a PDF",
+    b"ARROW1": "an Arrow file",
+}
+
+DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+TIME_TYPES = {
+    "integer": pa.int64(),
+    "decimal": pa.float64(),
+    "date": pa.timestamp("us"),
+    "zoned date": pa.timestamp("us", "UTC"),
+}
+
+
+def sniff(path: Path, options: ReadingOptions) -> Layout:
+    """The layout of a text file. Raises DataError for a binary file and for one whose layout cannot be told."""
+    sample = b""
+    for piece in _pieces(path, options.encoding):
+        sample += piece
+        if len(sample) >= SAMPLE:
+            sample = sample[:SAMPLE]
+            break
+    _refuse_binary(sample, path)
+    lines = sample.split(b"\n")
+    if len(sample) == SAMPLE and len(lines) > 1:
+        lines.pop()  # cut somewhere
+    return find_layout([line.decode("utf-8", "replace") for line in lines], options, path.name)
+
+
+def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Iterator[Rows]:
+    """Rows of a text file after its header, piece by piece, in order. Memory: a few blocks, whatever the size."""
+    threads = max(1, min(8, os.cpu_count() or 1))
+    waiting: deque[Future[list[Rows]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for block in _after_head(_blocks(_pieces(path, options.encoding)), layout.skip):
+            waiting.append(pool.submit(parse, block, layout))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def read_lines(path: Path, encoding: str) -> list[str]:
+    """All lines of a small text file, without their ends. Raises UnicodeDecodeError for bytes that are not UTF-8."""
+    return [line.rstrip("\r") for line in b"".join(_pieces(path, encoding)).decode().split("\n")]
+
+
+def _after_head(blocks: Iterator[bytes], skip: int) -> Iterator[bytes]:
+    """The blocks without their first `skip` lines."""
+    for block in blocks:
+        start = 0
+        while skip and start < len(block):
+            start, skip = block.index(b"\n", start) + 1, skip - 1
+        yield block[start:] if start else block
+
+
+def _pieces(path: Path, encoding: str) -> Iterator[bytes]:
+    """The file's text as UTF-8, unpacked, without byte order mark."""
+    codec = codecs.lookup(encoding).name
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    opened: Callable[..., Any] = gzip.open if packed else open
+    try:
+        with opened(path, "rb") as file:
+            if codec in ("utf-8", "utf-8-sig"):
+                first = file.read(BLOCK)
+                yield first.removeprefix(codecs.BOM_UTF8)
+                while piece := file.read(BLOCK):
+                    yield piece
+            else:
+                decoder = codecs.getincrementaldecoder(encoding)()
+                while piece := file.read(BLOCK):
+                    yield decoder.decode(piece).removeprefix("\ufeff").encode()
+                yield decoder.decode(b"", final=True).encode()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"Expected a whole gzip file, found {path.name} damaged: {error}. Fetch it again.") from error
+    except UnicodeError as error:
+        raise DataError(
+            f"Expected text in the encoding {encoding}, found {path.name} to be another ({error}). "
+            "Give the right one with --encoding."
+        ) from error
+
+
+def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines, line ends included. What a line has over LONGEST_LINE is dropped, and NUL marks it."""
+    rest = b""
+    for piece in pieces:
+        end = piece.rfind(b"\n") + 1
+        if end:
+            yield rest + piece[:end]
+            rest = piece[end:]
+        else:
+            rest = rest + piece if len(rest) <= LONGEST_LINE else rest
+        if len(rest) > LONGEST_LINE:
+            rest = rest[:LONGEST_LINE] + b"\0"
+    if rest:
+        yield rest + b"\n"
+
+
+def parse(block: bytes, layout: Layout) -> list[Rows]:
+    """Rows of a block of whole lines, in pieces, in order."""
+    lines = block.count(b"\n")
+    rows = _parse_by_arrow(block, lines, layout)
+    if rows is not None:
+        return [rows]
+    if lines <= FEW_LINES:
+        return [_parse_by_line(block, layout)]
+    middle = block.find(b"\n", len(block) // 2, len(block) - 1) + 1
+    middle = middle or block.rindex(b"\n", 0, len(block) - 1) + 1  # one line may fill the second half
+    return parse(block[:middle], layout) + parse(block[middle:], layout)
+
+
+def _parse_by_arrow(block: bytes, lines: int, layout: Layout) -> Rows | None:
+    """Rows of a block in which nothing is amiss, else None."""
+    separator = layout.separator
+    if b"\0" in block or not lines:
+        return None
+    if len(separator.encode()) > 1:
+        if UNIT.encode() in block:
+            return None
+        block, separator = block.replace(separator.encode(), UNIT.encode()), UNIT
+    names = [str(place) for place in range(len(layout.names))]
+    columns = layout.columns
+    types = {str(columns.user): DICTIONARY, str(columns.item): DICTIONARY}
+    if columns.rating is not None:
+        types[str(columns.rating)] = pa.float32()
+    if columns.timestamp is not None:
+        types[str(columns.timestamp)] = TIME_TYPES[layout.time]
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(block),
+            pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
+            pyarrow.csv.ParseOptions(delimiter=separator),
+            pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
+        )
+    except pa.ArrowInvalid:
+        return None
+    user, item = table[str(columns.user)].combine_chunks(), table[str(columns.item)].combine_chunks()
+    rating = None if columns.rating is None else table[str(columns.rating)].to_numpy()
+    if table.num_rows != lines or _is_odd(user.dictionary) or _is_odd(item.dictionary):
+        return None
+    if rating is not None and not np.isfinite(rating).all():
+        return None
+    timestamp = None
+    if columns.timestamp is not None:
+        timestamp = table[str(columns.timestamp)].to_numpy()
+        if timestamp.dtype.kind == "M":
+            timestamp = timestamp.astype("datetime64[ms]")
+        elif timestamp.dtype.kind == "f" and not np.isfinite(timestamp).all():
+            return None
+    return Rows(user, item, rating, timestamp, np.arange(lines, dtype=np.int32), lines, lines)
+
+
+def _is_odd(ids: pa.Array) -> bool:
+    """Whether an id is blank, or holds a line end: an open quote swallowed one."""
+    blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(ids)), 0)
+    return bool(pc.any(blank).as_py() or pc.any(pc.match_substring_regex(ids, "[\r\n]")).as_py())
+
+
+def _parse_by_line(block: bytes, layout: Layout) -> Rows:
+    """Rows of a few lines, each looked at by itself."""
+    cells: list[tuple[int, str, str, float, int | float]] = []
+    rejects: list[Reject] = []
+    lines = block.split(b"\n")[:-1]
+    for number, line in enumerate(lines):
+        if line.strip(b" \r"):
+            try:
+                cells.append((number, *_cells(line, layout)))
+            except _BadLineError as bad:
+                text = line.decode("utf-8", "replace").rstrip("\r")
+                rejects.append(Reject(number, bad.reason, bad.detail, text))
+    user, item, rating, timestamp = ([cell[place] for cell in cells] for place in (1, 2, 3, 4))
+    return Rows(
+        pa.array(user, pa.string()).dictionary_encode(),
+        pa.array(item, pa.string()).dictionary_encode(),
+        None if layout.columns.rating is None else np.array(rating, dtype=np.float32),
+        None if layout.columns.timestamp is None else np.array(timestamp, TIME_DTYPES[layout.time]),
+        np.array([cell[0] for cell in cells], dtype=np.int32),
+        len(lines),
+        len(cells) + len(rejects),
+        tuple(rejects),
+    )
+
+
+class _BadLineError(Exception):
+    """A line that holds no usable row."""
+
+    def __init__(self, reason: str, found: str):
+        self.reason, self.detail = reason, f"found {found}"
+
+
+def _cells(line: bytes, layout: Layout) -> tuple[str, str, float, int | float]:
+    """User id, item id, rating, time of one line (0 for what the file has not); raises _BadLineError."""
+    if len(line) > LONGEST_LINE:
+        raise _BadLineError(UNPARSABLE, f"a line longer than {LONGEST_LINE:,} bytes")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        raise _BadLineError(UNPARSABLE, "bytes that are not UTF-8 (see --encoding)") from None
+    fields, columns = split_line(text, layout.separator), layout.columns
+    if fields is None:
+        raise _BadLineError(UNPARSABLE, "a quote that does not close, or a control character")
+    if len(fields) != len(layout.names):
+        raise _BadLineError(UNPARSABLE, f"{len(fields)} columns for {len(layout.names)}")
+    for place, reason in ((columns.user, MISSING_USER), (columns.item, MISSING_ITEM)):
+        if not fields[place].strip():
+            raise _BadLineError(reason, "nothing there")
+    rating = 0.0 if columns.rating is None else _rating(fields[columns.rating].strip())
+    time = 0 if columns.timestamp is None else _time(fields[columns.timestamp].strip(), layout)
+    return fields[columns.user], fields[columns.item], rating, time
+
+
+def _rating(text: str) -> float:
+    number = _number(text)
+    if not text or (number is not None and math.isnan(number)):
+        raise _BadLineError(MISSING_RATING, repr(text) if text else "nothing there")
+    if number is None:
+        raise _BadLineError(BAD_RATING, repr(text[:40]))
+    if abs(number) > LARGEST_RATING:
+        raise _BadLineError(INFINITE_RATING, repr(text[:40]))
+    return number
+
+
+def _time(text: str, layout: Layout) -> int | float:
+    """Epoch as it stands, or milliseconds of a date; raises _BadLineError."""
+    if layout.time in ("integer", "decimal"):
+        number = _number(text)
+        if number is None or not math.isfinite(number):
+            raise _BadLineError(BAD_TIME, repr(text[:40]))
+        return number
+    try:
+        date = datetime.fromisoformat(re.sub("Z$", "+00:00", text))
+    except ValueError:
+        raise _BadLineError(BAD_TIME, repr(text[:40])) from None
+    date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+    return (date - EPOCH) // timedelta(milliseconds=1)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
+
+
+def _refuse_binary(sample: bytes, path: Path) -> None:
+    """Raise DataError for what is no text of ratings at all."""
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"Expected UTF-8 text, found {path.name} in UTF-16: say --encoding utf-16.")
+    kind = next((name for sign, name in SIGNS.items() if sample.startswith(sign)), None)
+    if kind is None and sample.count(b"\0") * 100 > len(sample):
+        kind = "binary data, or text in UTF-16 or UTF-32 (then say so with --encoding)"
+    if kind is not None:
+        raise DataError(
+            f"Expected ratings as text (CSV, TSV, also gzipped) or Parquet, found {path.name} to be {kind}. "
+            "Convert or unpack it first."
+        )
+    if b"\n" not in sample and sample.count(b"\r") > 1:
+        raise DataError(f"Expected lines that end in LF or CRLF, found only CR in {path.name}. Convert its line ends.")
+    if len(sample) == SAMPLE and b"\n" not in sample:
+        raise DataError(f"Expected lines of text, found none that ends within {SAMPLE:,} bytes in {path.name}.")

@@ -1,0 +1,89 @@
+"""Reading ratings: any file, several files, a folder, a prepared store or a DataFrame; every row accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.assembly import assemble
+from recsys.delimited import read_text, sniff
+from recsys.errors import DataError
+from recsys.interactions import Interactions
+from recsys.layout import Layout
+from recsys.reading_options import ReadingOptions
+from recsys.rows import Account, Rows
+from recsys.tables import FRAME, read_frame, read_parquet
+from recsys.titles import read_titles
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ReadingOptions", "find_files", "read_interactions", "read_titles", "text_layout"]
+
+DEFAULT = ReadingOptions()
+
+
+def read_interactions(
+    source: str | Path | Sequence[str | Path] | pd.DataFrame, options: ReadingOptions = DEFAULT
+) -> Interactions:
+    """Interactions of a file (text, gzip, Parquet), a folder or list of files, a store or a DataFrame.
+
+    Ids come back exactly as they stand; those of text files are text. `ledger` accounts for every row. Peak memory
+    is about 60 bytes a row plus the ids. Raises DataError where nothing usable is found, naming what was.
+    """
+    with Account(options) as account:
+        if isinstance(source, (str, Path, Sequence)):
+            return assemble(_read_files(find_files(source), account, options), account, options)
+        account.open_file(FRAME)
+        return assemble(read_frame(source, options), account, options)
+
+
+def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files of a source, a folder's in order of name, hidden ones left out. Raises DataError if there is none."""
+    given = [Path(source)] if isinstance(source, (str, Path)) else [Path(path) for path in source]
+    files = [file for path in given for file in (_files_in(path) if path.is_dir() else [path])]
+    if not files:
+        raise DataError("Expected one ratings file or more, found an empty list.")
+    for file in files:
+        if not file.is_file():
+            raise DataError(f"Expected a ratings file, found nothing at {file}. Check the path.")
+    return files
+
+
+def text_layout(source: str | Path | Sequence[str | Path], options: ReadingOptions) -> Layout | None:
+    """The layout found in the first file of a source; None for Parquet."""
+    first = find_files(source)[0]
+    return None if _is_parquet(first) else sniff(first, options)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] not in "._")
+    if not files:
+        raise DataError(f"Expected ratings files in the folder {folder}, found none.")
+    return files
+
+
+def _read_files(files: list[Path], account: Account, options: ReadingOptions) -> Iterator[Rows]:
+    shapes = set()
+    for file in files:
+        account.open_file(file.name)
+        if _is_parquet(file):
+            pieces = read_parquet(file, options)
+        else:
+            layout = sniff(file, options)
+            account.next_row += layout.skip
+            pieces = read_text(file, layout, options)
+        for piece in pieces:
+            shapes.add((piece.rating is None, piece.timestamp is None))
+            if len(shapes) > 1:
+                raise DataError(
+                    f"Expected ratings and times in all files or in none, found {file.name} to differ from the files "
+                    "before it. Say --rating-column none or --timestamp-column none to read without."
+                )
+            yield piece
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
