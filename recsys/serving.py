@@ -31,6 +31,8 @@ def recommend_frame(saved: SavedModel, histories: pd.DataFrame, n: int = 10, fil
     DataError for missing columns or ids, and for missing ratings where the model needs them.
     """
     data = UserItemMatrix.from_interactions(_interactions(histories), saved.items, saved.model.task == "rating")
+    if data.unknown:
+        logger.info("%d interactions are with items the model does not know: not used.", data.unknown)
     able = np.diff(data.matrix.indptr) > 0
     trained = None if saved.users is None else saved.users.positions(data.users.ids).astype(np.int64)
     if trained is not None:
