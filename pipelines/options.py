@@ -70,15 +70,16 @@ def _options(job: type[Any]) -> list[Callable[..., Any]]:
 
 def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     name = item.name.replace("_", "-")
+    is_switch = bool in (hint, *typing.get_args(hint))  # bool, or bool | None: not said
     default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
     flags = item.metadata.get("flags") or (f"--{name}",)
-    if hint is bool and not any("/" in flag for flag in flags):
+    if is_switch and not any("/" in flag for flag in flags):
         flags = (*flags[:-1], f"{flags[-1]}/--no-{name}" if default else flags[-1])
     return click.option(
         *flags,
         item.name,
-        type=None if hint is bool else _click_type(hint),
-        is_flag=hint is bool,
+        type=None if is_switch else _click_type(hint),
+        is_flag=is_switch,
         default=default,
         multiple=item.metadata.get("multiple", False),
         show_default=default not in (None, False, ()),

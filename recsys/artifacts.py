@@ -69,7 +69,7 @@ def save_model(
     already, unless `overwrite`.
     """
     state = model.get_state()
-    with new_directory(directory, overwrite) as place:
+    with new_directory(directory, "model.json", overwrite) as place:
         save_file(state, place / "weights.safetensors")
         _write_ids(place / "items.parquet", "item_id", items, item_counts)
         if model.needs_training_users and users is not None:
@@ -136,12 +136,12 @@ def _write_ids(file: Path, name: str, ids: Vocabulary, counts: NDArray[np.int64]
 
 
 @contextlib.contextmanager
-def new_directory(directory: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_directory(directory: Path, mark: str, overwrite: bool = False) -> Iterator[Path]:
     """A temporary directory beside `directory` that takes its name when the block ends well, else vanishes.
 
-    Raises ArtifactError at once where `directory` already holds something, unless `overwrite`.
+    Raises ArtifactError at once where `directory` already holds something, unless `overwrite` and it holds `mark`.
     """
-    refuse_existing(directory, overwrite)
+    refuse_existing(directory, mark, overwrite)
     directory.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
     try:
@@ -164,10 +164,19 @@ def _take_the_place(new: Path, directory: Path) -> None:
     flush(directory.parent)
 
 
-def refuse_existing(directory: Path, overwrite: bool) -> None:
-    """Raise ArtifactError where `directory` is a file, or a folder with something in it and not `overwrite`."""
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not overwrite):
+def refuse_existing(directory: Path, mark: str, overwrite: bool) -> None:
+    """Raise ArtifactError where `directory` is a file or holds something, unless `overwrite` and it is one of ours.
+
+    `mark` is the file that shows it is: nobody's folder is replaced because of a mistyped path.
+    """
+    if directory.is_file():
+        raise ArtifactError(f"Expected a folder to write to, found the file {directory}: choose another place.")
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return
+    if not overwrite:
         raise ArtifactError(f"{directory} already holds something: choose another place, or add --overwrite.")
+    if not (directory / mark).is_file():
+        raise ArtifactError(f"{directory} holds something that is not ours to replace (no {mark}): remove it by hand.")
 
 
 def flush(path: Path) -> None:

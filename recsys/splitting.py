@@ -59,13 +59,15 @@ class Holdout:
 class Split:
     """Training matrix, validation part (settings and epochs are chosen on it) and test part (read once).
 
+    A split made for training alone (`test=False`) has no test part: those rows are training too.
+
     `facts` say what the protocol did: users and interactions of each part, and what was left out and why.
     """
 
     protocol: str
     train: UserItemMatrix
     validation: Holdout | None
-    test: Holdout
+    test: Holdout | None
     facts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,7 +80,13 @@ class Split:
 
 
 def strong(
-    interactions: Interactions, *, share: float = 0.1, at_most: int = 10_000, history: float = 0.8, seed: int = 0
+    interactions: Interactions,
+    *,
+    share: float = 0.1,
+    at_most: int = 10_000,
+    history: float = 0.8,
+    seed: int = 0,
+    test: bool = True,
 ) -> Split:
     """Held-out users: the model is trained on other people (Liang et al. 2018, section 4.1).
 
@@ -96,27 +104,28 @@ def strong(
     rng = np.random.default_rng(seed)
     total = len(interactions.users)
     count = min(int(total * share), at_most)
-    if count < 1 or total - 2 * count < 1:
+    if count < 1:
         raise DataError(
-            f"Expected at least {max(3, int(np.ceil(1 / share)))} users to hold {share:.0%} out twice, found {total}."
+            f"Expected at least {int(np.ceil(1 / share))} users to hold {share:.0%} of them out, found {total}: "
+            "give a larger --held-out share, or keep every user in training (--protocol weak)."
         )
     order = rng.permutation(total)
     role = np.full(total, TRAIN)
-    role[order[-count:]] = TEST
-    role[order[-2 * count : -count]] = VALIDATION
+    role[order[total - 2 * count : total - count]] = VALIDATION
+    role[order[total - count :]] = TEST if test else TRAIN
     train = _training_matrix(interactions, role[interactions.user] == TRAIN)
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts = {"held_out_interactions_on_untrained_items": int(((role[interactions.user] != TRAIN) & (column < 0)).sum())}
-    parts = {}
-    for part, name in ((VALIDATION, "validation"), (TEST, "test")):
+    parts: dict[str, Holdout | None] = {"test": None}
+    for part, name in ((VALIDATION, "validation"), (TEST, "test"))[: 2 if test else 1]:
         rows = np.flatnonzero((role[interactions.user] == part) & (column >= 0))
         hidden = _hide(interactions.user[rows], 1 - history, rng)
-        parts[name], left_out = _holdout(interactions, column, rows[~hidden], rows[hidden], train)
+        parts[name], left_out = _holdout(interactions, column, rows[~hidden], rows[hidden], train.items, train.users)
         facts[f"{name}_users_left_out"] = left_out
     return _finish("strong", train, parts["validation"], parts["test"], facts)
 
 
-def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0) -> Split:
+def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0, test: bool = True) -> Split:
     """Every user is in training with a part of their items; others are held out at random.
 
     ```
@@ -131,8 +140,8 @@ def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0) -> Sp
     part = np.full(len(interactions), TRAIN)
     rank, size = _ranks(interactions.user, rng.random(len(interactions)))
     held = np.maximum(1, (size * share).astype(np.int64))
-    part[(size > 1) & (rank < held)] = TEST
     part[(size > 2) & (rank >= held) & (rank < 2 * held)] = VALIDATION
+    part[(size > 1) & (rank < held)] = TEST if test else TRAIN
     return _by_rows("weak", interactions, part)
 
 
@@ -190,23 +199,36 @@ def given(train: Interactions, test: Interactions, validation: Interactions | No
     """
     files = [train, *([validation] if validation is not None else []), test]
     parts = [TRAIN, VALIDATION, TEST] if validation is not None else [TRAIN, TEST]
-    users, user = _union([f.users for f in files], [f.user for f in files])
-    items, item = _union([f.items for f in files], [f.item for f in files])
-    pairs = user.astype(np.int64) * len(items) + item
-    repeated = len(pairs) - len(np.unique(pairs))
-    if repeated:
-        raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
-    ratings = [f.rating for f in files]
-    times = [f.timestamp for f in files]
-    together = Interactions(
-        users,
-        items,
-        user,
-        item,
-        None if any(r is None for r in ratings) else np.concatenate([r for r in ratings if r is not None]),
-        None if any(t is None for t in times) else np.concatenate([t for t in times if t is not None]),
-    )
-    return _by_rows("given", together, np.repeat(parts, [len(f) for f in files]))
+    return _by_rows("given", _join(files), np.repeat(parts, [len(file) for file in files]))
+
+
+def holdout(
+    histories: Interactions, held_out: Interactions, items: Vocabulary, users: Vocabulary | None = None
+) -> Holdout:
+    """A test part for a model that is already there: `items` is its vocabulary, `users` its training users.
+
+    Users of `held_out` without a history are left out.
+    """
+    together = _join([histories, held_out])
+    column = items.positions(together.items.ids)[together.item]
+    rows = np.arange(len(together))
+    found, _ = _holdout(together, column, rows[: len(histories)], rows[len(histories) :], items, users)
+    return _with_someone(found, "given")
+
+
+def hide(interactions: Interactions, items: Vocabulary, share: float = 0.2, seed: int = 0) -> Holdout:
+    """A test part of all users, for a model that is already there: `share` of each one's items is held out."""
+    _check_share("hidden", share, 1)
+    column = items.positions(interactions.items.ids)[interactions.item]
+    rows = np.flatnonzero(column >= 0)
+    hidden = _hide(interactions.user[rows], share, np.random.default_rng(seed))
+    found, _ = _holdout(interactions, column, rows[~hidden], rows[hidden], items, None)
+    return _with_someone(found, "hide")
+
+
+def everybody(interactions: Interactions) -> Split:
+    """Nobody is held out: all rows are training."""
+    return _finish("everybody", _training_matrix(interactions, np.ones(len(interactions), dtype=bool)), None, None, {})
 
 
 PROTOCOLS: dict[str, Callable[..., Split]] = {
@@ -220,20 +242,20 @@ PROTOCOLS: dict[str, Callable[..., Split]] = {
 
 def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> Split:
     """Split whose every row is training, validation or test: users are the same people in all three."""
-    if not (part == TEST).any():
+    if not (part != TRAIN).any():
         raise DataError(f"Expected users with two items or more for the {protocol} protocol, found none.")
     train = _training_matrix(interactions, part == TRAIN)
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts: dict[str, int] = {}
-    holdouts: dict[int, Holdout | None] = {VALIDATION: None}
+    holdouts: dict[int, Holdout | None] = {VALIDATION: None, TEST: None}
     for stage, name in ((VALIDATION, "validation"), (TEST, "test")):
         if (part == stage).any():
             past, hidden = np.flatnonzero(part < stage), np.flatnonzero(part == stage)
-            holdouts[stage], facts[f"{name}_users_left_out"] = _holdout(interactions, column, past, hidden, train)
+            holdouts[stage], facts[f"{name}_users_left_out"] = _holdout(
+                interactions, column, past, hidden, train.items, train.users
+            )
             facts[f"{name}_interactions_on_untrained_items"] = int((column[hidden] < 0).sum())
-    test = holdouts[TEST]
-    assert test is not None  # a row of part TEST exists
-    return _finish(protocol, train, holdouts[VALIDATION], test, facts)
+    return _finish(protocol, train, holdouts[VALIDATION], holdouts[TEST], facts)
 
 
 def _training_matrix(interactions: Interactions, rows: NDArray[np.bool_]) -> UserItemMatrix:
@@ -253,7 +275,8 @@ def _holdout(
     column: NDArray[np.int32],
     history: NDArray[Any],
     hidden: NDArray[Any],
-    train: UserItemMatrix,
+    items: Vocabulary,
+    trained: Vocabulary | None,
 ) -> tuple[Holdout, int]:
     """Holdout from row numbers of the history and of what is hidden; users without either side are left out."""
     history = history[column[history] >= 0]
@@ -265,20 +288,27 @@ def _holdout(
     def matrix(rows: NDArray[Any]) -> csr_matrix:
         rows = rows[(row_of[interactions.user[rows]] >= 0) & (column[rows] >= 0)]
         ones = np.ones(len(rows), dtype=np.float32)
-        return sparse_rows(row_of[interactions.user[rows]], column[rows], ones, (len(users), len(train.items)))
+        return sparse_rows(row_of[interactions.user[rows]], column[rows], ones, (len(users), len(items)))
 
     strangers = hidden[(column[hidden] < 0) & (row_of[interactions.user[hidden]] >= 0)]
     unknown = np.bincount(row_of[interactions.user[strangers]], minlength=len(users)).astype(np.int64)
     ids = interactions.users.take(users)
-    rows = train.users.positions(ids).astype(np.int64)
-    return Holdout(matrix(history), matrix(hidden), ids, unknown, rows), len(wanted) - len(users)
+    rows = np.full(len(users), -1) if trained is None else trained.positions(ids)
+    found = Holdout(matrix(history), matrix(hidden), ids, unknown, rows.astype(np.int64))
+    return found, len(wanted) - len(users)
+
+
+def _with_someone(part: Holdout, protocol: str) -> Holdout:
+    if not len(part):
+        raise DataError(f"Expected test users with a history and a held-out item ({protocol} protocol), found none.")
+    return part
 
 
 def _finish(
-    protocol: str, train: UserItemMatrix, validation: Holdout | None, test: Holdout, facts: dict[str, int]
+    protocol: str, train: UserItemMatrix, validation: Holdout | None, test: Holdout | None, facts: dict[str, int]
 ) -> Split:
-    if not len(test):
-        raise DataError(f"Expected test users with a history and a held-out item ({protocol} protocol), found none.")
+    if test is not None:
+        _with_someone(test, protocol)
     if validation is not None and not len(validation):
         validation = None
     sizes = {
@@ -286,8 +316,8 @@ def _finish(
         "train_items": train.matrix.shape[1],
         "train_interactions": train.matrix.nnz,
         "validation_users": 0 if validation is None else len(validation),
-        "test_users": len(test),
-        "test_interactions": int(test.relevant.sum()),
+        "test_users": 0 if test is None else len(test),
+        "test_interactions": 0 if test is None else int(test.relevant.sum()),
     }
     return Split(protocol, train, validation, test, sizes | {key: count for key, count in facts.items() if count})
 
@@ -309,6 +339,17 @@ def _ranks(
     rank = np.empty(len(user), dtype=np.int64)
     rank[order] = np.arange(len(user)) - starts[user[order]]
     return rank, counts[user]
+
+
+def _join(files: list[Interactions]) -> Interactions:
+    """The rows of all files under common vocabularies. Raises DataError where a pair is in more than one."""
+    users, user = _union([file.users for file in files], [file.user for file in files])
+    items, item = _union([file.items for file in files], [file.item for file in files])
+    pairs = user.astype(np.int64) * len(items) + item
+    repeated = len(pairs) - len(np.unique(pairs))
+    if repeated:
+        raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
+    return Interactions(users, items, user, item)
 
 
 def _union(vocabularies: list[Vocabulary], positions: list[NDArray[Any]]) -> tuple[Vocabulary, NDArray[np.int32]]:

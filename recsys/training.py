@@ -51,7 +51,8 @@ class TrainingContext:
     """How this run happens; never saved with the model.
 
     validate: called after every epoch with the score function; without it all epochs run and the last weights stay.
-    patience: epochs without a better value before the loop stops. on_step and on_epoch are told the progress.
+    patience: epochs without a better value before the loop stops. stop_after: stop after so many epochs in any case,
+    schedules being those of all of them. on_step and on_epoch are told the progress.
     """
 
     seed: int = 0
@@ -59,6 +60,7 @@ class TrainingContext:
     precision: Literal["fp32", "bf16"] = "fp32"
     validate: Validate | None = None
     patience: int = 10
+    stop_after: int | None = None
     on_step: Callable[[int, int], None] = field(default=_ignore_step)
     on_epoch: Callable[[Epoch, int], None] = field(default=_ignore_epoch)
 
@@ -173,7 +175,7 @@ def train(
     """
     history: list[Epoch] = []
     best_value, best_number, best_weights = -math.inf, 0, None
-    for number in range(1, epochs + 1):
+    for number in range(1, min(epochs, context.stop_after or epochs) + 1):
         started = time.perf_counter()
         network.train()
         loss = one_epoch()

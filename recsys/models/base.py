@@ -27,11 +27,13 @@ from recsys.training import Epoch, TrainingContext
 class Recommender(ABC):
     """A model of preferences. `config` (an instance of `Config`) says what it is; `fit` learns; `score` answers.
 
-    name: its entry in MODELS. task: "ranking" or "rating". needs_training_users: True for a model that can score
-    only users it was fitted on (their training rows are passed as `users`).
+    name: its entry in MODELS. family: which kind of model, in words. task: "ranking" or "rating".
+    needs_training_users: True for a model that can score only users it was fitted on; their training rows are then
+    passed as `users`.
     """
 
     name: ClassVar[str]
+    family: ClassVar[str]
     Config: ClassVar[type[Any]]
     task: ClassVar[str] = "ranking"
     needs_training_users: ClassVar[bool] = False

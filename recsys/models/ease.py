@@ -33,6 +33,7 @@ class EASE(Recommender):
     """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1; scores = history @ B. Memory: about 3 x items^2 x 4 bytes."""
 
     name = "ease"
+    family = "linear autoencoder"
     Config = EASEConfig
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:

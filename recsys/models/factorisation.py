@@ -95,6 +95,7 @@ class ALS(Recommender):
     """Alternating least squares (Hu, Koren, Volinsky 2008). A history is folded in by solving for its factors."""
 
     name = "als"
+    family = "matrix factorisation"
     Config = ALSConfig
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
@@ -165,6 +166,7 @@ class BPR(_KnownUsersFactorisation):
     """Bayesian personalised ranking (Rendle et al. 2009). Only for users seen in training."""
 
     name = "bpr"
+    family = "matrix factorisation"
     Config = BPRConfig
 
     def _model(self, seed: int) -> Any:
@@ -183,6 +185,7 @@ class LMF(_KnownUsersFactorisation):
     """Logistic matrix factorisation (Johnson 2014). Only for users seen in training."""
 
     name = "lmf"
+    family = "matrix factorisation"
     Config = LMFConfig
 
     def _model(self, seed: int) -> Any:
@@ -202,6 +205,7 @@ class ItemKNN(Recommender):
     """Each item's nearest neighbours by cosine, TF-IDF or BM25 (Deshpande, Karypis 2004); scores = history @ S."""
 
     name = "item-knn"
+    family = "neighbours"
     Config = ItemKNNConfig
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:

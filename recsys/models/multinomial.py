@@ -117,6 +117,7 @@ class DAE(NetworkRecommender):
     """Denoising autoencoder."""
 
     name = "dae"
+    family = "deep autoencoder"
     Config = DAEConfig
     network: DAENetwork
 
@@ -132,6 +133,7 @@ class VAE(NetworkRecommender):
     """Variational autoencoder."""
 
     name = "vae"
+    family = "deep autoencoder"
     Config = VAEConfig
     network: VAENetwork
 

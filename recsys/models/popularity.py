@@ -24,6 +24,7 @@ class Popularity(Recommender):
     """Scores an item by the number of its users, the same for everybody."""
 
     name = "popularity"
+    family = "baseline"
     Config = PopularityConfig
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:

@@ -1,0 +1,60 @@
+"""Fit one model on a split and tell the tracker: what `train` and `compare` do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from recsys.evaluation import validator
+from recsys.interactions import Interactions
+from recsys.models import Recommender
+from recsys.plotting import training_curve
+from recsys.splitting import Split
+from recsys.tracking import Run
+from recsys.training import Epoch, TrainingContext
+
+from .progress import fit_progress
+from .settings import FittingOptions
+
+
+def fit_model(model: Recommender, split: Split, options: FittingOptions, seed: int, run: Run) -> Recommender:
+    """Fit with a progress bar, validate after each epoch, keep curve and epochs in the run."""
+    run.log_params({"model": model.name, "seed": seed, **asdict(model.config)})
+    context = TrainingContext(seed, options.device, options.precision, patience=options.patience)
+    if split.validation is not None:
+        validate = validator(split.validation, options.metric, model.needs_training_users)
+        context = replace(context, validate=validate)
+    _fit(model, split, context, model.name, options.metric)
+    for epoch in model.history:
+        run.log_metrics(_values(epoch, f"validation {options.metric}"), step=epoch.number)
+    if model.history:
+        curve = [{"epoch": epoch.number, **_values(epoch, options.metric)} for epoch in model.history]
+        run.log_figure(training_curve(curve, options.metric), "training_curve")
+    return model
+
+
+def refit_model(model: Recommender, split: Split, options: FittingOptions, seed: int) -> Recommender:
+    """A fresh model of the same kind fitted on `split`, for as many epochs as served validation best."""
+    best = max((epoch.number for epoch in model.history if epoch.best), default=None)
+    context = TrainingContext(seed, options.device, options.precision, stop_after=best)
+    return _fit(type(model)(model.config), split, context, f"{model.name} again, on everybody", options.metric)
+
+
+def _fit(model: Recommender, split: Split, context: TrainingContext, label: str, metric: str) -> Recommender:
+    with fit_progress(label, metric) as progress:
+        model.fit(split.train.matrix, replace(context, on_step=progress.step, on_epoch=progress.epoch))
+    return model
+
+
+def _values(epoch: Epoch, metric: str) -> dict[str, float]:
+    return {"loss": epoch.loss} | ({} if epoch.value is None else {metric: epoch.value})
+
+
+def log_data(run: Run, interactions: Interactions, split: Split | None = None) -> dict[str, Any]:
+    """Which data went in, and how they were divided: into the run. Returns the facts."""
+    facts: Mapping[str, Any] = {**interactions.describe(), "ledger": interactions.ledger.line()}
+    run.log_dataset("interactions", interactions.fingerprint(), facts)
+    if split is not None:
+        run.log_params({"protocol": split.protocol, "split": split.facts})
+    return {"fingerprint": interactions.fingerprint(), **facts}

@@ -1,0 +1,47 @@
+"""What people read on the terminal: tables of 80 columns, or JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from recsys.evaluation import Interval
+
+WIDTH = 80
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str], left: int = 1) -> str:
+    """Columns aligned under their header: the first `left` of them to the left, numbers to the right."""
+    texts = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in texts
+    ]
+    lines.insert(1, "  ".join("─" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def metrics_table(metrics: Mapping[str, Interval]) -> str:
+    """A line a metric: mean, 95 % interval, users behind it."""
+    rows = [(label, f"{m.mean:.4f}", f"{m.low:.4f} – {m.high:.4f}", f"{m.users:,}") for label, m in metrics.items()]
+    return table(rows, ("metric", "mean", "95 % interval", "users"))
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, cut with an ellipsis where it is longer than `width`."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,123 @@
+"""Recommend for one person, on the terminal: someone in a ratings file, or nobody but a list of items."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.artifacts import SavedModel, load_model
+from recsys.errors import DataError, UnsupportedError
+from recsys.interactions import UserItemMatrix, sparse_rows
+from recsys.reading import ReadingOptions, read_interactions
+from recsys.titles import read_titles
+
+from .cli import as_json
+from .options import options_from, setting
+from .output import WIDTH, print_json, shorten, table
+from .settings import comma_list
+
+
+@dataclass(frozen=True)
+class RecommendJob:
+    """For whom, from which model, how many."""
+
+    model: Path
+    user: str | None = setting(None, "The person's id in the ratings file.")
+    ratings: Path | None = setting(None, "Ratings that hold the person's history.")
+    items: str | None = setting(None, "Instead: items the person took, ids separated by commas.")
+    n: int = setting(10, "Length of the list.", "-n")
+    keep_seen: bool = setting(False, "Let items of the history be recommended too.")
+    titles: Path | None = setting(None, "File with a title for each item id.")
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """The history the model saw, the list, and items it does not know."""
+
+    history: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    unknown: int
+
+
+def run(job: RecommendJob) -> Recommended:
+    """Do the job."""
+    if (job.user is None) == (job.items is None):
+        raise click.UsageError("Expected either --user ID with --ratings FILE, or --items ID,ID.")
+    if job.user is not None and job.ratings is None:
+        raise click.UsageError("Expected --ratings FILE with the history of --user, found none.")
+    saved = load_model(job.model, job.device)
+    titles = read_titles(job.titles) if job.titles else {}
+    history, unknown, trained = from_items(job, saved) if job.items is not None else from_ratings(job, saved)
+    if not len(history):
+        raise DataError(f"Expected a history with an item the model knows, found none ({unknown} unknown).")
+    row = sparse_rows(np.zeros_like(history), history, np.ones(len(history)), (1, len(saved.items)))
+    best, scores = saved.model.recommend(trained, row, N=job.n, filter_already_liked_items=not job.keep_seen)
+    kept = best >= 0
+    listed = [
+        entry | {"rank": rank, "score": float(score)}
+        for rank, (entry, score) in enumerate(zip(named(saved, best[kept], titles), scores[kept], strict=True), start=1)
+    ]
+    return Recommended(named(saved, history, titles), listed, unknown)
+
+
+def from_items(job: RecommendJob, saved: SavedModel) -> tuple[NDArray[np.int32], int, int]:
+    """Positions of the items named, how many are unknown, and the training row: nobody's."""
+    positions = saved.items.positions(comma_list(job.items or ""))
+    if saved.model.needs_training_users:
+        raise UnsupportedError(f"{saved.model.name} knows only its training users: give --user, or use another model.")
+    return np.unique(positions[positions >= 0]), int((positions < 0).sum()), 0
+
+
+def from_ratings(job: RecommendJob, saved: SavedModel) -> tuple[NDArray[np.int32], int, int]:
+    """Positions of the user's items, how many are unknown, and the user's training row where the model needs it."""
+    assert job.ratings is not None
+    interactions = read_interactions(job.ratings, job.reading)
+    user = int(interactions.users.positions([job.user])[0])
+    if user < 0:
+        raise DataError(
+            f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none."
+        )
+    data = UserItemMatrix.from_interactions(interactions, saved.items)
+    items = data.matrix[user].indices
+    unknown = int((interactions.user == user).sum()) - len(items)
+    trained = -1 if saved.users is None else int(saved.users.positions([job.user])[0])
+    return items, unknown, trained
+
+
+def named(saved: SavedModel, positions: NDArray[np.int32], titles: dict[str, str]) -> list[dict[str, Any]]:
+    """item_id and title (empty without one) of each position."""
+    ids = saved.items.take(positions).to_pylist()
+    return [{"item_id": item, "title": titles.get(str(item), "")} for item in ids]
+
+
+@click.command("recommend")
+@click.argument("model", type=click.Path(path_type=Path))
+@options_from(RecommendJob)
+def command(job: RecommendJob) -> None:
+    """Recommend for one person with the model directory MODEL."""
+    found = run(job)
+    if as_json():
+        print_json(asdict(found))
+    else:
+        click.echo(text(found))
+
+
+def text(found: Recommended) -> str:
+    """History in a line or two, then the list."""
+    seen = [entry["title"] or str(entry["item_id"]) for entry in found.history]
+    unknown = f" ({found.unknown} items unknown to the model)" if found.unknown else ""
+    shown = shorten(f"{len(seen)} seen: {', '.join(seen)}", WIDTH - len(unknown)) + unknown
+    titled = any(entry["title"] for entry in found.items)
+    rows = [
+        (entry["rank"], entry["item_id"], *([shorten(entry["title"], 50)] if titled else []), f"{entry['score']:.4f}")
+        for entry in found.items
+    ]
+    header = ("rank", "item", *(["title"] if titled else []), "score")
+    return f"{shown}\n\n{table(rows, header, left=len(header) - 1)}"
