@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from recsys.artifacts import load_model
+from recsys.errors import RecsysError
 from recsys.serving import recommend_frame
 
 
@@ -21,8 +23,11 @@ class TopNModel(PythonModel):  # type: ignore[misc]
         self.saved = load_model(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Lists for the users of `model_input`; MLflow has checked both against the signature."""
-        return recommend_frame(self.saved, model_input, **(params or {}))
+        """Lists for the users of `model_input`; MLflow has checked both arguments against the signature."""
+        try:
+            return recommend_frame(self.saved, model_input, **(params or {}))
+        except RecsysError as error:  # a request that cannot be met: HTTP 400 and the reason, without a traceback
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 set_model(TopNModel())

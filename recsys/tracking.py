@@ -67,8 +67,11 @@ class Run(Protocol):
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file or a directory into the run, under `folder`."""
 
-    def log_figure(self, figure: Figure, name: str) -> None:
-        """Keep a figure as an image; `name` without suffix becomes a PNG."""
+    def log_figure(self, figure: Figure | Callable[[], Figure], name: str) -> None:
+        """Keep a figure as an image; `name` without suffix becomes a PNG.
+
+        A function is called only where figures are kept, and what goes wrong in it is a failure of tracking.
+        """
 
     def log_model(self, directory: Path, name: str = "model") -> None:
         """Keep a model directory as an MLflow model that loads without pickle and can be served."""
@@ -112,7 +115,7 @@ class _NullRun:
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
     def log_dataset(self, name: str, fingerprint: str, facts: Mapping[str, Any], context: str = "training") -> None: ...
     def log_artifact(self, path: Path, folder: str | None = None) -> None: ...
-    def log_figure(self, figure: Figure, name: str) -> None: ...
+    def log_figure(self, figure: Figure | Callable[[], Figure], name: str) -> None: ...
     def log_model(self, directory: Path, name: str = "model") -> None: ...
 
 
@@ -246,9 +249,13 @@ class _MLflowRun:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         self._log(f"keeping {path.name}", lambda client: client.log_artifact(self.id, str(path), folder), upload=True)
 
-    def log_figure(self, figure: Figure, name: str) -> None:
+    def log_figure(self, figure: Figure | Callable[[], Figure], name: str) -> None:
         file = name if Path(name).suffix in (".png", ".svg", ".pdf") else f"{name}.png"
-        self._log(f"keeping {file}", lambda client: client.log_figure(self.id, figure, file), upload=True)
+
+        def log(client: Any) -> None:
+            client.log_figure(self.id, figure() if callable(figure) else figure, file)
+
+        self._log(f"keeping {file}", log, upload=True)
 
     def log_model(self, directory: Path, name: str = "model") -> None:
         def log(client: Any) -> None:

@@ -139,13 +139,15 @@ def test_a_rating_column_is_welcome_and_not_needed(served):
     pd.testing.assert_frame_equal(served.predict(rated), served.predict(histories(("u", "a"))))
 
 
-def test_a_request_that_does_not_fit_the_signature_is_refused_by_mlflow(served):
+def test_a_request_that_cannot_be_met_is_refused_with_the_reason(served):
     from mlflow.exceptions import MlflowException
 
     with pytest.raises(MlflowException, match="missing inputs"):
         served.predict(pd.DataFrame({"user_id": ["u"]}))
     with pytest.raises(MlflowException, match="Failed to validate type"):
         served.predict(histories(("u", "a")), params={"n": "many"})
+    with pytest.raises(MlflowException, match="n of at least 1, found 0"):
+        served.predict(histories(("u", "a")), params={"n": 0})
 
 
 def test_no_file_of_a_logged_model_is_a_pickle(logged):

@@ -152,6 +152,20 @@ def test_a_run_inside_a_run_is_its_child_and_the_next_one_is_not(tracker):
     assert "mlflow.parentRunId" not in stored(tracker, later).data.tags
 
 
+def test_a_figure_is_drawn_only_where_it_is_kept_and_its_errors_are_warnings(tracker, caplog):
+    def figure_that_fails():
+        raise ImportError("no matplotlib")
+
+    with NullTracker().run("vae", "train") as run:
+        run.log_figure(figure_that_fails, "curve")
+    assert messages(caplog) == []
+    with tracker.run("vae", "train") as run:
+        run.log_figure(figure_that_fails, "curve")
+        run.log_figure(Figure, "empty")
+    assert stored_files(tracker, run) == ["empty.png"]
+    assert len(messages(caplog)) == 1
+
+
 # How a run ends
 
 
