@@ -29,7 +29,12 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions) 
     if not sum(len(part.row) for part in parts):
         first = f" First: {account.first}." if account.first else ""
         raise DataError(f"Expected usable rows, found none: {account.ledger.line()}.{first}")
-    table = _resolve_duplicates(_sorted(_one_table(parts)), account, options.duplicates)
+    return apply_policies(_sorted(_one_table(parts)), account, options)
+
+
+def apply_policies(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
+    """Interactions, sorted by user and item, after duplicates, `min_rating` and the minima, in this order."""
+    table = _resolve_duplicates(table, account, options.duplicates)
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
     if not len(table):

@@ -146,6 +146,12 @@ class Interactions:
     ledger: Ledger = field(default_factory=Ledger)
     row: IntArray | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("item", "rating", "timestamp", "row"):
+            column = getattr(self, name)
+            if column is not None and column.shape != self.user.shape:
+                raise DataError(f"Expected one {name} for each of {len(self.user)} rows, found {column.shape}.")
+
     def __len__(self) -> int:
         return len(self.user)
 
@@ -222,16 +228,17 @@ class UserItemMatrix:
 
         With `items` (a model's vocabulary) the columns are that vocabulary's; every user keeps a row, empty perhaps.
         """
-        column = interactions.item if items is None else items.positions(interactions.items.ids)[interactions.item]
-        columns = interactions.items if items is None else items
-        known = column >= 0
         values = interactions.rating if ratings else np.ones(len(interactions), dtype=np.float32)
         if values is None:
             raise DataError("Expected interactions with ratings, found none: name their column with --rating-column.")
-        matrix = sparse_rows(
-            interactions.user[known], column[known], values[known], (len(interactions.users), len(columns))
-        )
-        return cls(matrix, interactions.users, columns, int((~known).sum()))
+        user, users = interactions.user, interactions.users
+        if items is None:
+            shape = len(users), len(interactions.items)
+            return cls(sparse_rows(user, interactions.item, values, shape), users, interactions.items)
+        column = items.positions(interactions.items.ids)[interactions.item]
+        known = column >= 0
+        matrix = sparse_rows(user[known], column[known], values[known], (len(users), len(items)))
+        return cls(matrix, users, items, int((~known).sum()))
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
@@ -254,7 +261,7 @@ def sparse_rows(row: NDArray[Any], column: NDArray[Any], values: NDArray[Any], s
 
 def cell_order(row: NDArray[Any], column: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.int64] | None:
     """The order of cells by row, then column, equal ones as they stand; None where they already stand so."""
-    if len(row) == 0:
+    if ((row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (column[1:] >= column[:-1]))).all():
         return None
     bits = int(shape[1]).bit_length(), len(row).bit_length()
     if int(shape[0]).bit_length() + sum(bits) > 63:
@@ -262,8 +269,6 @@ def cell_order(row: NDArray[Any], column: NDArray[Any], shape: tuple[int, int]) 
     key = row.astype(np.int64)  # row, column and place in one number: one fast sort instead of a stable sort of three
     key <<= bits[0]
     key |= column
-    if (key[1:] >= key[:-1]).all():
-        return None
     key <<= bits[1]
     key |= np.arange(len(key))
     key.sort()

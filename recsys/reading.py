@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.assembly import assemble
+from recsys.assembly import apply_policies, assemble
 from recsys.delimited import read_text, sniff
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.interactions import Interactions
 from recsys.layout import Layout
 from recsys.reading_options import ReadingOptions
 from recsys.rows import Account, Rows
+from recsys.store import is_store, open_store
 from recsys.tables import FRAME, read_frame, read_parquet
 from recsys.titles import read_titles
 
@@ -33,6 +34,8 @@ def read_interactions(
     is about 60 bytes a row plus the ids. Raises DataError where nothing usable is found, naming what was.
     """
     with Account(options) as account:
+        if isinstance(source, (str, Path)) and is_store(Path(source)):
+            return _read_store(Path(source), account, options)
         if isinstance(source, (str, Path, Sequence)):
             return assemble(_read_files(find_files(source), account, options), account, options)
         account.open_file(FRAME)
@@ -55,6 +58,19 @@ def text_layout(source: str | Path | Sequence[str | Path], options: ReadingOptio
     """The layout found in the first file of a source; None for Parquet."""
     first = find_files(source)[0]
     return None if _is_parquet(first) else sniff(first, options)
+
+
+def _read_store(path: Path, account: Account, options: ReadingOptions) -> Interactions:
+    """A store goes through the same policies; how its file was to be read, `recsys prepare` was told."""
+    for name in ("user_column", "item_column", "rating_column", "timestamp_column", "separator", "header"):
+        if getattr(options, name) is not None:
+            raise ConfigError(
+                f"Expected no {name} with the prepared store {path}, found one: say it to recsys prepare."
+            )
+    table = open_store(path)
+    account.open_file(str(path))
+    account.resume(table.ledger)
+    return apply_policies(table, account, options)
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -99,6 +99,11 @@ class Account(AbstractContextManager["Account"]):
         """The account so far."""
         return Ledger(self.read, dict(self._rejected))
 
+    def resume(self, ledger: Ledger) -> None:
+        """Go on from the ledger of data read before."""
+        self.read = ledger.read
+        self._rejected.update(ledger.rejected)
+
     def open_file(self, name: str) -> None:
         """The rows to come are those of the file `name`."""
         self._starts.append(self.next_row)
