@@ -327,23 +327,29 @@ def _database(uri: str | None) -> Path | None:
     return Path(path) if path and path != uri and path != ":memory:" else None
 
 
+def _artifacts(database: Path) -> Path:
+    """Where files of the runs go: beside the SQLite file, in the folder MLflow itself would choose."""
+    return database.parent / "mlruns"
+
+
 @contextmanager
 def _alone_with(database: Path | None) -> Iterator[None]:
-    """Hold a lock beside an SQLite file: two processes that create its tables at once damage each other's work."""
+    """Hold a lock on an SQLite file: two processes that create its tables at once damage each other's work."""
     if database is None:
         yield
         return
     from filelock import FileLock  # comes with torch
 
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name(f".{database.name}.lock"), timeout=60):
+    folder = _artifacts(database)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{database.name}.lock", timeout=60):
         yield
 
 
 def _find_or_create(client: Any, experiment: str, database: Path | None) -> str:
     from mlflow.exceptions import MlflowException
 
-    artifacts = (database.parent / "mlruns" / quote(experiment, safe="")).as_uri() if database else None
+    artifacts = (_artifacts(database) / quote(experiment, safe="")).as_uri() if database else None
     found = client.get_experiment_by_name(experiment)
     if found is None:
         try:
