@@ -19,7 +19,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 demo: $(INSTALLED)
-	$(BIN)/python -m pipelines.demo
+	$(BIN)/recsys demo
 
 sample: $(INSTALLED)
 	$(BIN)/python data/make_sample.py

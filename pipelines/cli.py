@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "Fit several models on the same split: the leaderboard.",
     "recommend": "Recommend for one person, on the terminal.",
     "score": "Write the best n items of every user to files.",
+    "demo": "Run the whole road on the sample ratings.",
     "doctor": "Say what this machine can do.",
 }
 
