@@ -93,9 +93,9 @@ def run(job: CompareJob) -> Comparison:
         write(
             place, board, results, split, {"data": data, "split": split.facts, "verdicts": verdicts, "refused": refused}
         )
-        tracked.log_figure(plotting.leaderboard(board, job.fitting.metric), "leaderboard")
-        for file in sorted(place.glob("*.*")):
-            tracked.log_artifact(file)
+        tracked.log_figure(lambda: plotting.leaderboard(board, job.fitting.metric), "leaderboard")
+        for name in (MARK, "comparison.json"):  # not per_user.parquet: ids of people stay here
+            tracked.log_artifact(place / name)
     return Comparison(board, verdicts, refused, split.facts, interactions.ledger.line(), job.output)
 
 

@@ -30,7 +30,7 @@ def fit_model(model: Recommender, split: Split, options: FittingOptions, seed: i
         run.log_metrics(_values(epoch, f"validation {options.metric}"), step=epoch.number)
     if model.history:
         curve = [{"epoch": epoch.number, **_values(epoch, options.metric)} for epoch in model.history]
-        run.log_figure(training_curve(curve, options.metric), "training_curve")
+        run.log_figure(lambda: training_curve(curve, options.metric), "training_curve")
     return model
 
 

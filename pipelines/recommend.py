@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,11 @@ def command(job: RecommendJob) -> None:
 
 
 def text(found: Recommended) -> str:
-    """History in a line or two, then the list."""
+    """History in three lines at most, then the list."""
     seen = [entry["title"] or str(entry["item_id"]) for entry in found.history]
-    unknown = f" ({found.unknown} items unknown to the model)" if found.unknown else ""
-    shown = shorten(f"{len(seen)} seen: {', '.join(seen)}", WIDTH - len(unknown)) + unknown
+    unknown = f" ({found.unknown} more unknown to the model)" if found.unknown else ""
+    took = f"took {len(seen)}{unknown}: {'; '.join(seen)}"
+    shown = "\n".join(textwrap.wrap(took, WIDTH, max_lines=3, placeholder=" …"))
     titled = any(entry["title"] for entry in found.items)
     rows = [
         (entry["rank"], entry["item_id"], *([shorten(entry["title"], 50)] if titled else []), f"{entry['score']:.4f}")
