@@ -17,10 +17,10 @@ from recsys.models.network import Network, NetworkRecommender
 from recsys.training import SparseBatch
 
 
-def _check_training(dropout: float, epochs: int, batch_size: int, learning_rate: float, l2: float) -> None:
+def _check_training(dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float) -> None:
     require(0 <= dropout < 1, f"Expected dropout in [0, 1), found {dropout}.")
     require(epochs >= 1, f"Expected epochs of at least 1, found {epochs}.")
-    require(batch_size >= 1, f"Expected batch_size of at least 1, found {batch_size}.")
+    require(batch_size is None or batch_size >= 1, f"Expected batch_size of at least 1, found {batch_size}.")
     require(learning_rate > 0, f"Expected learning_rate above 0, found {learning_rate}.")
     require(l2 >= 0, f"Expected l2 of 0 or more, found {l2}.")
 
@@ -33,7 +33,7 @@ class DAEConfig:
     dropout: float = 0.5  # share of a user's items hidden from the encoder
     l2: float = 4e-5  # weight decay; the paper's .01 / 500, doubled by its derivative
     epochs: int = 100
-    batch_size: int = 500
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class VAEConfig:
     anneal: float = 0.5  # share of all planned updates over which beta rises from 0
     l2: float = 0.0
     epochs: int = 100
-    batch_size: int = 500
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:

@@ -24,6 +24,11 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
+def default_batch_size(users: int) -> int:
+    """A twentieth of the users, within 32..500: few users need many updates an epoch, many need fast ones."""
+    return min(500, max(32, users // 20))
+
+
 class NetworkRecommender(Recommender):
     """Trains with Adam on shuffled batches. A subclass says which network; its Config has at least the fields
 
@@ -43,7 +48,8 @@ class NetworkRecommender(Recommender):
         optimiser = torch.optim.Adam(
             network.parameters(), lr=config.learning_rate, weight_decay=config.l2, fused=device.type in ("cpu", "cuda")
         )
-        planned = config.epochs * steps_per_epoch(len(rows), config.batch_size)
+        batch_size = config.batch_size or default_batch_size(len(rows))
+        planned = config.epochs * steps_per_epoch(len(rows), batch_size)
         updates = itertools.count()
 
         def loss(batch: SparseBatch) -> Tensor:
@@ -52,7 +58,7 @@ class NetworkRecommender(Recommender):
 
         self.history = train(
             network,
-            lambda: one_pass(rows, config.batch_size, loss, optimiser, context),
+            lambda: one_pass(rows, batch_size, loss, optimiser, context),
             self.score,
             config.epochs,
             context,
