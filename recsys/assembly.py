@@ -28,7 +28,10 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions) 
         account.add(piece)
     if not sum(len(part.row) for part in parts):
         first = f" First: {account.first}." if account.first else ""
-        raise DataError(f"Expected usable rows, found none: {account.ledger.line()}.{first}")
+        raise DataError(
+            f"Expected usable rows, found none: {account.ledger.line()}.{first} Tell the right --separator and columns "
+            "(--user-column and its like), or see the rows with --rejects FILE."
+        )
     return apply_policies(_sorted(_one_table(parts)), account, options)
 
 

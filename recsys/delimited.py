@@ -38,6 +38,7 @@ from recsys.rows import (
     MISSING_ITEM,
     MISSING_RATING,
     MISSING_USER,
+    UNDECODABLE,
     UNPARSABLE,
     Reject,
     Rows,
@@ -68,6 +69,8 @@ SIGNS = {  # first bytes of what people also pass, by mistake
     b"%PDF": "a PDF",
     b"ARROW1": "an Arrow file",
 }
+
+CONTROL = bytes(set(range(32)) - set(b"\t\n\r\x1f"))  # bytes that no text holds many of
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 TIME_TYPES = {
@@ -179,7 +182,7 @@ def parse(block: bytes, layout: Layout) -> list[Rows]:
 def _parse_by_arrow(block: bytes, lines: int, layout: Layout) -> Rows | None:
     """Rows of a block in which nothing is amiss, else None."""
     separator = layout.separator
-    if b"\0" in block or not lines:
+    if b"\0" in block or not lines or _may_hold_a_long_line(block):
         return None
     if len(separator.encode()) > 1:
         if UNIT.encode() in block:
@@ -215,6 +218,12 @@ def _parse_by_arrow(block: bytes, lines: int, layout: Layout) -> Rows | None:
         elif timestamp.dtype.kind == "f" and not np.isfinite(timestamp).all():
             return None
     return Rows(user, item, rating, timestamp, np.arange(lines, dtype=np.int32), lines, lines)
+
+
+def _may_hold_a_long_line(block: bytes) -> bool:
+    """True if a line is longer than LONGEST_LINE: it then fills one of these windows."""
+    window = LONGEST_LINE // 2
+    return any(block.find(b"\n", start, start + window) < 0 for start in range(0, len(block) - window, window))
 
 
 def _is_odd(ids: pa.Array) -> bool:
@@ -262,7 +271,7 @@ def _cells(line: bytes, layout: Layout) -> tuple[str, str, float, int | float]:
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise _BadLineError(UNPARSABLE, "bytes that are not UTF-8 (see --encoding)") from None
+        raise _BadLineError(UNDECODABLE, "other bytes: give the file's --encoding") from None
     fields, columns = split_line(text, layout.separator), layout.columns
     if fields is None:
         raise _BadLineError(UNPARSABLE, "a quote that does not close, or a control character")
@@ -314,7 +323,7 @@ def _refuse_binary(sample: bytes, path: Path) -> None:
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"Expected UTF-8 text, found {path.name} in UTF-16: say --encoding utf-16.")
     kind = next((name for sign, name in SIGNS.items() if sample.startswith(sign)), None)
-    if kind is None and sample.count(b"\0") * 100 > len(sample):
+    if kind is None and (len(sample) - len(sample.translate(None, CONTROL))) * 20 > len(sample):
         kind = "binary data, or text in UTF-16 or UTF-32 (then say so with --encoding)"
     if kind is not None:
         raise DataError(

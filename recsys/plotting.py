@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.errors import DataError, MissingPackageError
+from recsys.interactions import Interactions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,3 +166,53 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
 
 def _lower_is_better(metric: str) -> bool:
     return metric.split("@")[0] in _LOWER_IS_BETTER
+
+
+# the data
+
+
+@_styled
+def long_tail(interactions: Interactions) -> Figure:
+    """Users of each item, the most popular first, both axes logarithmic; the line marks half of all rows."""
+    counts = np.sort(np.bincount(interactions.item))[::-1]
+    half = int(np.searchsorted(np.cumsum(counts), len(interactions) / 2)) + 1
+    figure, (axes,) = _panels(3.0)
+    axes.loglog(np.arange(1, len(counts) + 1), counts, color=ACCENT, marker="o" if len(counts) == 1 else None)
+    axes.axvline(half, color=MUTED, linewidth=1)
+    axes.set_title(f"{half:,} of {len(counts):,} items have half of the rows")
+    axes.set_xlabel("item, by popularity")
+    axes.set_ylabel("users")
+    return figure
+
+
+@_styled
+def ratings_histogram(interactions: Interactions) -> Figure:
+    """Rows by rating: one bar a level, or fifty bins where there are more. Raises DataError without ratings."""
+    if interactions.rating is None:
+        raise DataError("Expected ratings to draw, found none.")
+    levels, counts = np.unique(interactions.rating, return_counts=True)
+    figure, (axes,) = _panels(2.6)
+    if len(levels) <= 50:
+        width = 0.8 * float(np.diff(levels).min()) if len(levels) > 1 else 0.8
+        axes.bar(levels, counts, width=width, color=ACCENT)
+    else:
+        axes.hist(interactions.rating, bins=50, color=ACCENT)
+        axes.set_yscale("log")
+    axes.set_title("rows by rating")
+    axes.set_xlabel("rating")
+    axes.set_ylabel("rows")
+    return figure
+
+
+@_styled
+def activity(interactions: Interactions) -> Figure:
+    """Rows over time, in a hundred equal spans. Raises DataError without timestamps."""
+    if interactions.timestamp is None:
+        raise DataError("Expected timestamps to draw, found none.")
+    counts, edges = np.histogram(interactions.timestamp, bins=100)
+    figure, (axes,) = _panels(2.6)
+    axes.fill_between(edges[:-1].astype("datetime64[ms]"), counts, step="post", color=ACCENT, linewidth=0)
+    axes.set_ylim(bottom=0)
+    axes.set_title("rows over time")
+    axes.set_ylabel("rows")
+    return figure

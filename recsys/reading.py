@@ -34,9 +34,10 @@ def read_interactions(
     is about 60 bytes a row plus the ids. Raises DataError where nothing usable is found, naming what was.
     """
     with Account(options) as account:
-        if isinstance(source, (str, Path)) and is_store(Path(source)):
-            return _read_store(Path(source), account, options)
         if isinstance(source, (str, Path, Sequence)):
+            store = _store(source)
+            if store is not None:
+                return _read_store(store, account, options)
             return assemble(_read_files(find_files(source), account, options), account, options)
         account.open_file(FRAME)
         return assemble(read_frame(source, options), account, options)
@@ -55,9 +56,20 @@ def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def text_layout(source: str | Path | Sequence[str | Path], options: ReadingOptions) -> Layout | None:
-    """The layout found in the first file of a source; None for Parquet."""
+    """The layout found in the first file of a source; None for Parquet and for a prepared store."""
+    if _store(source) is not None:
+        return None
     first = find_files(source)[0]
     return None if _is_parquet(first) else sniff(first, options)
+
+
+def _store(source: str | Path | Sequence[str | Path]) -> Path | None:
+    """The prepared store that a source is, or None. Raises DataError for a store among other files."""
+    paths = [Path(source)] if isinstance(source, (str, Path)) else [Path(path) for path in source]
+    stores = [path for path in paths if is_store(path)]
+    if stores and len(paths) > 1:
+        raise DataError(f"Expected a prepared store to stand alone, found {stores[0]} among {len(paths)} paths.")
+    return stores[0] if stores else None
 
 
 def _read_store(path: Path, account: Account, options: ReadingOptions) -> Interactions:

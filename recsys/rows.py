@@ -20,6 +20,7 @@ from recsys.interactions import Ledger
 from recsys.reading_options import ReadingOptions
 
 UNPARSABLE = "unparsable line"
+UNDECODABLE = "not UTF-8"
 MISSING_USER = "missing user id"
 MISSING_ITEM = "missing item id"
 MISSING_RATING = "missing rating"

@@ -39,10 +39,17 @@ def is_store(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def write_store(interactions: Interactions, path: Path) -> Path:
+def refuse_existing_store(path: Path, overwrite: bool) -> None:
+    """Raise ArtifactError where something stands at `path`; with `overwrite` a store may."""
+    if path.exists() and not (overwrite and is_store(path)):
+        kind = "a store" if is_store(path) else "something that is no store"
+        way = "Say --overwrite to replace it, or choose" if is_store(path) else "Remove it, or choose"
+        raise ArtifactError(f"Expected nothing at {path}, found {kind}. {way} another name.")
+
+
+def write_store(interactions: Interactions, path: Path, overwrite: bool = False) -> Path:
     """Write a store at `path`, under a temporary name first. Raises ArtifactError where something is in the way."""
-    if path.exists():
-        raise ArtifactError(f"Expected no file or folder at {path}, found one. Remove it or choose another name.")
+    refuse_existing_store(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -64,7 +71,13 @@ def write_store(interactions: Interactions, path: Path) -> Path:
         }
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         draft.chmod(0o777 & ~_umask())  # mkdtemp makes it for one's own eyes only
-        draft.rename(path)
+        if path.exists():  # a store, and to be replaced
+            old = path.with_name(f"{draft.name}.old")
+            path.rename(old)
+            draft.rename(path)
+            shutil.rmtree(old)
+        else:
+            draft.rename(path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

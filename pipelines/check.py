@@ -1,0 +1,149 @@
+"""Describe a ratings file and account for every row of it: read, describe, draw if asked."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recsys.hints import hints
+from recsys.interactions import Interactions, Ledger
+from recsys.layout import Layout
+from recsys.reading import ReadingOptions, read_interactions, text_layout
+
+from .cli import as_json
+from .options import options_from, setting
+from .output import WIDTH, print_json, shorten
+
+SEPARATOR_NAMES = {"\t": "tab", " ": "blank", ",": "comma", ";": "semicolon", "|": "pipe"}
+
+
+@dataclass(frozen=True)
+class CheckJob:
+    """What to describe."""
+
+    ratings: tuple[Path, ...]
+    plots: Path | None = setting(None, "Folder for pictures: long tail, ratings, activity over time.")
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What was found."""
+
+    source: str
+    format: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    ledger: Ledger
+    hints: list[str]
+    plots: list[Path]
+
+
+def run(job: CheckJob) -> Description:
+    """Do the job."""
+    layout = text_layout(job.ratings, job.reading)
+    interactions = read_interactions(job.ratings, job.reading)
+    source = " ".join(map(str, job.ratings))
+    plots = [] if job.plots is None else _draw(interactions, job.plots)
+    ledger, said = interactions.ledger, hints(interactions)
+    if job.reading.rejects is not None:
+        said.append(f"The rows left out, each with its line and reason: {job.reading.rejects}.")
+    elif ledger.kept < ledger.read:
+        said.append("--rejects FILE writes every row left out, with its line and reason.")
+    return Description(source, _format(layout), interactions.describe(), ledger, said, plots)
+
+
+def _format(layout: Layout | None) -> dict[str, Any]:
+    if layout is None:
+        return {}
+    places = {kind: place for kind, place in asdict(layout.columns).items() if place is not None}
+    return {
+        "separator": SEPARATOR_NAMES.get(layout.separator, layout.separator),
+        "header": layout.header,
+        "columns": {kind: layout.names[place] for kind, place in places.items()},
+        "not_used": [name for place, name in enumerate(layout.names) if place not in places.values()],
+    }
+
+
+def _draw(interactions: Interactions, folder: Path) -> list[Path]:
+    from recsys import plotting
+
+    figures = {"long_tail": plotting.long_tail(interactions)}
+    if interactions.rating is not None:
+        figures["ratings"] = plotting.ratings_histogram(interactions)
+    if interactions.timestamp is not None:
+        figures["activity"] = plotting.activity(interactions)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path)
+    return paths
+
+
+@click.command("check")
+@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@options_from(CheckJob)
+def command(job: CheckJob) -> None:
+    """Describe RATINGS (files, a folder or a prepared store) and account for every row."""
+    found = run(job)
+    if as_json():
+        ledger = {"read": found.ledger.read, "kept": found.ledger.kept, "rejected": dict(found.ledger.rejected)}
+        print_json({**asdict(found), "ledger": ledger})
+    else:
+        click.echo(_text(found))
+
+
+def _text(found: Description) -> str:
+    parts = [shorten(found.source, WIDTH), _aligned([*_format_lines(found.format), *_fact_lines(found.facts)])]
+    parts.append(_account(found.ledger))
+    parts.append(
+        "\n".join(textwrap.fill(hint, WIDTH, subsequent_indent="  ") for hint in map("- ".__add__, found.hints))
+    )
+    parts.append("\n".join(f"plot  {path}" for path in found.plots))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _format_lines(layout: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not layout:
+        return []
+    columns = ", ".join(kind if kind == name else f"{kind} = {name}" for kind, name in layout["columns"].items())
+    lines = [
+        ("separator", layout["separator"]),
+        ("header", "yes" if layout["header"] else "no: columns by number"),
+        ("columns", columns),
+    ]
+    return lines + ([("not used", ", ".join(layout["not_used"]))] if layout["not_used"] else [])
+
+
+def _fact_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("users", f"{facts['users']:,}, items each {_spread(facts['rows_per_user'])}"),
+        ("items", f"{facts['items']:,}, users each {_spread(facts['rows_per_item'])}"),
+        ("pairs", f"{facts['rows']:,}, {facts['density']:.3%} of all"),
+    ]
+    if facts["scale"] is not None:
+        scale = facts["scale"]
+        step = "" if scale["step"] is None else f" in steps of {scale['step']:g}"
+        lines.append(("ratings", f"{scale['min']:g} to {scale['max']:,g}{step} ({scale['kind']})"))
+    if facts["time"] is not None:
+        lines.append(("times", " to ".join(facts["time"]).replace("T", " ") + " UTC"))
+    return lines
+
+
+def _spread(spread: Mapping[str, float]) -> str:
+    return f"{spread['min']:,} to {spread['max']:,}, median {spread['median']:,g}"
+
+
+def _account(ledger: Ledger) -> str:
+    width = max([len("rows read"), *map(len, ledger.rejected)]) + 2
+    digits = len(f"{ledger.read:,}")
+    lines = [("rows read", ledger.read), ("kept", ledger.kept), *ledger.rejected.items()]
+    return "\n".join(f"{name:<{width}}{count:>{digits},}" for name, count in lines)
+
+
+def _aligned(lines: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<11}{shorten(text, WIDTH - 11)}" for name, text in lines)
