@@ -83,3 +83,7 @@ def as_json() -> bool:
     """Whether the person asked for JSON (`recsys --json COMMAND`)."""
     ctx = click.get_current_context(silent=True)
     return bool(ctx and ctx.find_root().params.get("as_json"))
+
+
+if __name__ == "__main__":
+    main()
