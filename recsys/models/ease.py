@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recsys.models.base import Recommender, require
 from recsys.models.layers import weighted_sum
+from recsys.search_space import Range, tunable
 from recsys.training import SparseRows, TrainingContext
 
 
@@ -23,7 +24,8 @@ from recsys.training import SparseRows, TrainingContext
 class EASEConfig:
     """One number."""
 
-    l2: float = 500.0  # added to the diagonal of the Gram matrix; 100 to 1000 for most data
+    # added to the diagonal of the Gram matrix; 100 to 1000 for most data
+    l2: float = tunable(500.0, Range(10.0, 10_000.0, log=True))
 
     def __post_init__(self) -> None:
         require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from recsys.errors import MissingPackageError
 from recsys.models.base import Recommender, require
+from recsys.search_space import Choice, Range, tunable
 from recsys.training import TrainingContext
 
 
@@ -30,10 +31,10 @@ from recsys.training import TrainingContext
 class ALSConfig:
     """Implicit ALS: observed cells weigh alpha, all others 1."""
 
-    factors: int = 128
-    alpha: float = 8.0
-    l2: float = 80.0
-    iterations: int = 15
+    factors: int = tunable(128, Range(16, 256, log=True))
+    alpha: float = tunable(8.0, Range(1.0, 50.0, log=True))
+    l2: float = tunable(80.0, Range(0.1, 300.0, log=True))
+    iterations: int = tunable(15, Range(5, 30))
 
     def __post_init__(self) -> None:
         _check_factors(self.factors, self.l2, self.iterations)
@@ -44,10 +45,10 @@ class ALSConfig:
 class BPRConfig:
     """Bayesian personalised ranking."""
 
-    factors: int = 128
-    l2: float = 0.01
-    learning_rate: float = 0.01
-    iterations: int = 100
+    factors: int = tunable(128, Range(16, 256, log=True))
+    l2: float = tunable(0.01, Range(1e-4, 0.1, log=True))
+    learning_rate: float = tunable(0.01, Range(1e-3, 0.1, log=True))
+    iterations: int = tunable(100, Range(50, 300, log=True))
 
     def __post_init__(self) -> None:
         _check_factors(self.factors, self.l2, self.iterations)
@@ -58,10 +59,10 @@ class BPRConfig:
 class LMFConfig:
     """Logistic matrix factorisation."""
 
-    factors: int = 30
-    l2: float = 0.6
-    learning_rate: float = 1.0
-    iterations: int = 30
+    factors: int = tunable(30, Range(8, 128, log=True))
+    l2: float = tunable(0.6, Range(0.01, 10.0, log=True))
+    learning_rate: float = tunable(1.0, Range(0.1, 3.0, log=True))
+    iterations: int = tunable(30, Range(10, 60))
     negatives: int = 30  # negatives drawn for each positive
 
     def __post_init__(self) -> None:
@@ -74,8 +75,8 @@ class LMFConfig:
 class ItemKNNConfig:
     """Neighbours of items."""
 
-    neighbours: int = 100
-    similarity: Literal["cosine", "tfidf", "bm25"] = "cosine"
+    neighbours: int = tunable(100, Range(10, 1000, log=True))
+    similarity: Literal["cosine", "tfidf", "bm25"] = tunable("cosine", Choice(("cosine", "tfidf", "bm25")))
 
     def __post_init__(self) -> None:
         require(self.neighbours >= 1, f"Expected neighbours of at least 1, found {self.neighbours}.")

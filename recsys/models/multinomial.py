@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recsys.models.base import require
 from recsys.models.layers import ItemOutput, SparseInput
 from recsys.models.network import Network, NetworkRecommender
+from recsys.search_space import Range, tunable
 from recsys.training import SparseBatch
 
 
@@ -29,12 +30,12 @@ def _check_training(dropout: float, epochs: int, batch_size: int | None, learnin
 class DAEConfig:
     """Mult-DAE: items - latent - items."""
 
-    latent: int = 200  # width of the code
-    dropout: float = 0.5  # share of a user's items hidden from the encoder
-    l2: float = 4e-5  # weight decay; the paper's .01 / 500, doubled by its derivative
+    latent: int = tunable(200, Range(50, 400, log=True))  # width of the code
+    dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
+    l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; .01 / 500 of the paper, twice
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
-    learning_rate: float = 1e-3
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
 
     def __post_init__(self) -> None:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
@@ -45,15 +46,17 @@ class DAEConfig:
 class VAEConfig:
     """Mult-VAE: items - hidden - latent - hidden - items."""
 
-    hidden: int = 600
-    latent: int = 200  # width of the code; the encoder gives a mean and a variance for each
-    dropout: float = 0.5  # share of a user's items hidden from the encoder
-    beta: float = 0.2  # weight of the KL term after annealing
+    hidden: int = tunable(600, Range(100, 600, log=True))
+    latent: int = tunable(
+        200, Range(50, 400, log=True)
+    )  # width of the code; the encoder gives a mean and a variance for each
+    dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
+    beta: float = tunable(0.2, Range(0.05, 1.0, log=True))  # weight of the KL term after annealing
     anneal: float = 0.5  # share of all planned updates over which beta rises from 0
     l2: float = 0.0
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
-    learning_rate: float = 1e-3
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
 
     def __post_init__(self) -> None:
         require(min(self.hidden, self.latent) >= 1, f"Expected widths above 0, found {self.hidden}, {self.latent}.")
