@@ -182,6 +182,7 @@ def parse(block: bytes, layout: Layout) -> list[Rows]:
 def _parse_by_arrow(block: bytes, lines: int, layout: Layout) -> Rows | None:
     """Rows of a block in which nothing is amiss, else None."""
     separator = layout.separator
+    quote: str | bool = '"' if len(separator) == 1 else False
     if b"\0" in block or not lines or _may_hold_a_long_line(block):
         return None
     if len(separator.encode()) > 1:
@@ -199,7 +200,7 @@ def _parse_by_arrow(block: bytes, lines: int, layout: Layout) -> Rows | None:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(block),
             pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(block) + 1),
-            pyarrow.csv.ParseOptions(delimiter=separator),
+            pyarrow.csv.ParseOptions(delimiter=separator, quote_char=quote),
             pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[]),
         )
     except pa.ArrowInvalid:

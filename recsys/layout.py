@@ -83,19 +83,17 @@ def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> La
 
 
 def split_line(line: str, separator: str) -> list[str] | None:
-    """The fields of one line, quotes undone as in CSV; None where a quote does not close or a control sign stands.
+    """The fields of one line; None where a quote does not close or a control sign stands.
 
-    With a blank as separator, any run of blanks is one separator.
+    Quotes are undone as in CSV, but a separator of several characters knows no quotes. Any run of blanks is one.
     """
     line = line[:-1] if line.endswith("\r") else line
     if "\r" in line or "\0" in line:
         return None
     if separator == " " and '"' not in line:
         return line.split()
-    if '"' not in line:
+    if '"' not in line or len(separator) > 1:
         return line.split(separator)
-    if len(separator) > 1:
-        line, separator = line.replace(separator, "\x1f"), "\x1f"
     try:
         rows = list(csv.reader([line + "\n", "end"], delimiter=separator, skipinitialspace=separator == " "))
     except csv.Error:

@@ -50,10 +50,16 @@ def read_frame(frame: pd.DataFrame, options: ReadingOptions) -> Iterator[Rows]:
     """Rows of a pandas DataFrame, its index ignored."""
     columns = find_columns([str(name) for name in frame.columns], options, FRAME)
     try:
-        arrays = {place: pa.Array.from_pandas(frame.iloc[:, place]) for place in columns.used()}
+        arrays = {place: _array(frame.iloc[:, place]) for place in columns.used()}
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"Expected one type in each column of {FRAME}, found a mixture: {error}. Cast it.") from error
     yield _rows(arrays, columns, FRAME)
+
+
+def _array(column: pd.Series[Any]) -> Any:
+    if hasattr(column.dtype, "tz"):  # to UTC first: Arrow asks pandas 3 in a way that warns
+        column = column.dt.tz_convert(None)
+    return pa.Array.from_pandas(column)
 
 
 def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:

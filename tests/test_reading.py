@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from recsys import delimited
+from recsys.errors import ConfigError, DataError
+from recsys.interactions import UserItemMatrix
+from recsys.reading import ReadingOptions, read_interactions, text_layout
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def read(path, text: str | bytes, **options):
+    path = path / "ratings.csv" if path.is_dir() else path
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_interactions(path, ReadingOptions(**options))
+
+
+def cells(found) -> dict:
+    """{(user id, item id): rating} of interactions."""
+    users, items = found.users.take(found.user).to_pylist(), found.items.take(found.item).to_pylist()
+    ratings = [None] * len(found) if found.rating is None else found.rating.tolist()
+    return dict(zip(zip(users, items, strict=True), ratings, strict=True))
+
+
+# ids
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["007", "9007199254740993", "NA", "null", "None", "nan", "1e5", "-0", "True", "жук", "🦊", " x ", "a'b", "="],
+)
+def test_ids_come_back_exactly_as_they_went_in(tmp_path, name):
+    found = read(tmp_path, f"user_id,item_id\n{name},{name}\nother,thing\n")
+    assert found.users.to_list() == [name, "other"]
+    assert found.items.to_list() == [name, "thing"]
+
+
+def test_ids_may_hold_quotes_and_separators_where_quoted(tmp_path):
+    found = read(tmp_path, 'user_id,item_id\n"a,b","say ""hi"""\nc,5" pipe\n')
+    assert found.users.to_list() == ["a,b", "c"]
+    assert found.items.to_list() == ['say "hi"', '5" pipe']
+
+
+@pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint64(), pa.string(), pa.large_string()])
+def test_parquet_keeps_the_type_of_ids(tmp_path, kind):
+    ids = pa.array([2**31 - 1, 7], pa.int64()).cast(kind)
+    pq.write_table(pa.table({"user_id": ids, "item_id": ids}), tmp_path / "r.parquet")
+    found = read_interactions(tmp_path / "r.parquet")
+    assert found.users.ids.type == kind
+    assert found.users.ids.to_pylist() == ids.to_pylist()
+
+
+def test_a_data_frame_goes_through_the_same_door():
+    frame = pd.DataFrame({"user": [9007199254740993, 1], "item": ["a", "NA"], "rating": [0.0, -2.5]}, index=[5, 5])
+    assert cells(read_interactions(frame)) == {(9007199254740993, "a"): 0.0, (1, "NA"): -2.5}
+
+
+def test_a_nullable_frame_loses_only_its_missing_rows():
+    frame = pd.DataFrame({"user": pd.array([1, None, 3], "Int64"), "item": ["a", "b", None], "rating": [1, 2, 3]})
+    found = read_interactions(frame)
+    assert found.users.to_list() == [1]
+    assert found.ledger.line() == "rows read 3 = kept 1 + missing user id 1 + missing item id 1"
+
+
+def test_categories_are_read_as_what_they_stand_for():
+    frame = pd.DataFrame({"user": pd.Categorical(["x", "y"]), "item": [1, 2]})
+    assert read_interactions(frame).users.to_list() == ["x", "y"]
+
+
+@pytest.mark.parametrize("users", [[1.5, 2.0], [1, "a"], [b"a", b"b"], [True, False]])
+def test_ids_of_another_type_are_refused(users):
+    with pytest.raises(DataError, match="Cast"):
+        read_interactions(pd.DataFrame({"user": users, "item": [1, 2]}))
+
+
+# formats
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [",", "\t", "::", ";", "|", " "])
+@pytest.mark.parametrize("header", [True, False])
+def test_the_layout_is_found(tmp_path, separator, header, end):
+    rows = [["user_id", "item_id", "rating", "timestamp"]] * header + [["u", "a", "3.5", "10"], ["v", "b", "4", "20"]]
+    found = read(tmp_path, end.join(separator.join(row) for row in rows))
+    assert cells(found) == {("u", "a"): 3.5, ("v", "b"): 4.0}
+    assert found.timestamp.tolist() == [10_000, 20_000]
+    layout = text_layout(tmp_path / "ratings.csv", ReadingOptions())
+    assert (layout.separator, layout.header) == (separator, header)
+
+
+def test_columns_may_stand_anywhere_and_be_told(tmp_path):
+    text = "when,who,what,how\n5,u,a,2\n"
+    told = {"user_column": "who", "item_column": "what", "rating_column": "how", "timestamp_column": "when"}
+    found = read(tmp_path, text, **told)
+    assert (cells(found), found.timestamp.tolist()) == ({("u", "a"): 2.0}, [5000])
+    found = read(tmp_path, "5,u,a,2\n", user_column="2", item_column="3", rating_column="4", timestamp_column="1")
+    assert (cells(found), found.timestamp.tolist()) == ({("u", "a"): 2.0}, [5000])
+
+
+def test_columns_may_be_left_unread(tmp_path):
+    found = read(tmp_path, "user,item,rating,timestamp\nu,a,x,\n", rating_column="none", timestamp_column="none")
+    assert (cells(found), found.timestamp) == ({("u", "a"): None}, None)
+
+
+def test_a_third_column_of_epochs_is_no_rating(tmp_path):
+    found = read(tmp_path, "1\t2\t881250949\n1\t3\t881250950\n")
+    assert found.rating is None
+    assert found.timestamp.tolist() == [881250949000, 881250950000]
+
+
+def test_byte_order_mark_gzip_and_latin_1(tmp_path):
+    assert read(tmp_path, b"\xef\xbb\xbfuser,item\nu,a\n").users.to_list() == ["u"]
+    assert read(tmp_path, gzip.compress(b"user,item\nu,a\n")).users.to_list() == ["u"]
+    assert read(tmp_path, "user,item\nü,a\n".encode("latin-1"), encoding="latin-1").users.to_list() == ["ü"]
+    assert read(tmp_path, "user,item\nü,a\n".encode("utf-16"), encoding="utf-16").users.to_list() == ["ü"]
+
+
+def test_a_folder_is_its_files_in_order_of_name(tmp_path):
+    (tmp_path / "2.csv").write_text("item,user\nb,u\n")
+    (tmp_path / "1.tsv").write_text("user\titem\nv\ta\n")
+    (tmp_path / "_SUCCESS").write_text("")
+    pq.write_table(pa.table({"user": ["w"], "item": ["c"]}), tmp_path / "3.parquet")
+    for source in (tmp_path, [tmp_path / "1.tsv", tmp_path / "2.csv", tmp_path / "3.parquet"]):
+        found = read_interactions(source)
+        assert found.users.to_list() == ["v", "u", "w"]
+        assert found.ledger.read == 3
+
+
+def test_files_that_differ_in_kind_are_refused(tmp_path):
+    (tmp_path / "1.csv").write_text("user,item,rating\nu,a,1\n")
+    (tmp_path / "2.csv").write_text("user,item\nu,b\n")
+    with pytest.raises(DataError, match=r"2\.csv to differ"):
+        read_interactions(tmp_path)
+    pq.write_table(pa.table({"user": [1], "item": [2], "rating": [3.0]}), tmp_path / "2.csv")
+    with pytest.raises(DataError, match="text in some and integers in others"):
+        read_interactions(tmp_path)
+
+
+# times
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1425211200", "1425211200000", "1425211200000000", "1425211200000000000", "1425211200.0", "1.4252112e9"),
+        *("2015-03-01 12:00:00", "2015-03-01T12:00:00", "2015-03-01T12:00:00Z", "2015-03-01T14:00:00.000+02:00"),
+    ],
+)
+def test_times_become_milliseconds_whatever_they_are_written_in(tmp_path, text):
+    found = read(tmp_path, f"user;item;timestamp\nu;a;{text}\nv;b;{text}\n")
+    assert found.timestamp.tolist() == [1425211200000] * 2
+    assert np.datetime64(1425211200000, "ms") == np.datetime64("2015-03-01T12:00")
+
+
+def test_days_and_times_of_parquet_and_frames_are_read(tmp_path):
+    when = pd.Timestamp("2015-03-01 12:00")
+    frame = pd.DataFrame({"user": [1], "item": [1], "timestamp": [when]})
+    assert read_interactions(frame).timestamp.tolist() == [1425211200000]
+    frame["timestamp"] = frame["timestamp"].dt.tz_localize("Europe/Berlin")
+    assert read_interactions(frame).timestamp.tolist() == [1425211200000 - 3_600_000]
+    pq.write_table(pa.table({"user": [1], "item": [1], "date": [when.date()]}), tmp_path / "r.parquet")
+    assert read_interactions(tmp_path / "r.parquet").timestamp.tolist() == [1425211200000 - 43_200_000]
+
+
+# duplicates, thresholds
+
+
+@pytest.mark.parametrize(
+    ("policy", "rating", "time"),
+    [("last", 1, 30), ("first", 5, 10), ("mean", 3, 30), ("max", 5, 30), ("sum", 9, 30)],
+)
+def test_duplicates_by_policy_and_time(tmp_path, policy, rating, time):
+    found = read(tmp_path, "user,item,rating,time\nu,a,1,30\nu,a,5,10\nu,b,2,1\nu,a,3,20\n", duplicates=policy)
+    assert cells(found) == {("u", "a"): rating, ("u", "b"): 2}
+    assert found.timestamp[0] == time * 1000
+    assert found.ledger.kept == 2
+    assert sum(found.ledger.rejected.values()) == 2
+
+
+def test_without_times_the_last_row_counts(tmp_path):
+    assert cells(read(tmp_path, "user,item,rating\nu,a,5\nu,a,1\n"))["u", "a"] == 1
+    assert cells(read(tmp_path, "user,item,rating\nu,a,5\nu,a,1\n", duplicates="first"))["u", "a"] == 5
+
+
+def test_real_zeros_and_negative_ratings_survive_into_the_matrix(tmp_path):
+    found = read(tmp_path, "user,item,rating\nu,a,0\nu,b,-7.5\nv,a,2\n")
+    matrix = UserItemMatrix.from_interactions(found, ratings=True).matrix
+    assert matrix.nnz == 3
+    assert matrix.data.tolist() == [0, -7.5, 2]
+
+
+def test_the_core_is_cut_until_both_minima_hold(tmp_path):
+    rows = ["u,a", "u,b", "v,a", "v,b", "w,b", "w,c"]  # c has one user; without c, w has one item
+    found = read(tmp_path, "user,item\n" + "\n".join(rows), min_user_items=2, min_item_users=2)
+    assert set(cells(found)) == {("u", "a"), ("u", "b"), ("v", "a"), ("v", "b")}
+    assert found.items.to_list() == ["a", "b"]
+    assert found.ledger.rejected == {"item under --min-item-users": 1, "user under --min-user-items": 1}
+
+
+def test_rejected_rows_are_written_with_file_line_reason_and_text(tmp_path):
+    text = "user,item,rating\nu,a,5\n\nbroken\nu,a,4\nv,b,1\nw,,3\nx,c,3\n"
+    read(tmp_path, text, rejects=tmp_path / "out.csv", min_rating=3)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["file", "line", "reason", "row"]
+    assert sorted(tuple(row[1:]) for row in rows[1:]) == [
+        ("2", "duplicate (last kept)", "u,a,5.0"),
+        ("4", "unparsable line", "broken"),
+        ("6", "below --min-rating", "v,b,1.0"),
+        ("7", "missing item id", "w,,3"),
+    ]
+
+
+def test_lines_are_counted_in_their_own_file(tmp_path):
+    (tmp_path / "1.csv").write_text("user,item\nu,a\n")
+    (tmp_path / "2.csv").write_text("user,item\nv,b\nbad\n")
+    with pytest.raises(DataError, match=r"line 3 of 2\.csv"):
+        read_interactions(tmp_path, ReadingOptions(on_bad_row="fail"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"min_user_items": -1}, {"min_rating": float("inf")}, {"duplicates": "any"}, {"encoding": "x"}]
+)
+def test_options_refuse_nonsense_at_once(wrong):
+    with pytest.raises(ConfigError, match="xpected"):
+        ReadingOptions(**wrong)
+
+
+# the property: reading equals a slow, obvious reference
+
+IDS = st.one_of(
+    st.sampled_from(["1", "2", "03", "NA", "x"]),
+    st.text(st.sampled_from("ab1 ,;|\t:\"'é€🦊\u2003N"), min_size=1, max_size=5).filter(lambda name: name.strip()),
+)
+RATINGS = st.sampled_from(["1", "2.5", "-3", "0", " 4", "4.0"])
+BAD = st.sampled_from(["", "x", "inf", "NaN", "1_0", "1,5,2", "0x1F"])
+ROWS = st.lists(
+    st.tuples(IDS, IDS, st.one_of(RATINGS, RATINGS, RATINGS, BAD), st.integers(0, 5)), min_size=1, max_size=40
+)
+JUNK = st.lists(st.tuples(st.integers(0, 39), st.sampled_from(["", "junk", 'u,"a,3,1', "a,b,c,d,e,f"])), max_size=4)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example([("u", '"', "1", 0), ("u", '"', "2", 0)], [(1, 'u,"a,3,1')], ",", "\n", True, True, "last", True, 1, 1)
+@given(
+    rows=ROWS,
+    junk=JUNK,
+    separator=st.sampled_from([",", ";", "\t", "|", "::"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    closed=st.booleans(),
+    quoted=st.booleans(),
+    policy=st.sampled_from(["last", "first", "mean", "max", "sum"]),
+    timed=st.booleans(),
+    least=st.sampled_from([0, 1, 2]),
+    few=st.sampled_from([1, 3, 256]),
+)
+def test_reading_equals_a_slow_obvious_reference(
+    tmp_path, monkeypatch, rows, junk, separator, end, closed, quoted, policy, timed, least, few
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(delimited, "FEW_LINES", few)
+        patch.setattr(delimited, "BLOCK", 64 * few)
+        names = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]
+        table = [[*row[:3], *([str(row[3])] if timed else [])] for row in rows]
+        lines = [separator.join(quote(cell, separator, quoted) for cell in row) for row in [names, *table]]
+        for place, line in junk:
+            lines.insert(1 + place % len(lines), line)
+        path = tmp_path / "ratings.csv"
+        path.write_bytes((end.join(lines) + (end if closed else "")).encode())
+        options = ReadingOptions(separator=separator, header=True, duplicates=policy, min_user_items=least)
+        expected, counts, users = reference(lines[1:], separator, len(names), policy, least)
+        if not expected:
+            with pytest.raises(DataError, match=r"found none|only the header"):
+                read_interactions(path, options)
+            return
+        found = read_interactions(path, options)
+    assert cells(found) == pytest.approx(expected)
+    assert found.users.to_list() == users
+    assert {"read": found.ledger.read, **found.ledger.rejected} == counts
+    assert found.ledger.kept == len(found) == len(expected)
+    matrix = UserItemMatrix.from_interactions(found, ratings=True)
+    assert matrix.matrix.nnz == len(expected)
+    for (user, item), rating in expected.items():
+        position = matrix.users.positions([user])[0], matrix.items.positions([item])[0]
+        assert matrix.matrix[position] == pytest.approx(rating)
+
+
+def quote(cell: str, separator: str, always: bool) -> str:
+    if separator == "::":
+        return cell.replace(":", "")  # it knows no quotes
+    if always or separator in cell or '"' in cell:
+        return '"' + cell.replace('"', '""') + '"'
+    return cell
+
+
+def fields_of(line: str, separator: str) -> list[str] | None:
+    """The fields of a line, sign by sign."""
+    if len(separator) > 1:
+        return line.split(separator)
+    fields, field, place, inside = [], "", 0, False
+    while place < len(line):
+        if inside and line.startswith('""', place):
+            field, place = field + '"', place + 2
+        elif inside and line[place] == '"':
+            inside, place = False, place + 1
+        elif not inside and line[place] == '"' and field == "":
+            inside, place = True, place + 1
+        elif not inside and line.startswith(separator, place):
+            fields, field, place = [*fields, field], "", place + len(separator)
+        else:
+            field, place = field + line[place], place + 1
+    return None if inside or "\0" in line else [*fields, field]
+
+
+def reference(lines, separator, width, policy, least):
+    """({(user, item): rating}, counts by reason, users in order): rows one by one, in plain Python."""
+    counts: dict[str, int] = defaultdict(int)
+    pairs: dict[tuple[str, str], list] = defaultdict(list)
+    for line in lines:
+        if not line.strip(" "):
+            continue
+        counts["read"] += 1
+        fields = fields_of(line, separator)
+        reason = why_bad(fields, width)
+        if reason:
+            counts[reason] += 1
+        else:
+            pairs[fields[0], fields[1]].append((int(fields[3]) if width > 3 else 0, float(fields[2])))
+    values = {}
+    for pair, rows in pairs.items():
+        in_time = [rating for _, rating in sorted(rows, key=lambda row: row[0])]
+        fold = {
+            "last": lambda r: r[-1],
+            "first": lambda r: r[0],
+            "mean": lambda r: sum(r) / len(r),
+            "max": max,
+            "sum": sum,
+        }
+        values[pair] = fold[policy](in_time)
+        if len(rows) > 1:
+            how = "kept" if policy in ("first", "last") else "taken"
+            counts[f"duplicate ({policy} {how})"] += len(rows) - 1
+    sizes = {user: sum(pair[0] == user for pair in values) for user, _ in values}
+    kept = {pair: rating for pair, rating in values.items() if sizes[pair[0]] >= least}
+    if len(kept) < len(values):
+        counts["user under --min-user-items"] = len(values) - len(kept)
+    return kept, dict(counts), list(dict.fromkeys(user for user, _ in kept))
+
+
+def why_bad(fields, width):
+    if fields is None or len(fields) != width:
+        return "unparsable line"
+    if not fields[0].strip() or not fields[1].strip():
+        return "missing user id" if not fields[0].strip() else "missing item id"
+    text = fields[2].strip()
+    if text in ("", "NaN"):
+        return "missing rating"
+    if text == "inf":
+        return "infinite rating"
+    if text in ("x", "1_0", "1,5,2", "0x1F"):
+        return "non-numeric rating"
+    if width > 3 and not fields[3].strip().isdecimal():
+        return "missing or unreadable timestamp"
+    return None
+
+
+# real files
+
+REAL = [
+    ("ml-latest-small/ratings.csv", 610, 9_724, 100_836),
+    ("ml-100k/u.data", 943, 1_682, 100_000),
+    ("ml-1m/ratings.csv", 6_040, 3_706, 1_000_209),
+    ("ml-1m/random-80-10-10/train.csv", 6_040, None, 791_718),
+    ("ml-1m/random-90-10/test.csv", None, None, 100_020),
+    ("ml-1m/leave-one-out/train.csv", 6_040, 3_704, 994_169),
+    ("gowalla/train.csv", 29_858, 40_981, 810_128),
+    ("filmtrust/ratings.txt", 1_508, 2_071, 35_497),
+    ("amazon-musical-instruments/ratings.csv", 1_429, 900, 10_261),
+    ("lastfm-hetrec2011/user_artists.dat", 1_892, 17_632, 92_834),
+    ("steam-200k/game_play.dat", 11_350, 3_600, 70_489),
+    ("steam-200k/game_purchase.dat", 12_393, 5_155, 129_511),
+    ("jester-1/ratings.csv.gz", 24_983, 100, 1_810_455),
+]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not there")
+@pytest.mark.parametrize(("name", "users", "items", "rows"), REAL, ids=[row[0] for row in REAL])
+def test_real_files_are_read_without_being_told_anything(name, users, items, rows):
+    found = read_interactions(SHARED / name)
+    assert found.ledger.read == rows
+    assert users in (None, len(found.users))
+    assert items in (None, len(found.items))
+    assert set(found.ledger.rejected) <= {"duplicate (last kept)"}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not there")
+def test_the_zeros_of_jester_are_ratings():
+    found = read_interactions(SHARED / "jester-1/ratings.csv.gz")
+    assert (found.rating == 0).sum() == 5_383
+    assert (found.scale.min, found.scale.max) == (-9.95, 10)
