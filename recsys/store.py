@@ -134,9 +134,15 @@ def _damaged(path: Path, what: str) -> ArtifactError:
 def _column(path: Path, name: str, manifest: dict[str, Any]) -> Any:
     if f"{name}.npy" not in manifest["files"]:
         return None
-    column = np.load(path / f"{name}.npy", mmap_mode="c", allow_pickle=False)  # "c": written to, it becomes private
+    try:
+        column = np.load(path / f"{name}.npy", mmap_mode="c", allow_pickle=False)  # "c": written to, it turns private
+    except ValueError as error:
+        raise _damaged(path, f"Expected numbers in {name}.npy, found: {error}") from error
     if column.dtype != COLUMNS[name] or column.shape != (manifest["rows"],):
-        raise _damaged(path, f"Expected {COLUMNS[name]} ({manifest['rows']},), found {column.dtype} {column.shape}")
+        raise _damaged(
+            path,
+            f"Expected {name}.npy to be {COLUMNS[name]} ({manifest['rows']},), found {column.dtype} {column.shape}",
+        )
     return column
 
 
@@ -155,8 +161,11 @@ def _write_ids(path: Path, ids: pa.Array) -> None:
 
 
 def _read_ids(path: Path) -> pa.Array:
-    with pa.memory_map(str(path)) as file:
-        ids = pa.ipc.open_file(file).read_all()["id"]
+    try:
+        with pa.memory_map(str(path)) as file:
+            ids = pa.ipc.open_file(file).read_all()["id"]
+    except (pa.ArrowException, KeyError) as error:
+        raise _damaged(path.parent, f"Expected ids in {path.name}, found: {error}") from error
     return ids.chunk(0) if ids.num_chunks == 1 else ids.combine_chunks()
 
 
