@@ -79,7 +79,7 @@ METRICS: dict[str, Metric] = {
 def parse_metric(label: str) -> tuple[str, int]:
     """`"ndcg@100"` -> `("ndcg", 100)`. Raises ConfigError for an unknown name or a cut-off that is not above 0."""
     name, _, cutoff = label.partition("@")
-    if name not in METRICS or not cutoff.isdigit() or int(cutoff) < 1:
+    if name not in METRICS or not cutoff.isdecimal() or int(cutoff) < 1:
         raise ConfigError(f"Expected a metric such as ndcg@100, of {', '.join(METRICS)}; found {label!r}.")
     return name, int(cutoff)
 

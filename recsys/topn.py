@@ -56,11 +56,12 @@ def top_n(
     ```
     `seen`, CSR (users, items): every stored cell is masked, a stored zero too. `allowed`, bool (items,): the others
     are masked. A score of -inf means "never" and is left out. `overwrite` lets the mask be written into `scores`.
-    Raises DataError when a score is NaN.
+    Raises DataError when a score is NaN, or where `seen` or `allowed` has another shape.
     """
     if n < 1:
         raise ConfigError(f"Expected n of at least 1, found {n}.")
     table = torch.as_tensor(scores, dtype=torch.float32)
+    _check_shapes(table, seen, allowed)
     if not overwrite and (seen is not None or allowed is not None):
         table = table.clone()
     if seen is not None:
@@ -79,6 +80,17 @@ def top_n(
         np.pad(positions.cpu().numpy().astype(np.int32), ((0, 0), (0, short)), constant_values=-1),
         np.pad(values.cpu().numpy(), ((0, 0), (0, short)), constant_values=-np.inf),
     )
+
+
+def _check_shapes(table: Tensor, seen: csr_matrix | None, allowed: NDArray[np.bool_] | None) -> None:
+    if table.ndim != 2:
+        raise DataError(f"Expected scores of shape (users, items), found {tuple(table.shape)}.")
+    if seen is not None and seen.shape != tuple(table.shape):
+        raise DataError(f"Expected seen items of shape {tuple(table.shape)} like the scores, found {seen.shape}.")
+    if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != table.shape[1:]):
+        raise DataError(
+            f"Expected allowed as {table.shape[1]} times true or false, found {allowed.dtype} {allowed.shape}."
+        )
 
 
 def _best(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -109,6 +121,8 @@ def recommend(
 
     `users`, if given, are passed to `score` with their histories: rows of the training matrix.
     """
+    if batch_size < 1:
+        raise ConfigError(f"Expected a batch_size of at least 1, found {batch_size}.")
     for start in range(0, history.shape[0], batch_size):
         batch = history[start : start + batch_size]
         known = {} if users is None else {"users": users[start : start + batch_size]}
