@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import traceback
 from typing import Any
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": "Fit a model, validate it, save it, track the run.",
     "evaluate": "Measure a saved model on held-out data.",
     "compare": "Fit several models on the same split: the leaderboard.",
+    "tune": "Search a model's best settings on held-out users.",
     "recommend": "Recommend for one person, on the terminal.",
     "score": "Write the best n items of every user to files.",
     "demo": "Run the whole road on the sample ratings.",
@@ -36,6 +38,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        # Threads that spin while they wait make torch ten times slower on a machine with other work. OpenMP reads this
+        # when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         command: click.Command = importlib.import_module(f"pipelines.{cmd_name}").command
         return command
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from recsys import plotting
 from recsys.artifacts import new_directory, refuse_existing, save_model, write_json
 from recsys.errors import UnsupportedError
 from recsys.evaluation import DEFAULT_METRICS, Evaluation, Interval, evaluate, paired_difference, per_user_table
+from recsys.interactions import Interactions
 from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Holdout, Split
 from recsys.tracking import Tracker
+from recsys.tuning import Budget, Search, Tuned
 
 from .cli import as_json
 from .fitting import fit_model, log_data
 from .options import options_from, parse_settings, setting
 from .output import print_json, table
 from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
+from .tune import TRIALS, search_settings, trials_file
 
 MARK = "leaderboard.csv"
 
@@ -38,6 +42,9 @@ class CompareJob:
     output: Path = setting(Path("comparison"), "Folder for the leaderboard.", "--output", "-o")
     models: str = setting("popularity,item-knn,als,ease,dae,vae", "Models, separated by commas.", "--models", "-m")
     settings: tuple[str, ...] = setting((), "Setting of one model, model.key=value.", "--set", "-s", multiple=True)
+    tune: int = setting(0, "Settings to try for each model on the validation users before it is compared.", "--tune")
+    tune_minutes: float | None = setting(None, "Minutes of trials for each model, in place of their number.")
+    resume: bool = setting(False, "Go on with the trials of an interrupted comparison in OUTPUT.")
     metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas.", "--metrics")
     save_models: bool = setting(False, "Keep the fitted models in OUTPUT/models.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.")
@@ -46,6 +53,11 @@ class CompareJob:
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    @property
+    def budget(self) -> Budget | None:
+        """Of each model's search; None where the settings stay as they are."""
+        return Budget(self.tune or 1, self.tune_minutes) if self.tune or self.tune_minutes else None
 
 
 @dataclass(frozen=True)
@@ -81,21 +93,27 @@ def run(job: CompareJob) -> Comparison:
     for label in metrics:
         parse_metric(label)
     models = [create_model(name, chosen) for name, chosen in model_settings(job).items()]
-    refuse_existing(job.output, MARK, job.overwrite)
+    trials = place_of_trials(job)
     interactions = read_interactions(job.ratings, job.reading)
     split = job.who.split(interactions, job.reading, job.seed)
     able, refused = split_by_ability(models, split)
     tracker = job.tracking.open()
-    with tracker.run("compare", "compare") as tracked, new_directory(job.output, MARK, job.overwrite) as place:
+    with tracker.run("compare", "compare") as tracked:
         data = log_data(tracked, interactions, split)
-        results = [measure(model, split, job, metrics, tracker, place) for model in able]
-        board, verdicts = leaderboard(results, job.fitting.metric, job.seed)
-        write(
-            place, board, results, split, {"data": data, "split": split.facts, "verdicts": verdicts, "refused": refused}
-        )
+        tuned = {} if trials is None else search_all(able, job, split, trials, tracker, interactions)
+        able = [with_best(model, tuned) for model in able]
+        with new_directory(
+            job.output, MARK if trials is None else TRIALS, job.overwrite or trials is not None
+        ) as place:
+            results = [measure(model, split, job, metrics, tracker, place) for model in able]
+            board, verdicts = leaderboard(results, job.fitting.metric, job.seed)
+            facts = {"data": data, "split": split.facts, "verdicts": verdicts, "refused": refused}
+            write(place, board, results, split, facts)
+            if trials is not None:
+                shutil.copy2(trials, place / TRIALS)
         tracked.log_figure(lambda: plotting.leaderboard(board, job.fitting.metric), "leaderboard")
         for name in (MARK, "comparison.json"):  # not per_user.parquet: ids of people stay here
-            tracked.log_artifact(place / name)
+            tracked.log_artifact(job.output / name)
     return Comparison(board, verdicts, refused, split.facts, interactions.ledger.line(), job.output)
 
 
@@ -109,6 +127,34 @@ def model_settings(job: CompareJob) -> dict[str, dict[str, str]]:
             raise click.UsageError(f"Expected -s MODEL.key=value with a model of {', '.join(names)}; found {key!r}.")
         chosen[name][rest] = value
     return chosen
+
+
+def place_of_trials(job: CompareJob) -> Path | None:
+    """Where the trials of all models are kept; None where nothing is tuned. Refuses to write over what is there."""
+    if job.budget is None:
+        refuse_existing(job.output, MARK, job.overwrite)
+        return None
+    return trials_file(job.output, job.resume, job.overwrite, MARK)
+
+
+def search_all(
+    models: list[Recommender], job: CompareJob, split: Split, trials: Path, tracker: Tracker, interactions: Interactions
+) -> dict[str, Tuned]:
+    """The same budget and the same validation users for every model."""
+    assert job.budget is not None
+    found = {}
+    for name, fixed in model_settings(job).items():
+        if any(model.name == name for model in models):
+            search = Search(name, fixed, split, job.fitting.metric, job.seed)
+            found[name] = search_settings(search, job.budget, trials, job.fitting, tracker, interactions)
+    return found
+
+
+def with_best(model: Recommender, tuned: Mapping[str, Tuned]) -> Recommender:
+    """The model with the settings its search found, itself where there was none."""
+    if model.name not in tuned:
+        return model
+    return type(model)(replace(model.config, **tuned[model.name].best.settings))
 
 
 def split_by_ability(models: list[Recommender], split: Split) -> tuple[list[Recommender], dict[str, str]]:

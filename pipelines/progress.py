@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from recsys.training import Epoch
+from recsys.tuning import Budget, Trial, Tuned
 
 _T = TypeVar("_T")
 
@@ -61,3 +62,27 @@ def fit_progress(label: str, metric: str) -> Iterator[FitProgress]:
     shape = "{l_bar}{bar}| {n:.0f}/{total_fmt} epochs [{elapsed}<{remaining}] {postfix}"
     with tqdm(total=1, desc=label, bar_format=shape, leave=False) as progress.bar:
         yield progress
+
+
+@contextmanager
+def trials_progress(model: str, budget: Budget) -> Iterator[Callable[[Trial, Tuned], None]]:
+    """A function to tell every trial to: a bar with the best so far on a terminal, else a line a trial."""
+    total = None if budget.minutes else budget.trials
+    with tqdm(total=total, desc=f"tune {model}", unit="trial", disable=not on_terminal(), leave=False) as bar:
+
+        def told(trial: Trial, so_far: Tuned) -> None:
+            text = _best_so_far(so_far)
+            bar.n = trial.number
+            bar.set_postfix_str(text)
+            if not on_terminal():
+                value = trial.reason if trial.value is None else f"{so_far.metric} {trial.value:.4f}"
+                count = trial.number if total is None else f"{trial.number}/{total}"
+                ended = "" if trial.state == "complete" else f" ({trial.state})"
+                click.echo(f"{model}: trial {count}  {value}{ended}  {trial.seconds:.1f} s  {text}", err=True)
+
+        yield told
+
+
+def _best_so_far(so_far: Tuned) -> str:
+    best = so_far.leader
+    return "" if best is None else f"best {best.value:.4f} (trial {best.number})"

@@ -47,9 +47,7 @@ class VAEConfig:
     """Mult-VAE: items - hidden - latent - hidden - items."""
 
     hidden: int = tunable(600, Range(100, 600, log=True))
-    latent: int = tunable(
-        200, Range(50, 400, log=True)
-    )  # width of the code; the encoder gives a mean and a variance for each
+    latent: int = tunable(200, Range(50, 400, log=True))  # width of the code; a mean and a variance for each
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
     beta: float = tunable(0.2, Range(0.05, 1.0, log=True))  # weight of the KL term after annealing
     anneal: float = 0.5  # share of all planned updates over which beta rises from 0
