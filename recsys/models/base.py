@@ -10,6 +10,7 @@ import dataclasses
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -52,16 +53,22 @@ class Recommender(ABC):
         return cls(make_config(cls.Config, settings or {}, cls.name))
 
     def fit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
-        """Learn from CSR (users, items), from nothing: an earlier fit leaves no trace. Returns self."""
+        """Learn from CSR (users, items), from nothing: an earlier fit leaves no trace. Returns self.
+
+        Raises DataError for a matrix without interactions, or with values no preference can have.
+        """
         matrix = as_csr(user_items)
-        if not matrix.nnz:
-            raise DataError(f"Expected interactions to learn from, found an empty matrix {matrix.shape}.")
+        _check_values(matrix, self.task)
         context = context or TrainingContext()
         context.resolve_device()
         self.items, self.history = matrix.shape[1], []
-        with torch.random.fork_rng():
-            torch.manual_seed(context.seed)
-            self._fit(matrix, context)
+        try:
+            with _forked_random_stream():
+                torch.manual_seed(context.seed)
+                self._fit(matrix, context)
+        except BaseException:
+            self.items = None  # half a fit is none
+            raise
         return self
 
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
@@ -81,9 +88,10 @@ class Recommender(ABC):
                 f"{self.name} can score only users it was trained on (it has no way to fold in a new history): "
                 "use a protocol that keeps every user in training (weak, leave-one-out), or another model."
             )
-        with torch.inference_mode():
+        wanted = None if items is None else _positions(items, self.items)
+        with torch.no_grad():  # not inference_mode: the caller may write into what it gets
             scores = self._score(matrix, known)
-        return scores if items is None else scores[:, torch.as_tensor(np.asarray(items), device=scores.device)]
+        return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
 
     def recommend(
         self,
@@ -106,9 +114,9 @@ class Recommender(ABC):
         scores = self.score(history, users=several if self.needs_training_users else None)
         allowed = np.ones(history.shape[1], dtype=bool) if items is None else np.zeros(history.shape[1], dtype=bool)
         if items is not None:
-            allowed[np.asarray(items)] = True
+            allowed[_positions(items, len(allowed))] = True
         if filter_items is not None:
-            allowed[np.asarray(filter_items)] = False
+            allowed[_positions(filter_items, len(allowed))] = False
         best, values = top_n(scores, N, history if filter_already_liked_items else None, allowed)
         return (best[0], values[0]) if np.ndim(userid) == 0 else (best, values)
 
@@ -117,7 +125,7 @@ class Recommender(ABC):
         if self.items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
         codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
-        best, values = top_n((codes @ codes[itemid])[None], N)
+        best, values = top_n((codes @ codes[_positions(itemid, self.items)].T).T, N)
         return best[0], values[0]
 
     def item_codes(self) -> Tensor:
@@ -133,7 +141,8 @@ class Recommender(ABC):
     def set_state(self, state: Mapping[str, Tensor], items: int, device: str = "auto") -> Self:
         """Become the fitted model `get_state` was taken from, which knew `items` items. Returns self."""
         self.items = items
-        self._set_state(state, TrainingContext(device=device).resolve_device())
+        with _forked_random_stream():  # a network is drawn before it is filled
+            self._set_state(state, TrainingContext(device=device).resolve_device())
         return self
 
     @abstractmethod
@@ -150,16 +159,46 @@ class Recommender(ABC):
 
 
 def as_csr(matrix: Any) -> csr_matrix:
-    """csr_matrix float32 with int32 sorted indices, whatever sparse form came in. Raises DataError for others."""
+    """csr_matrix float32 with int32 sorted indices, each cell once, whatever sparse form came in (1-D: one row).
+
+    Stored zeros stay; the matrix given is not changed. Raises DataError for what is not sparse.
+    """
     if not issparse(matrix):
         raise DataError(f"Expected a scipy sparse matrix (users, items), found {type(matrix).__name__}.")
     # csr_array and int64 indices are refused by implicit; unsorted ones would make results depend on their order.
-    csr: csr_matrix = csr_matrix(cast(Any, matrix), dtype=np.float32)
+    given = cast(Any, matrix)
+    csr: csr_matrix = csr_matrix(given if given.ndim == 2 else given.reshape(1, -1), dtype=np.float32)
     if csr.indices.dtype != np.int32 or csr.indptr.dtype != np.int32:
         csr = csr_matrix((csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32)), shape=csr.shape)
-    if not csr.has_sorted_indices:
-        csr = csr.sorted_indices()
+    writable = all(part.flags.writeable for part in (csr.data, csr.indices, csr.indptr))  # as implicit and torch want
+    if not csr.has_canonical_format or not writable:
+        csr = csr.copy()
+        csr.sum_duplicates()
     return csr
+
+
+def _check_values(matrix: csr_matrix, task: str) -> None:
+    if not matrix.nnz:
+        raise DataError(f"Expected interactions to learn from, found an empty matrix {matrix.shape}.")
+    if not np.isfinite(matrix.data).all():
+        raise DataError("Expected finite values in the user-item matrix, found NaN or infinity: leave those rows out.")
+    if task == "ranking" and matrix.data.min() < 0:
+        raise DataError(
+            f"Expected preferences of 0 or more, found {matrix.data.min():g}: keep what was liked and give it 1."
+        )
+
+
+def _positions(items: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Item positions as int64 (n,). Raises DataError for what is not a position in 0..count-1."""
+    array = np.atleast_1d(np.asarray(items))
+    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= count):
+        raise DataError(f"Expected item positions in 0..{count - 1}, found {items!r}.")
+    return array.astype(np.int64)
+
+
+def _forked_random_stream() -> AbstractContextManager[None]:
+    """What is drawn inside leaves torch's generators as they were. All devices are named: several bring a warning."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> Any:
@@ -174,9 +213,8 @@ def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> A
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-    if value is None or (
-        isinstance(value, str) and value.lower() == "none" and len(typing.get_args(hint)) > len(kinds)
-    ):
+    optional = len(typing.get_args(hint)) > len(kinds)
+    if optional and (value is None or (isinstance(value, str) and value.lower() == "none")):
         return None
     if typing.get_origin(hint) is typing.Literal:
         return value  # the config itself refuses what it does not know

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from recsys.errors import ConfigError
 from recsys.models.base import Recommender, require
 from recsys.models.layers import weighted_sum
 from recsys.search_space import Range, tunable
@@ -41,7 +42,12 @@ class EASE(Recommender):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         gram = torch.as_tensor((matrix.T @ matrix).toarray(), device=context.resolve_device())
         gram.diagonal().add_(self.config.l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        try:
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"Expected an l2 that keeps the matrix solvable, found {self.config.l2}: raise it."
+            ) from error
         self.weights = (inverse / -inverse.diagonal()).contiguous()  # row by row, as scoring reads it
         self.weights.fill_diagonal_(0)
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.errors import MissingPackageError
+from recsys.errors import ConfigError, MissingPackageError, UnsupportedError
 from recsys.models.base import Recommender, require
 from recsys.search_space import Choice, Range, tunable
 from recsys.training import TrainingContext
@@ -102,7 +102,7 @@ class ALS(Recommender):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         with _one_blas_thread():
             model = self._model(context.seed)
-            model.fit(matrix, show_progress=False)
+            _learn(model, matrix)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
 
     def _model(self, seed: int) -> Any:
@@ -142,7 +142,7 @@ class _KnownUsersFactorisation(Recommender):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         with _one_blas_thread():
             model = self._model(context.seed)
-            model.fit(matrix, show_progress=False)
+            _learn(model, matrix)
         self.user_factors = torch.as_tensor(np.array(model.user_factors))
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
 
@@ -150,6 +150,12 @@ class _KnownUsersFactorisation(Recommender):
     def _model(self, seed: int) -> Any: ...
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        assert users is not None  # score() saw to it
+        if len(users) and users.max() >= len(self.user_factors):
+            raise UnsupportedError(
+                f"{self.name} was trained on {len(self.user_factors)} users, found user {users.max()}: "
+                "positions are rows of the training matrix."
+            )
         return self.user_factors[torch.as_tensor(users)] @ self.item_factors.T
 
     def item_codes(self) -> Tensor:
@@ -242,6 +248,15 @@ def _implicit(module: str) -> Any:
         return importlib.import_module(f"implicit.{'cpu.' if module in ('als', 'bpr', 'lmf') else ''}{module}")
     except ImportError as error:
         raise MissingPackageError("implicit", "baselines") from error
+
+
+def _learn(model: Any, matrix: csr_matrix) -> None:
+    from implicit.recommender_base import ModelFitError
+
+    try:
+        model.fit(matrix, show_progress=False)
+    except ModelFitError as error:
+        raise ConfigError(f"Expected finite factors, implicit says: {error}. Lower learning_rate, raise l2.") from error
 
 
 def _one_blas_thread() -> Any:
