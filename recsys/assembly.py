@@ -38,11 +38,12 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions) 
 def apply_policies(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
     """Interactions, sorted by user and item, after duplicates, `min_rating` and the minima, in this order."""
     table = _resolve_duplicates(table, account, options.duplicates)
+    size = len(table)
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
     if not len(table):
         raise DataError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
-    return replace(_without_unused_ids(table), ledger=account.ledger)
+    return replace(table if len(table) == size else _without_unused_ids(table), ledger=account.ledger)
 
 
 def _one_table(parts: list[Rows]) -> Interactions:
@@ -57,11 +58,15 @@ def _one_vocabulary(pieces: list[pa.DictionaryArray]) -> tuple[Vocabulary, IntAr
     """The distinct ids of all pieces in order of first appearance, and the positions of all rows."""
     kinds = {piece.type.value_type for piece in pieces}
     kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
-    wanted = pa.dictionary(pa.int32(), kind)
-    pieces = [piece if piece.type == wanted else piece.cast(wanted) for piece in pieces]
-    unified = pa.chunked_array(pieces, wanted).unify_dictionaries()
-    positions = np.concatenate([chunk.indices.to_numpy() for chunk in unified.chunks])
-    return Vocabulary(unified.chunk(0).dictionary), positions
+    together = pa.concat_arrays([piece.dictionary.cast(kind) for piece in pieces]).dictionary_encode()
+    renumbered = together.indices.to_numpy()
+    positions = np.empty(sum(map(len, pieces)), dtype=np.int32)
+    row = start = 0
+    for piece in pieces:
+        ids = renumbered[start : start + len(piece.dictionary)]
+        np.take(ids, piece.indices.to_numpy(), out=positions[row : row + len(piece)])
+        row, start = row + len(piece), start + len(ids)
+    return Vocabulary(together.dictionary), positions
 
 
 def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:

@@ -228,7 +228,7 @@ class UserItemMatrix:
 
         With `items` (a model's vocabulary) the columns are that vocabulary's; every user keeps a row, empty perhaps.
         """
-        values = interactions.rating if ratings else np.ones(len(interactions), dtype=np.float32)
+        values = interactions.rating if ratings else np.broadcast_to(np.float32(1), len(interactions))
         if values is None:
             raise DataError("Expected interactions with ratings, found none: name their column with --rating-column.")
         user, users = interactions.user, interactions.users
@@ -249,8 +249,8 @@ class UserItemMatrix:
 def sparse_rows(row: NDArray[Any], column: NDArray[Any], values: NDArray[Any], shape: tuple[int, int]) -> csr_matrix:
     """CSR float32 of the given cells, each pair once. Real zeros stay stored, unlike in scipy's sums."""
     order = cell_order(row, column, shape)
-    indptr = np.zeros(shape[0] + 1, dtype=np.int32)
-    np.cumsum(np.bincount(row, minlength=shape[0]), out=indptr[1:])
+    starts = np.arange(shape[0] + 1, dtype=row.dtype)
+    indptr = np.searchsorted(row if order is None else row[order], starts).astype(np.int32)
     matrix = csr_matrix(cast(Any, shape), dtype=np.float32)  # the stubs know no shape alone
     matrix.data = np.array(values if order is None else values[order], dtype=np.float32)
     matrix.indices = np.array(column if order is None else column[order], dtype=np.int32)
@@ -270,7 +270,7 @@ def cell_order(row: NDArray[Any], column: NDArray[Any], shape: tuple[int, int]) 
     key <<= bits[0]
     key |= column
     key <<= bits[1]
-    key |= np.arange(len(key))
+    key |= np.arange(len(key), dtype=np.int32)
     key.sort()
     key &= (1 << bits[1]) - 1
     return key

@@ -1,0 +1,104 @@
+"""How fast and how lean the data door is: CSV to matrix, and store to matrix, beside a bare pyarrow read.
+
+    python benchmarks/reading.py                 ML-20M's shape: 20,000,263 rows, about 500 MB; a few minutes
+    python benchmarks/reading.py --rows 1000000  smaller
+
+Each figure is taken in a process of its own, the kinds in turn, on a file in the page cache. `private` is anonymous
+memory (RssAnon) at the end: what a memory-mapped file does not give back when memory is short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from recsys.datasets import write_shaped_ratings
+from recsys.interactions import UserItemMatrix
+from recsys.reading import read_interactions
+from recsys.store import write_store
+
+KINDS = {"bare": "pyarrow.csv.read_csv", "csv": "CSV to matrix", "store": "store to matrix"}
+
+
+def measure(kind: str, path: Path) -> dict[str, float]:
+    """Seconds, peak memory and private memory (MB) of one reading in this process."""
+    started = time.perf_counter()
+    kept = pyarrow.csv.read_csv(path) if kind == "bare" else UserItemMatrix.from_interactions(read_interactions(path))
+    seconds = time.perf_counter() - started
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    private = int(status["RssAnon"].split()[0]) / 1024
+    del kept
+    return {
+        "seconds": seconds,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "private": private,
+    }
+
+
+def in_own_process(kind: str, path: Path) -> dict[str, float]:
+    """The same, measured from a fresh start."""
+    command = [sys.executable, __file__, "--measure", kind, "--path", str(path)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def compare(rows: int, users: int, items: int, rounds: int) -> str:
+    """The table of all kinds over some rounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        csv = write_shaped_ratings(Path(folder) / "ratings.csv", users, items, rows)
+        store = write_store(read_interactions(csv), Path(folder) / "store")
+        size = csv.stat().st_size / 1e6
+        runs = [
+            {kind: in_own_process(kind, store if kind == "store" else csv) for kind in KINDS} for _ in range(rounds)
+        ]
+    lines = [
+        f"{rows:,} rows, {users:,} users, {items:,} items, {size:,.0f} MB of CSV",
+        f"{rounds} rounds: median (least, most)",
+        f"{platform.processor() or platform.machine()}, {_cores()} cores, Python {platform.python_version()}, "
+        f"pyarrow {pa.__version__}, numpy {np.__version__}; {date.today()}",
+        "",
+        "| what | seconds | times bare | peak MB | private MB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for kind, name in KINDS.items():
+        seconds = _spread([run[kind]["seconds"] for run in runs], "{:.2f}")
+        ratio = _spread([run[kind]["seconds"] / run["bare"]["seconds"] for run in runs], "{:.2f}")
+        peak, private = (statistics.median(run[kind][what] for run in runs) for what in ("peak", "private"))
+        lines.append(f"| {name} | {seconds} | {ratio} | {peak:,.0f} | {private:,.0f} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float], form: str) -> str:
+    return f"{form.format(statistics.median(values))} ({form.format(min(values))}, {form.format(max(values))})"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=20_000_263)
+    parser.add_argument("--users", type=int, default=138_493)
+    parser.add_argument("--items", type=int, default=26_744)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", choices=list(KINDS))
+    parser.add_argument("--path", type=Path)
+    told = parser.parse_args()
+    if told.measure:
+        print(json.dumps(measure(told.measure, told.path)))
+    else:
+        print(compare(told.rows, told.users, told.items, told.rounds))
