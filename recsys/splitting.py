@@ -27,7 +27,8 @@ class Holdout:
 
     history, held_out: CSR (users, items). users: their ids. unknown: int64 (users,), held-out items that are not in
     the vocabulary: nobody can find them, but they count in what was to be found. train_rows: int64 (users,), the
-    user's row in the training matrix, -1 for a user the training has not seen.
+    user's row in the training matrix, -1 for a user the training has not seen. left_out: how many more users were
+    asked for, but have no history, or nothing to find, on these items.
     """
 
     history: csr_matrix
@@ -35,10 +36,14 @@ class Holdout:
     users: pa.Array
     unknown: NDArray[np.int64]
     train_rows: NDArray[np.int64]
+    left_out: int = 0
 
     def __post_init__(self) -> None:
-        if len({self.history.shape, self.held_out.shape}) > 1:
+        if self.history.shape != self.held_out.shape:
             raise DataError(f"Expected equal shapes, found {self.history.shape} and {self.held_out.shape}.")
+        rows = [len(side) for side in (self.users, self.unknown, self.train_rows)]
+        if rows != [len(self)] * 3:
+            raise DataError(f"Expected an id, a count and a training row for {len(self)} users, found {rows}.")
         leaked = _shared_cells(self.history, self.held_out)
         if leaked:
             raise DataError(
@@ -61,7 +66,8 @@ class Split:
 
     A split made for training alone (`test=False`) has no test part: those rows are training too.
 
-    `facts` say what the protocol did: users and interactions of each part, and what was left out and why.
+    `facts` say what the protocol did: users and interactions of each part, and what was left out and why. Every
+    interaction is in train, in a history, held out, unknown or among those left out.
     """
 
     protocol: str
@@ -97,13 +103,16 @@ def strong(
     test user           3     h h . h o      h history (the model sees), o held out (it must find)
     ```
     `share` of the users, `at_most` so many, serve as validation and as many again as test. `history` is the part of
-    each one's items the model sees; both sides get at least one. Items no training user has are taken out first.
+    each one's items the model sees; both sides get at least one. Items no training user has are taken out first;
+    held-out users with fewer than two items then are left out, and counted.
     """
     _check_share("share", share, 0.5)
     _check_share("history", history, 1)
+    if at_most < 1:
+        raise ConfigError(f"Expected at_most of at least 1 user, found {at_most}.")
     rng = np.random.default_rng(seed)
     total = len(interactions.users)
-    count = min(int(total * share), at_most)
+    count = min(int(_whole(total * share)), at_most)
     if count < 1:
         raise DataError(
             f"Expected at least {int(np.ceil(1 / share))} users to hold {share:.0%} of them out, found {total}: "
@@ -117,11 +126,13 @@ def strong(
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts = {"held_out_interactions_on_untrained_items": int(((role[interactions.user] != TRAIN) & (column < 0)).sum())}
     parts: dict[str, Holdout | None] = {"test": None}
-    for part, name in ((VALIDATION, "validation"), (TEST, "test"))[: 2 if test else 1]:
-        rows = np.flatnonzero((role[interactions.user] == part) & (column >= 0))
+    for stage, name in ((VALIDATION, "validation"), (TEST, "test"))[: 2 if test else 1]:
+        rows = np.flatnonzero((role[interactions.user] == stage) & (column >= 0))
         hidden = _hide(interactions.user[rows], 1 - history, rng)
-        parts[name], left_out = _holdout(interactions, column, rows[~hidden], rows[hidden], train.items, train.users)
-        facts[f"{name}_users_left_out"] = left_out
+        parts[name] = part = _holdout(
+            interactions, column, rows[~hidden], rows[hidden], train.items, train.users, asked=count
+        )
+        facts[f"{name}_interactions_left_out"] = len(rows) - part.history.nnz - part.held_out.nnz
     return _finish("strong", train, parts["validation"], parts["test"], facts)
 
 
@@ -133,13 +144,14 @@ def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0, test:
     user 1          x x v x o      x training, v validation, o test
     user 2          . x o v x      at test the history is x and v
     ```
-    Of each user's n items, `share` (at least one) is test if n > 1, and as many validation if n > 2.
+    Of each user's n items, `share` (at least one) is test if n > 1, and as many validation if n > 2. A user with one
+    item is in training only.
     """
     _check_share("share", share, 0.5)
     rng = np.random.default_rng(seed)
     part = np.full(len(interactions), TRAIN)
     rank, size = _ranks(interactions.user, rng.random(len(interactions)))
-    held = np.maximum(1, (size * share).astype(np.int64))
+    held = np.maximum(1, _whole(size * share))
     part[(size > 2) & (rank >= held) & (rank < 2 * held)] = VALIDATION
     part[(size > 1) & (rank < held)] = TEST if test else TRAIN
     return _by_rows("weak", interactions, part)
@@ -175,17 +187,20 @@ def temporal(interactions: Interactions, *, share: float = 0.1) -> Split:
     user 3                 |            |  o        no history: left out, and counted
     ```
     The last `share` of all rows (by time) is test, as much before it validation; rows of one instant stay together.
-    Raises DataError without timestamps, or where all rows carry the same one.
+    Raises DataError without timestamps, or where equal ones leave no row before the first cut.
     """
     _check_share("share", share, 0.5)
     if interactions.timestamp is None:
         raise DataError("The temporal protocol needs timestamps, found none: name their column or use another.")
-    cuts = np.quantile(interactions.timestamp, [1 - 2 * share, 1 - share], method="nearest")
-    part = np.searchsorted(cuts, interactions.timestamp, side="right")
-    if not ((part == TRAIN).any() and (part == TEST).any()):
-        first, last = interactions.timestamp.min(), interactions.timestamp.max()
-        raise DataError(f"Expected rows before and after the cut in time, found all between {first} and {last} (ms).")
-    return _by_rows("temporal", interactions, part)
+    times = np.sort(interactions.timestamp)
+    count = max(1, int(_whole(len(times) * share)))
+    cuts = times[-2 * count :: count]  # of the first validation row and of the first test row
+    if len(cuts) < 2 or cuts[0] == times[0]:
+        raise DataError(
+            f"Expected rows before and after two cuts in time, found {len(times):,} rows and too few different times: "
+            "hold out a smaller share, or use another protocol."
+        )
+    return _by_rows("temporal", interactions, np.searchsorted(cuts, interactions.timestamp, side="right"))
 
 
 def given(train: Interactions, test: Interactions, validation: Interactions | None = None) -> Split:
@@ -207,22 +222,24 @@ def holdout(
 ) -> Holdout:
     """A test part for a model that is already there: `items` is its vocabulary, `users` its training users.
 
-    Users of `held_out` without a history are left out.
+    Users of `held_out` without a history on these items are left out, and counted.
     """
     together = _join([histories, held_out])
     column = items.positions(together.items.ids)[together.item]
-    rows = np.arange(len(together))
-    found, _ = _holdout(together, column, rows[: len(histories)], rows[len(histories) :], items, users)
-    return _with_someone(found, "given")
+    past, hidden = np.split(np.arange(len(together)), [len(histories)])
+    return _with_someone(_holdout(together, column, past, hidden, items, users, len(held_out.users)), "given")
 
 
 def hide(interactions: Interactions, items: Vocabulary, share: float = 0.2, seed: int = 0) -> Holdout:
-    """A test part of all users, for a model that is already there: `share` of each one's items is held out."""
+    """A test part of all users, for a model that is already there: `share` of each one's items is held out.
+
+    Items outside `items` are taken out first; users with fewer than two items then are left out, and counted.
+    """
     _check_share("hidden", share, 1)
     column = items.positions(interactions.items.ids)[interactions.item]
     rows = np.flatnonzero(column >= 0)
     hidden = _hide(interactions.user[rows], share, np.random.default_rng(seed))
-    found, _ = _holdout(interactions, column, rows[~hidden], rows[hidden], items, None)
+    found = _holdout(interactions, column, rows[~hidden], rows[hidden], items, None, len(interactions.users))
     return _with_someone(found, "hide")
 
 
@@ -243,7 +260,7 @@ PROTOCOLS: dict[str, Callable[..., Split]] = {
 def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> Split:
     """Split whose every row is training, validation or test: users are the same people in all three."""
     if not (part != TRAIN).any():
-        raise DataError(f"Expected users with two items or more for the {protocol} protocol, found none.")
+        raise DataError(f"Expected users with enough items to hold one out ({protocol} protocol), found none.")
     train = _training_matrix(interactions, part == TRAIN)
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts: dict[str, int] = {}
@@ -251,10 +268,10 @@ def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> S
     for stage, name in ((VALIDATION, "validation"), (TEST, "test")):
         if (part == stage).any():
             past, hidden = np.flatnonzero(part < stage), np.flatnonzero(part == stage)
-            holdouts[stage], facts[f"{name}_users_left_out"] = _holdout(
-                interactions, column, past, hidden, train.items, train.users
-            )
-            facts[f"{name}_interactions_on_untrained_items"] = int((column[hidden] < 0).sum())
+            asked = len(np.unique(interactions.user[hidden]))
+            holdouts[stage] = found = _holdout(interactions, column, past, hidden, train.items, train.users, asked)
+            facts[f"{name}_interactions_left_out"] = len(hidden) - int(found.relevant.sum())
+            facts[f"{name}_interactions_on_untrained_items"] = int(found.unknown.sum())
     return _finish(protocol, train, holdouts[VALIDATION], holdouts[TEST], facts)
 
 
@@ -277,11 +294,14 @@ def _holdout(
     hidden: NDArray[Any],
     items: Vocabulary,
     trained: Vocabulary | None,
-) -> tuple[Holdout, int]:
-    """Holdout from row numbers of the history and of what is hidden; users without either side are left out."""
+    asked: int,
+) -> Holdout:
+    """Holdout from row numbers of the history and of what is hidden.
+
+    Users without either side are left out of the `asked` ones.
+    """
     history = history[column[history] >= 0]
-    wanted = np.unique(interactions.user[hidden])
-    users = np.intersect1d(wanted, interactions.user[history])
+    users = np.intersect1d(interactions.user[hidden], interactions.user[history])
     row_of = np.full(len(interactions.users), -1)
     row_of[users] = np.arange(len(users))
 
@@ -294,8 +314,7 @@ def _holdout(
     unknown = np.bincount(row_of[interactions.user[strangers]], minlength=len(users)).astype(np.int64)
     ids = interactions.users.take(users)
     rows = np.full(len(users), -1) if trained is None else trained.positions(ids)
-    found = Holdout(matrix(history), matrix(hidden), ids, unknown, rows.astype(np.int64))
-    return found, len(wanted) - len(users)
+    return Holdout(matrix(history), matrix(hidden), ids, unknown, rows.astype(np.int64), asked - len(users))
 
 
 def _with_someone(part: Holdout, protocol: str) -> Holdout:
@@ -309,24 +328,29 @@ def _finish(
 ) -> Split:
     if test is not None:
         _with_someone(test, protocol)
-    if validation is not None and not len(validation):
-        validation = None
     sizes = {
         "train_users": train.matrix.shape[0],
         "train_items": train.matrix.shape[1],
         "train_interactions": train.matrix.nnz,
-        "validation_users": 0 if validation is None else len(validation),
-        "test_users": 0 if test is None else len(test),
-        "test_interactions": 0 if test is None else int(test.relevant.sum()),
     }
+    for name, part in (("validation", validation), ("test", test)):
+        sizes[f"{name}_users"] = 0 if part is None else len(part)
+        sizes[f"{name}_interactions"] = 0 if part is None else int(part.relevant.sum())
+        facts[f"{name}_users_left_out"] = 0 if part is None else part.left_out
+    if validation is not None and not len(validation):
+        validation = None
     return Split(protocol, train, validation, test, sizes | {key: count for key, count in facts.items() if count})
 
 
 def _hide(user: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Which rows to hide: of each user's n rows, `share` (at least 1 and at most n - 1), at random; none if n = 1."""
     rank, size = _ranks(user, rng.random(len(user)))
-    # The hair keeps .2 of 5 at 1 when 1 - .8 is a little less than .2 in binary.
-    return np.asarray((rank < np.maximum(1, (size * share + 1e-9).astype(np.int64))) & (size > 1))
+    return np.asarray(rank < np.minimum(np.maximum(1, _whole(size * share)), size - 1))
+
+
+def _whole(amount: float | NDArray[Any]) -> NDArray[np.int64]:
+    """Rounded down. The hair keeps .2 of 5 at 1 when .2 was 1 - .8, a little less in binary."""
+    return np.floor(np.asarray(amount) + 1e-9).astype(np.int64)
 
 
 def _ranks(
@@ -353,9 +377,13 @@ def _join(files: list[Interactions]) -> Interactions:
 
 
 def _union(vocabularies: list[Vocabulary], positions: list[NDArray[Any]]) -> tuple[Vocabulary, NDArray[np.int32]]:
-    """One vocabulary over several, first ones first, and all positions translated to it, one after the other."""
+    """One vocabulary over several, first ones first, and all positions translated to it, one after the other.
+
+    Where text meets integers all become text, and the spelling decides.
+    """
     kinds = {v.ids.type for v in vocabularies}
-    arrays = [v.ids if len(kinds) == 1 else v.ids.cast(pa.string()) for v in vocabularies]
+    common = pa.int64() if all(map(pa.types.is_integer, kinds)) else pa.large_string()
+    arrays = [v.ids if len(kinds) == 1 else v.ids.cast(common) for v in vocabularies]
     union = Vocabulary(pa.chunked_array(arrays).unique())
     return union, np.concatenate([union.positions(a)[p] for a, p in zip(arrays, positions, strict=True)])
 
