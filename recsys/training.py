@@ -17,7 +17,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.topn import ScoreFunction
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ class TrainingContext:
     def __post_init__(self) -> None:
         if self.patience < 1:
             raise ConfigError(f"Expected patience of at least 1 epoch, found {self.patience}.")
+        if self.stop_after is not None and self.stop_after < 1:
+            raise ConfigError(f"Expected stop_after of at least 1 epoch, found {self.stop_after}.")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
 
@@ -103,6 +105,18 @@ class SparseBatch:
         """Row number of each cell, int64 (cells,)."""
         ids = torch.arange(len(self), device=self.items.device)
         return ids.repeat_interleave(self.lengths, output_size=len(self.items))
+
+    def blocks(self, size: int) -> Iterator[tuple[slice, SparseBatch]]:
+        """The batch in blocks of `size` rows: which rows, and the batch of them."""
+        if size >= len(self):  # asks nothing of the device
+            yield slice(0, len(self)), self
+            return
+        starts = range(0, len(self), size)
+        bounds = [*self.offsets[::size].tolist()[: len(starts)], len(self.items)]
+        for i, start in enumerate(starts):
+            rows, cells = slice(start, min(start + size, len(self))), slice(bounds[i], bounds[i + 1])
+            offsets = self.offsets[rows.start : rows.stop + 1] - bounds[i]
+            yield rows, SparseBatch(self.items[cells], self.values[cells], offsets)
 
     def row_sums(self, per_cell: Tensor) -> Tensor:
         """Sum of a value a cell over each row, (rows,)."""
@@ -157,7 +171,7 @@ def one_pass(
     steps = steps_per_epoch(len(rows), batch_size)
     total = torch.zeros((), device=rows.offsets.device)
     for step, batch in enumerate(rows.shuffled(batch_size), start=1):
-        optimiser.zero_grad(set_to_none=False)
+        optimiser.zero_grad()
         value = loss(batch)
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -171,7 +185,7 @@ def train(
 ) -> list[Epoch]:
     """Run `one_epoch` up to `epochs` times; the network ends with the weights of the best validation value.
 
-    Raises ConfigError when the loss is no longer a number.
+    Raises ConfigError when the loss is no longer a number, DataError when the validation value is none.
     """
     history: list[Epoch] = []
     best_value, best_number, best_weights = -math.inf, 0, None
@@ -184,6 +198,8 @@ def train(
             raise ConfigError(f"Expected a finite loss, found {loss} in epoch {number}: lower the learning_rate.")
         network.eval()
         value = context.validate(score) if context.validate else None
+        if value is not None and math.isnan(value):
+            raise DataError("Expected a validation value, found NaN: no validation user has anything held out.")
         better = value is not None and value > best_value
         if value is not None and better:
             best_value, best_number, best_weights = value, number, _copy_weights(network, best_weights)

@@ -1,7 +1,7 @@
 """The two ends of an autoencoder over a catalogue: a sparse input and a multinomial output.
 
 The input is never made dense: an item's row of weights is added for each item of the history. The output is dense by
-nature, users x items, but only a block of it exists at a time and its gradient is made in the same pass.
+nature, users x items; it is made once, in bounded memory, and its gradients in the same pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from recsys.training import SparseBatch
 
-# Logits held at once, in numbers: 32 MB of float32, reused from block to block, so that pages stay warm.
+# Numbers held at once: slopes for the gradients' products (256 MB of float32), and logits between two products, small
+# enough to stay in the processor's cache.
+_CHUNK = 64_000_000
 _BLOCK = 8_000_000
 
 
@@ -67,56 +69,62 @@ class ItemOutput(nn.Module):
 
 
 class _MultinomialLoss(torch.autograd.Function):
-    """Loss and gradients in one pass over row blocks: three products, and each logit is touched three times.
+    """Loss and gradients in one pass: three products; the logits become slopes where they were made.
 
     With n_u = sum of row u's targets x_u, the gradient of the logits is n_u softmax(logits) - x_u. The factor n_u is
-    moved to the codes' side, which are small, so that the block itself is only softmax - x_u / n_u.
+    moved to the codes' side, which are small, so that the slopes are softmax - x_u / n_u. Under autocast the products
+    are in bfloat16, softmax, loss and sums in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, codes: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch) -> Tensor:
-        rows, items = len(codes), len(weight)
         kind = torch.bfloat16 if torch.is_autocast_enabled(codes.device.type) else torch.float32
-        codes, table = codes.detach().to(kind), weight.detach().to(kind)
-        sums = target.row_sums(target.values)
-        share = (sums / rows).to(kind)[:, None]  # n_u over the number of rows: the loss is a mean
-        loss = torch.zeros((), device=codes.device)
-        grad_codes, grad_weight, grad_bias = torch.empty_like(codes), torch.zeros_like(weight), torch.zeros_like(bias)
-        block = max(1, min(rows, _BLOCK // items))
-        buffer = torch.empty(block, items, device=codes.device)
-        cells = target.rows
-        bounds = target.offsets.tolist() if block < rows else [0] * rows + [len(cells)]
-        for start in range(0, rows, block):
-            stop = min(start + block, rows)
-            mine = slice(bounds[start], bounds[stop])
-            place = (cells[mine] - start, target.items[mine])
-            logits = _logits(codes[start:stop], table, bias, buffer[: stop - start])
-            torch.log_softmax(logits, dim=1, out=logits)
-            loss -= (logits[place] * target.values[mine]).sum()
-            logits.exp_()
-            logits.index_put_(place, -target.values[mine] / sums.clamp_min(1e-12)[cells[mine]], accumulate=True)
-            slopes = logits.to(kind)
-            grad_codes[start:stop] = slopes @ table * share[start:stop]
-            _add_product(grad_weight, slopes, codes[start:stop] * share[start:stop])
-            grad_bias += (share[start:stop].T @ slopes)[0]
-        ctx.save_for_backward(grad_codes.float(), grad_weight, grad_bias)
-        return loss / rows
+        codes, table, shift = (tensor.detach().to(kind) for tensor in (codes, weight, bias))
+        sums = target.row_sums(target.values).clamp_min(1e-12)
+        share = (sums / len(codes)).to(kind)[:, None]  # n_u over the number of rows: the loss is a mean
+        loss, grad_codes, grad_weight, grad_bias = (
+            torch.zeros((), device=codes.device),
+            torch.empty_like(codes),
+            None,
+            None,
+        )
+        chunk = max(1, min(len(codes), _CHUNK // len(weight)))
+        buffer = torch.empty(chunk, len(weight), device=codes.device, dtype=kind)
+        for rows, part in target.blocks(chunk):
+            slopes = buffer[: len(part)]
+            loss += _slopes(codes[rows], table, shift, part, sums[rows], slopes)
+            torch.mm(slopes, table, out=grad_codes[rows])
+            grad_weight = _sum(grad_weight, slopes.T @ (codes[rows] * share[rows]))
+            grad_bias = _sum(grad_bias, (share[rows].T @ slopes)[0])
+        ctx.gradients = ((grad_codes * share).float(), grad_weight, grad_bias)
+        return loss / len(codes)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return (*(upstream[0] * gradient for gradient in ctx.saved_tensors), None)
+        # Not kept: autograd takes a gradient nobody else holds as it is, without a copy.
+        gradients, ctx.gradients = ctx.gradients, None
+        return (*(gradient.mul_(upstream[0]) for gradient in gradients), None)
 
 
-def _logits(codes: Tensor, table: Tensor, bias: Tensor, out: Tensor) -> Tensor:
-    """codes @ table.T + bias as float32, written to `out`."""
-    if codes.dtype == out.dtype:
-        return torch.addmm(bias.detach(), codes, table.T, out=out)
-    return torch.add(codes @ table.T, bias.detach(), out=out)
+def _slopes(codes: Tensor, table: Tensor, shift: Tensor, target: SparseBatch, sums: Tensor, out: Tensor) -> Tensor:
+    """Write softmax(codes @ table.T + shift) - x / n to `out` (rows, items); returns the loss, summed over rows."""
+    on_cpu = out.device.type == "cpu"
+    block = max(1, min(len(out), _BLOCK // len(table))) if on_cpu else len(out)
+    exact = out if out.dtype == torch.float32 else torch.empty(block, len(table), device=out.device)
+    loss = torch.zeros((), device=out.device)
+    for rows, part in target.blocks(block):
+        logits = torch.addmm(shift, codes[rows], table.T, out=out[rows])
+        log_p = logits if exact is out else exact[: len(part)].copy_(logits)
+        torch.log_softmax(log_p, dim=1, out=log_p)
+        cells = (part.rows, part.items)
+        loss -= (log_p[cells] * part.values).sum()
+        p = log_p.exp_()
+        p[cells] -= part.values / sums[rows][part.rows]
+        if p is not logits:
+            logits.copy_(p)
+    return loss
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left.T @ right, summed in float32."""
-    if left.dtype == total.dtype:
-        total.addmm_(left.T, right)
-    else:
-        total += left.T @ right
+def _sum(total: Tensor | None, more: Tensor) -> Tensor:
+    """total + more in float32; `more` itself where there is no total yet."""
+    return more.float() if total is None else total.add_(more)
