@@ -31,11 +31,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from recsys.errors import ArtifactError, RecsysError
+from recsys.errors import ArtifactError, DataError, RecsysError
 from recsys.interactions import Vocabulary
 from recsys.models import MODELS, Recommender, create_model
+from recsys.training import TrainingContext
 
 SCHEMA_VERSION = 1
+
+# What reading a damaged or edited file can raise; pyarrow's own errors are among them.
+_UNREADABLE = (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RuntimeError, RecsysError, OSError)
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,14 @@ def save_model(
     """Write a fitted model; the directory appears complete or not at all. Returns it.
 
     `about`: more entries for model.json (metrics, seed, data, ...). Raises ArtifactError where something stands there
-    already, unless `overwrite`.
+    already, unless `overwrite`; DataError where the ids are not the model's.
     """
     state = model.get_state()
+    _check_ids(model, items, item_counts, users)
     with new_directory(directory, "model.json", overwrite) as place:
         save_file(state, place / "weights.safetensors")
         _write_ids(place / "items.parquet", "item_id", items, item_counts)
-        if model.needs_training_users and users is not None:
+        if users is not None and model.needs_training_users:
             _write_ids(place / "users.parquet", "user_id", users)
         described = {
             "schema_version": SCHEMA_VERSION,
@@ -89,9 +94,20 @@ def save_model(
     return directory
 
 
+def _check_ids(model: Recommender, items: Vocabulary, item_counts: NDArray[np.int64], users: Vocabulary | None) -> None:
+    """Refuse names that would be given to the wrong items, before anything is written."""
+    if not len(items) == len(item_counts) == model.items:
+        raise DataError(
+            f"Expected ids and counts of the model's {model.items} items, found {len(items)} and {len(item_counts)}."
+        )
+    if model.needs_training_users and users is None:
+        raise DataError(f"Expected the ids of the training users: {model.name} knows no others. Pass them as users.")
+
+
 def load_model(directory: Path, device: str = "auto") -> SavedModel:
     """Read a model directory. Raises ArtifactError, with the reason, where it is damaged, foreign or too new."""
     about = _read_description(directory)
+    TrainingContext(device=device).resolve_device()  # a device that cannot be had is no damage
     for name, expected in about["files"].items():
         # Names come from a file somebody may have edited: none may point outside the directory.
         if Path(name).name != name or not (directory / name).is_file():
@@ -107,7 +123,7 @@ def load_model(directory: Path, device: str = "auto") -> SavedModel:
         users = Vocabulary(pq.read_table(known)["user_id"].combine_chunks()) if known.name in about["files"] else None
         model = create_model(about["model"], about["config"])
         model.set_state(load_file(directory / "weights.safetensors"), len(items), device)
-    except (SafetensorError, pa.ArrowInvalid, KeyError, RuntimeError, RecsysError, OSError) as error:
+    except _UNREADABLE as error:
         raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {error}") from error
     return SavedModel(model, items, counts, users, about, sha256(directory / "model.json"))
 
@@ -118,13 +134,15 @@ def _read_description(directory: Path) -> dict[str, Any]:
         raise ArtifactError(f"Expected a model directory with model.json, found none in {directory}: train one first.")
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        found, model, _ = about["schema_version"], about["model"], about["files"].items()
+        found, model, files = about["schema_version"], about["model"], about["files"].keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{file} is damaged or not from recsys: {error!r}.") from error
     if found != SCHEMA_VERSION:
         raise ArtifactError(f"Expected model format {SCHEMA_VERSION}, found {found} in {file}: use the recsys of then.")
-    if model not in MODELS:
+    if model not in list(MODELS):
         raise ArtifactError(f"Expected a model of {', '.join(MODELS)}; found {model!r} in {file}.")
+    if missing := {"weights.safetensors", "items.parquet"} - files:  # unlisted, they would go unchecked
+        raise ArtifactError(f"Expected checksums of all files in {file}, found none of {', '.join(sorted(missing))}.")
     return dict(about)
 
 
@@ -142,6 +160,7 @@ def new_directory(directory: Path, mark: str, overwrite: bool = False) -> Iterat
     Raises ArtifactError at once where `directory` already holds something, unless `overwrite` and it holds `mark`.
     """
     refuse_existing(directory, mark, overwrite)
+    directory = directory.resolve()  # a link keeps pointing here
     directory.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
     try:

@@ -96,33 +96,50 @@ def open_output(directory: Path, plan: Plan, resume: bool = False, overwrite: bo
     `resume` finds the output of another plan.
     """
     if resume and (directory / _PLAN).is_file():
-        if json.loads((directory / _PLAN).read_text(encoding="utf-8")).get("hash") != plan.hash:
+        if _read_json(directory / _PLAN).get("hash") != plan.hash:
             raise ArtifactError(
                 f"{directory} holds the output of another job (other model, histories or settings): resume it with "
                 "its own settings, choose another place, or use --overwrite instead of --resume."
             )
+        _make_folders(directory)
         return _finished(directory, plan)
     refuse_existing(directory, _PLAN, overwrite)
+    directory.mkdir(parents=True, exist_ok=True)
     _clear(directory)
-    for folder in _FOLDERS:
-        (directory / folder).mkdir(parents=True, exist_ok=True)
+    # The plan is never missing once there is anything else: it shows whose folder this is, should the job be killed.
     _write(directory / _PLAN, partial(write_json, content={"hash": plan.hash, **asdict(plan)}))
+    _make_folders(directory)
     return {}
+
+
+def _make_folders(directory: Path) -> None:
+    """The folders of the shards, and nothing in them that a killed job left half written."""
+    for folder in _FOLDERS:
+        (directory / folder).mkdir(exist_ok=True)
+    for leftover in (*directory.glob("*/.part-*"), *directory.glob(".plan.*"), *directory.glob(".manifest.*")):
+        leftover.unlink()
 
 
 def _clear(directory: Path) -> None:
     """Remove an earlier output, the manifest first: without it nobody takes the rest for complete."""
-    for name in (_MANIFEST, _PROGRESS, _PLAN):
+    for name in (_MANIFEST, _PROGRESS):
         (directory / name).unlink(missing_ok=True)
     for folder in _FOLDERS:
-        for file in (directory / folder).glob("*part-*"):
+        for file in (directory / folder).glob("part-*"):
             file.unlink()
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{file} is damaged ({error}): use --overwrite instead of --resume.") from error
 
 
 def _finished(directory: Path, plan: Plan) -> dict[str, Note]:
     notes: dict[str, Note] = {}
     if (directory / _MANIFEST).is_file():
-        notes = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))["shards"]
+        notes = _read_json(directory / _MANIFEST).get("shards", {})
         (directory / _MANIFEST).unlink()  # whatever is missing, the output is not complete until it is written anew
         for name, note in notes.items():
             _note(directory, name, note)
@@ -149,9 +166,6 @@ def write_shards(
     directory: Path, plan: Plan, saved: SavedModel, histories: UserItemMatrix, done: Mapping[str, Note]
 ) -> Iterator[Note]:
     """Write the shards that are not `done`; the note of every shard, in order."""
-    for folder in _FOLDERS:
-        for leftover in (directory / folder).glob(".part-*"):
-            leftover.unlink()
     for shard in plan.shards:
         if shard.name in done:
             yield done[shard.name]
@@ -219,21 +233,22 @@ def _write_shard(directory: Path, plan: Plan, saved: SavedModel, histories: User
 def _lists(
     plan: Plan, saved: SavedModel, histories: UserItemMatrix, shard: Shard
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], dict[int, str]]:
-    """Positions and scores (users of the shard, n), and why some rows are empty."""
+    """Positions and scores (users of the shard, n or all items), and why some rows are empty."""
     history = histories.matrix[shard.start : shard.stop]
-    positions = np.full((history.shape[0], plan.n), -1, dtype=np.int32)
+    n = min(plan.n, len(saved.items))
+    positions = np.full((history.shape[0], n), -1, dtype=np.int32)
     scores = np.full(positions.shape, -np.inf, dtype=np.float32)
     reasons = dict.fromkeys(np.flatnonzero(np.diff(history.indptr) == 0).tolist(), NO_HISTORY)
     trained = None
     if saved.model.needs_training_users:
-        assert saved.users is not None  # save_model wrote them
+        assert saved.users is not None  # save_model saw to it
         trained = saved.users.positions(histories.users.take(np.arange(shard.start, shard.stop))).astype(np.int64)
         reasons |= dict.fromkeys(np.flatnonzero(trained < 0).tolist(), NOT_TRAINED)
     able = np.setdiff1d(np.arange(history.shape[0]), list(reasons))
     for batch in recommend(
         saved.model.score,
         history[able],
-        plan.n,
+        n,
         plan.batch_size,
         plan.filter_seen,
         users=None if trained is None else trained[able],
