@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recsys.beyond import coverage
 from recsys.errors import DataError
 from recsys.metrics import METRICS, Values, find_hits, parse_metric
 from recsys.splitting import Holdout
@@ -45,12 +46,18 @@ class Interval:
 class Evaluation:
     """Values of each metric, float64 (users,), in the order of the holdout's users, and how long the lists took.
 
-    coverage: share of the catalogue that stands in at least one of the lists (of the longest cut-off).
+    positions: the lists, int32 (users, longest cut-off), -1 where one ran short. items: in the catalogue.
     """
 
     values: Mapping[str, Values]
     seconds: float
-    coverage: float
+    positions: NDArray[np.int32]
+    items: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the catalogue that stands in at least one of the lists."""
+        return coverage(self.positions, self.items, self.positions.shape[1])
 
     @property
     def users(self) -> int:
@@ -81,12 +88,13 @@ def evaluate(
     n = min(max(k for _, k in wanted.values()), holdout.history.shape[1])
     users = holdout.train_rows if with_users else None
     started = time.perf_counter()
-    lists = list(recommend(score, holdout.history, n, batch_size, users=users))
+    positions = np.concatenate(
+        [batch.positions for batch in recommend(score, holdout.history, n, batch_size, users=users)]
+    )
     seconds = time.perf_counter() - started
-    positions = np.concatenate([batch.positions for batch in lists])
     hits, relevant = find_hits(positions, holdout.held_out), holdout.relevant
     values = {label: METRICS[name](hits, relevant, k) for label, (name, k) in wanted.items()}
-    return Evaluation(values, seconds, len(np.unique(positions[positions >= 0])) / holdout.history.shape[1])
+    return Evaluation(values, seconds, positions, holdout.history.shape[1])
 
 
 def validator(holdout: Holdout, metric: str, with_users: bool = False) -> Validate:

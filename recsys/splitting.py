@@ -6,7 +6,7 @@ were checked: nothing held out stands in a history, or in the training row of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,18 +122,60 @@ def strong(
     role = np.full(total, TRAIN)
     role[order[total - 2 * count : total - count]] = VALIDATION
     role[order[total - count :]] = TEST if test else TRAIN
+    return _by_users("strong", interactions, role, history, rng)
+
+
+def k_fold(
+    interactions: Interactions, *, folds: int = 5, history: float = 0.8, seed: int = 0
+) -> Iterator[tuple[str, Split]]:
+    """Every user is tested once: as many strong splits as folds, each with its name.
+
+    ```
+                 users   A A B B C C
+    fold 1 of 3          o o v v x x      x training, v validation, o test; h and o of each as in `strong`
+    fold 2 of 3          x x o o v v
+    fold 3 of 3          v v x x o o
+    ```
+    Folds are made at random and differ by one user at most. Each is a study of its own: a vocabulary, a search, a fit.
+    """
+    total = len(interactions.users)
+    if not 3 <= folds <= total:
+        raise ConfigError(f"Expected 3 folds or more, and no more than the {total} users, found {folds}.")
+    rng = np.random.default_rng(seed)
+    fold = np.empty(total, dtype=np.int64)
+    fold[rng.permutation(total)] = np.arange(total) % folds
+    for number in range(folds):
+        role = np.full(total, TRAIN)
+        role[fold == (number + 1) % folds] = VALIDATION
+        role[fold == number] = TEST
+        name = f"fold {number + 1} of {folds}"
+        yield name, _by_users("k-fold", interactions, role, history, rng)
+
+
+def _by_users(
+    protocol: str, interactions: Interactions, role: NDArray[Any], history: float, rng: np.random.Generator
+) -> Split:
+    """Split whose every user is training, validation or test; a share of the latter's items is their history."""
     train = _training_matrix(interactions, role[interactions.user] == TRAIN)
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts = {"held_out_interactions_on_untrained_items": int(((role[interactions.user] != TRAIN) & (column < 0)).sum())}
     parts: dict[str, Holdout | None] = {"test": None}
-    for stage, name in ((VALIDATION, "validation"), (TEST, "test"))[: 2 if test else 1]:
+    for stage, name in ((VALIDATION, "validation"), (TEST, "test")):
+        if not (role == stage).any():
+            continue
         rows = np.flatnonzero((role[interactions.user] == stage) & (column >= 0))
         hidden = _hide(interactions.user[rows], 1 - history, rng)
         parts[name] = part = _holdout(
-            interactions, column, rows[~hidden], rows[hidden], train.items, train.users, asked=count
+            interactions,
+            column,
+            rows[~hidden],
+            rows[hidden],
+            train.items,
+            train.users,
+            asked=int((role == stage).sum()),
         )
         facts[f"{name}_interactions_left_out"] = len(rows) - part.history.nnz - part.held_out.nnz
-    return _finish("strong", train, parts["validation"], parts["test"], facts)
+    return _finish(protocol, train, parts["validation"], parts["test"], facts)
 
 
 def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0, test: bool = True) -> Split:

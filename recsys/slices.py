@@ -1,0 +1,43 @@
+"""For whom, and on what, a model is good: metrics over slices of users and of items.
+
+Users are cut by the length of their histories, held-out items by their popularity in training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags
+
+from recsys.beyond import Positions, head
+from recsys.metrics import METRICS, Values, find_hits, parse_metric
+from recsys.splitting import Holdout
+
+
+def user_slices(holdout: Holdout) -> dict[str, NDArray[np.bool_]]:
+    """Thirds of the users by the length of their history, bool (users,); a third nobody falls into is left out."""
+    length = np.diff(holdout.history.indptr)
+    low, high = np.quantile(length, [1 / 3, 2 / 3], method="nearest")
+    slices = {
+        f"up to {low:,} items": length <= low,
+        f"{low + 1:,} to {high:,} items": (length > low) & (length <= high),
+        f"more than {high:,} items": length > high,
+    }
+    return {name: inside for name, inside in slices.items() if inside.any()}
+
+
+def item_slices(counts: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+    """Items by popularity, bool (items,): each slice holds a third of the training rows, the first in few items."""
+    first, second = head(counts, 1 / 3), head(counts, 2 / 3)
+    slices = {"popular items": first, "items between": second & ~first, "rare items": ~second}
+    return {name: inside for name, inside in slices.items() if inside.any()}
+
+
+def on_items(positions: Positions, holdout: Holdout, items: NDArray[np.bool_], label: str) -> Values:
+    """A metric as if only the held-out items of a slice were to be found, (users,); NaN for users without any."""
+    held_out = csr_matrix(holdout.held_out @ diags(items.astype(np.float32)))
+    held_out.eliminate_zeros()
+    name, k = parse_metric(label)
+    return METRICS[name](find_hits(positions, held_out), np.diff(held_out.indptr), k)
