@@ -1,0 +1,251 @@
+"""Per-user metrics of a score function, intervals and differences one can trust."""
+
+from functools import cache
+from math import log2
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from recsys import splitting
+from recsys.errors import ConfigError, DataError
+from recsys.evaluation import Interval, bootstrap, evaluate, paired_difference, per_user_table, validator
+from recsys.models import create_model
+from recsys.reading import read_interactions
+from recsys.splitting import Holdout
+
+PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "ml-1m" / "random-80-10-10"
+
+
+def a_holdout(history, held_out, unknown=None, train_rows=None):
+    users = len(history)
+    return Holdout(
+        csr_matrix(np.float32(history)),
+        csr_matrix(np.float32(held_out)),
+        pa.array([f"user {row}" for row in range(users)]),
+        np.zeros(users, dtype=np.int64) if unknown is None else np.array(unknown),
+        np.full(users, -1) if train_rows is None else np.array(train_rows),
+    )
+
+
+def always(*scores):
+    """A score function with the same scores for everybody."""
+    return lambda history: torch.tensor(scores, dtype=torch.float32).repeat(history.shape[0], 1)
+
+
+# Metrics of lists
+
+
+def test_popularity_scores_what_the_arithmetic_says():
+    train = csr_matrix(np.float32([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]]))  # 3, 2, 2, 1 users
+    popularity = create_model("popularity").fit(train)
+    # The lists are b c d, a c d and a b d: found on ranks 1, 2 (with a missed, rank 1) and not at all.
+    holdout = a_holdout(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], [[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], [0, 0, 1]
+    )
+    found = evaluate(popularity.score, holdout, ("ndcg@2", "recall@2", "mrr@2", "hit_rate@1"))
+    assert found.values["ndcg@2"] == pytest.approx([1, (1 / log2(3)) / (1 / log2(2) + 1 / log2(3)), 0])
+    assert found.values["recall@2"].tolist() == [1 / 1, 1 / 2, 0 / 1]
+    assert found.values["mrr@2"].tolist() == [1 / 1, 1 / 2, 0]
+    assert found.values["hit_rate@1"].tolist() == [1, 0, 0]
+    assert found.means()["recall@2"] == (1 + 1 / 2 + 0) / 3
+    assert found.users == 3
+
+
+def test_held_out_items_nobody_can_find_count_in_what_was_to_be_found():
+    holdout = a_holdout([[1, 0, 0]], [[0, 1, 0]], unknown=[3])
+    assert evaluate(always(0, 2, 1), holdout, ("recall@2",)).values["recall@2"].tolist() == [1 / (1 + 3)]
+
+
+def test_a_seen_item_takes_no_place_in_the_list():
+    assert evaluate(always(9, -2, -1), a_holdout([[1, 0, 0]], [[0, 0, 1]]), ("ndcg@1",)).means() == {"ndcg@1": 1}
+
+
+def test_users_with_nothing_held_out_are_left_out_of_the_mean():
+    found = evaluate(always(0, 2, 1), a_holdout([[1, 0, 0], [1, 0, 0]], [[0, 1, 0], [0, 0, 0]]), ("recall@1",))
+    assert np.isnan(found.values["recall@1"]).tolist() == [False, True]
+    assert found.means() == {"recall@1": 1}
+    assert found.intervals()["recall@1"].users == 1
+
+
+def test_a_cut_off_beyond_the_catalogue_is_as_good_as_the_whole_list():
+    found = evaluate(always(0, 2, 1), a_holdout([[1, 0, 0]], [[0, 0, 1]]), ("recall@100", "precision@100", "mrr@100"))
+    assert found.means() == {"recall@100": 1, "precision@100": 1 / 100, "mrr@100": 1 / 2}
+
+
+def test_coverage_is_the_share_of_the_catalogue_in_some_list():
+    holdout = a_holdout([[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 1, 0, 0], [1, 0, 0, 0]])
+    score = always(4, 3, 2, 1)
+    assert evaluate(score, holdout, ("recall@1",)).coverage == 2 / 4  # lists: b, a
+    assert evaluate(score, holdout, ("recall@1", "ndcg@2")).coverage == 3 / 4  # lists: b c, a c
+
+
+def test_values_do_not_depend_on_the_batch():
+    rng = np.random.default_rng(0)
+    taken = rng.integers(0, 3, (31, 20))
+    holdout = a_holdout(taken == 1, taken == 2)
+    weights = torch.from_numpy(rng.integers(0, 4, (20, 20)).astype(np.float32))
+    tables = [
+        evaluate(lambda history: torch.from_numpy(history.toarray()) @ weights, holdout, ("ndcg@5",), size).values[
+            "ndcg@5"
+        ]
+        for size in (1, 7, 31, 512)
+    ]
+    assert all(np.array_equal(table, tables[0], equal_nan=True) for table in tables)
+
+
+def test_with_users_the_score_function_is_told_their_training_rows():
+    told = []
+
+    def score(history, users=None):
+        told.append(users if users is None else users.tolist())
+        return torch.zeros(history.shape)
+
+    holdout = a_holdout([[1, 0]] * 3, [[0, 1]] * 3, train_rows=[5, 3, 8])
+    evaluate(score, holdout, ("recall@1",), batch_size=2, with_users=True)
+    evaluate(score, holdout, ("recall@1",))
+    assert told == [[5, 3], [8], None]
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_scored():
+    with pytest.raises(ConfigError, match="found 'precison@10'"):
+        evaluate(lambda history: pytest.fail("scored"), a_holdout([[1, 0]], [[0, 1]]), ("recall@1", "precison@10"))
+
+
+def test_the_validator_gives_the_mean_of_its_metric():
+    holdout = a_holdout([[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]])
+    assert validator(holdout, "recall@1")(always(3, 1, 2)) == (0 + 0) / 2
+    assert validator(holdout, "recall@1")(always(3, 4, 2)) == (1 + 1) / 2
+    assert validator(holdout, "recall@2")(always(3, 1, 2)) == (1 + 1) / 2
+
+
+def test_the_table_of_users_has_a_row_a_model_and_user():
+    holdout = a_holdout([[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]])
+    found = {
+        "good": evaluate(always(0, 1, 0), holdout, ("recall@1",)),
+        "bad": evaluate(always(1, 0, 1), holdout, ("recall@1",)),
+    }
+    table = per_user_table(found, holdout.users.to_pylist())
+    assert table.values.tolist() == [
+        ["good", "user 0", 1],
+        ["good", "user 1", 1],
+        ["bad", "user 0", 0],
+        ["bad", "user 1", 0],
+    ]
+    assert list(table.columns) == ["model", "user_id", "recall@1"]
+
+
+# Intervals
+
+
+def noise(seed, users):
+    return np.random.default_rng(seed).random(users)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_covers_the_mean(seed):
+    values = noise(seed, 30)
+    found = bootstrap(values)
+    assert found.low < found.mean < found.high
+    assert (found.mean, found.users) == (values.mean(), 30)
+
+
+def test_the_interval_is_that_of_the_normal_approximation_for_many_users():
+    values = noise(0, 5000)
+    found, error = bootstrap(values), values.std() / np.sqrt(5000)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_a_hundred_times_the_users_is_a_tenth_of_the_width():
+    few, many = bootstrap(noise(0, 100)), bootstrap(noise(1, 10_000))
+    assert (many.high - many.low) / (few.high - few.low) == pytest.approx(1 / 10, rel=0.25)
+
+
+def test_missing_values_are_left_out_of_the_interval():
+    values = noise(0, 20)
+    assert bootstrap(np.append(values, [np.nan] * 5)) == bootstrap(values)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_a_slightly_different_one():
+    values = noise(0, 50)
+    assert bootstrap(values, seed=1) == bootstrap(values, seed=1)
+    assert bootstrap(values, seed=1).low != bootstrap(values, seed=2).low
+    assert bootstrap(values, seed=1).low == pytest.approx(bootstrap(values, seed=2).low, abs=0.02)
+
+
+def test_equal_values_leave_no_doubt():
+    assert bootstrap(np.full(7, 0.25)) == Interval(0.25, 0.25, 0.25, 7)
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
+def test_an_interval_of_nobody_is_refused(values):
+    with pytest.raises(DataError, match="at least one user with held-out items"):
+        bootstrap(np.array(values, dtype=np.float64))
+
+
+@pytest.mark.parametrize(("low", "high", "excludes"), [(-1, 1, False), (0.1, 1, True), (-1, -0.1, True), (0, 1, False)])
+def test_an_interval_excludes_zero_when_zero_is_outside(low, high, excludes):
+    assert Interval((low + high) / 2, low, high, 9).excludes_zero == excludes
+
+
+def test_an_interval_reads_as_its_mean_and_ends():
+    assert str(Interval(0.25, 0.125, 0.5, 9)) == "0.2500 [0.1250, 0.5000]"
+
+
+# Differences
+
+
+def test_a_model_does_not_differ_from_itself():
+    values = np.append(noise(0, 40), np.nan)
+    assert paired_difference(values, values) == Interval(0, 0, 0, 40)
+    assert not paired_difference(values, values).excludes_zero
+
+
+def test_a_small_steady_improvement_is_found_though_users_differ_far_more():
+    theirs = noise(0, 200)
+    ours = theirs + 0.01 + 0.02 * (noise(1, 200) - 0.5)
+    found = paired_difference(ours, theirs)
+    assert found.excludes_zero
+    assert found.mean == pytest.approx(0.01, abs=0.002)
+    assert found.low == pytest.approx(-paired_difference(theirs, ours).high, abs=1e-3)
+    apart = bootstrap(ours), bootstrap(theirs)
+    assert apart[0].low < apart[1].high  # seen apart, nothing could be claimed
+
+
+def test_between_equals_a_difference_is_claimed_about_one_time_in_twenty():
+    rng = np.random.default_rng(0)
+    claims = sum(paired_difference(rng.random(100), rng.random(100), seed).excludes_zero for seed in range(200))
+    assert 2 <= claims <= 0.08 * 200
+
+
+def test_different_users_cannot_be_compared():
+    with pytest.raises(DataError, match="found 3 and 2"):
+        paired_difference(np.zeros(3), np.zeros(2))
+
+
+# Known scores on public data
+
+
+@cache
+def published_split():
+    if not PUBLISHED.is_dir():
+        pytest.skip("needs ../shared/data/ml-1m/random-80-10-10, which is not here")
+    train, validation, test = (read_interactions(PUBLISHED / f"{name}.csv") for name in ("train", "validation", "test"))
+    return splitting.given(train, test, validation)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "ndcg_10", "ndcg_100", "tolerance"),
+    [
+        ("popularity", {}, 0.1435, 0.1999, 0.0005),
+        ("ease", {"l2": 1000}, 0.3407, 0.4317, 0.002),
+    ],
+)
+def test_known_models_reach_their_known_scores(model, settings, ndcg_10, ndcg_100, tolerance):
+    split = published_split()
+    fitted = create_model(model, settings).fit(split.train.matrix)
+    means = evaluate(fitted.score, split.test, ("ndcg@10", "ndcg@100")).means()
+    assert means == pytest.approx({"ndcg@10": ndcg_10, "ndcg@100": ndcg_100}, abs=tolerance)
