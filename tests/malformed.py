@@ -156,6 +156,7 @@ ACCOUNTED = [
     Accounted("quote that never closes, at the end", GOOD + b'w,"c,3', {"unparsable line": 1}),
     Accounted("two quotes that never close", GOOD + b'w,"c,3\nx,"a,4\ny,b,4\n', {"unparsable line": 2}, kept=3),
     Accounted("latin-1 in UTF-8", GOOD + b"w,caf\xe9,3\n", {"not UTF-8": 1}),
+    Accounted("latin-1 where nobody looks", b"user,item,name\nu,a,caf\xe9\nv,b,x\nw,c\n", {"unparsable line": 1}),
     Accounted("a line of 2 MB", GOOD + b"w," + b"c" * 2_000_000 + b",3\nx,c,3\n", {"unparsable line": 1}, kept=3),
     Accounted("a line of 9 MB", GOOD + b"w,c,3" + b"0" * 9_000_000 + b"\nx,c,3\n", {"unparsable line": 1}, kept=3),
     Accounted("unreadable time", b"user,item,time\nu,a,14\nu,b,15\nv,b,soon\n", {"missing or unreadable timestamp": 1}),
