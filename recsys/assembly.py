@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,9 @@ from recsys.interactions import IntArray, Interactions, Vocabulary, cell_order
 from recsys.reading_options import ReadingOptions
 from recsys.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
 
+MOST_ROWS = 2**31 - 1
+MOST_TEXT = 2**30  # bytes of ids, with a margin below what 32-bit offsets reach
+COLUMNS = ("user", "item", "rating", "timestamp", "row")
 FOLDS = {"mean": np.add, "sum": np.add, "max": np.maximum}
 # An epoch this large counts milliseconds, microseconds, nanoseconds: in seconds it would be the year 5138 or later.
 UNITS = ((1e17, 1e-6), (1e14, 1e-3), (1e11, 1.0))
@@ -24,7 +28,9 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions) 
     """Interactions of all pieces, in the order they come, policies applied. Raises DataError where no row is left."""
     parts = []
     for piece in pieces:
-        parts.append(replace(piece, row=piece.row + np.int32(account.next_row)))
+        if account.next_row + piece.length > MOST_ROWS:
+            raise DataError(f"Expected at most {MOST_ROWS:,} lines, found more: recsys counts rows in 32 bits.")
+        parts.append(replace(piece, row=piece.row + np.int32(account.next_row), rejects=()))
         account.add(piece)
     if not sum(len(part.row) for part in parts):
         first = f" First: {account.first}." if account.first else ""
@@ -47,17 +53,22 @@ def apply_policies(table: Interactions, account: Account, options: ReadingOption
 
 
 def _one_table(parts: list[Rows]) -> Interactions:
-    users, user = _one_vocabulary([part.user for part in parts])
-    items, item = _one_vocabulary([part.item for part in parts])
-    rating = _one_column([part.rating for part in parts])
-    timestamp = _milliseconds(_one_column([part.timestamp for part in parts]))
-    return Interactions(users, items, user, item, rating, timestamp, row=np.concatenate([part.row for part in parts]))
+    with ThreadPoolExecutor() as pool:  # numpy and Arrow leave the lock to each other
+        users = pool.submit(_one_vocabulary, [part.user for part in parts])
+        items = pool.submit(_one_vocabulary, [part.item for part in parts])
+        row, rating, times = pool.map(
+            _one_column, ([getattr(part, name) for part in parts] for name in ("row", "rating", "timestamp"))
+        )
+    (user_ids, user), (item_ids, item) = users.result(), items.result()
+    return Interactions(user_ids, item_ids, user, item, rating, _milliseconds(times), row=row)
 
 
 def _one_vocabulary(pieces: list[pa.DictionaryArray]) -> tuple[Vocabulary, IntArray]:
     """The distinct ids of all pieces in order of first appearance, and the positions of all rows."""
     kinds = {piece.type.value_type for piece in pieces}
     kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
+    if kind == pa.string() and sum(piece.dictionary.nbytes for piece in pieces) > MOST_TEXT:
+        kind = pa.large_string()
     together = pa.concat_arrays([piece.dictionary.cast(kind) for piece in pieces]).dictionary_encode()
     renumbered = together.indices.to_numpy()
     positions = np.empty(sum(map(len, pieces)), dtype=np.int32)
@@ -91,11 +102,15 @@ def _milliseconds(times: NDArray[Any] | None) -> NDArray[np.int64] | None:
         return None if times is None else times.astype("datetime64[ms]").astype(np.int64)
     largest = max(abs(float(times.max())), abs(float(times.min())))
     factor = next((factor for least, factor in UNITS if largest >= least), 1000.0)
-    if factor == 1.0 and times.dtype == np.int64:
-        return times
-    if factor == 1000.0 and times.dtype == np.int64:
-        return times * 1000
-    return np.rint(times * factor).astype(np.int64)
+    if factor == 1000.0:
+        return times * 1000 if times.dtype == np.int64 else np.rint(times * factor).astype(np.int64)
+    milliseconds = np.rint(times * factor).astype(np.int64) if factor < 1 or times.dtype != np.int64 else times
+    if ((milliseconds >= 1e8) & (milliseconds < 1e10)).any():  # as seconds 1973 to 2286, else early in 1970
+        raise DataError(
+            "Expected times in one unit, found seconds among milliseconds (or finer). Write them in one unit, or say "
+            "--timestamp-column none."
+        )
+    return milliseconds
 
 
 def _sorted(table: Interactions) -> Interactions:
@@ -106,17 +121,12 @@ def _sorted(table: Interactions) -> Interactions:
 def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
     """The given rows (positions, or a mask), vocabularies as they are."""
 
-    def cells(column: NDArray[Any] | None) -> Any:
+    def cells(name: str) -> Any:
+        column = getattr(table, name)
         return None if column is None else column[rows]
 
-    return replace(
-        table,
-        user=cells(table.user),
-        item=cells(table.item),
-        rating=cells(table.rating),
-        timestamp=cells(table.timestamp),
-        row=cells(table.row),
-    )
+    with ThreadPoolExecutor() as pool:
+        return replace(table, **dict(zip(COLUMNS, pool.map(cells, COLUMNS), strict=True)))
 
 
 def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> Interactions:

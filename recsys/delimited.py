@@ -337,6 +337,8 @@ def _refuse_binary(sample: bytes, path: Path) -> None:
             f"Expected ratings as text (CSV, TSV, also gzipped) or Parquet, found {path.name} to be {kind}. "
             "Convert or unpack it first."
         )
+    if sample.lstrip()[:1] in (b"{", b"["):
+        raise DataError(f"Expected columns of text, found JSON in {path.name}. Convert it to CSV or Parquet.")
     if b"\n" not in sample and sample.count(b"\r") > 1:
         raise DataError(f"Expected lines that end in LF or CRLF, found only CR in {path.name}. Convert its line ends.")
     if len(sample) == SAMPLE and b"\n" not in sample:

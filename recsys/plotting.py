@@ -187,17 +187,22 @@ def long_tail(interactions: Interactions) -> Figure:
 
 @_styled
 def ratings_histogram(interactions: Interactions) -> Figure:
-    """Rows by rating: one bar a level, or fifty bins where there are more. Raises DataError without ratings."""
+    """Rows by rating: one bar a level, or fifty bins where there are more; of counts, bins of a growing width.
+
+    Raises DataError without ratings.
+    """
     if interactions.rating is None:
         raise DataError("Expected ratings to draw, found none.")
     levels, counts = np.unique(interactions.rating, return_counts=True)
     figure, (axes,) = _panels(2.6)
-    if len(levels) <= 50:
+    if interactions.scale is not None and interactions.scale.kind == "count" and levels[0] > 0:
+        axes.hist(interactions.rating, bins=list(np.geomspace(levels[0], levels[-1], 51)), color=ACCENT)
+        axes.set_xscale("log")
+    elif len(levels) <= 50:
         width = 0.8 * float(np.diff(levels).min()) if len(levels) > 1 else 0.8
         axes.bar(levels, counts, width=width, color=ACCENT)
     else:
         axes.hist(interactions.rating, bins=50, color=ACCENT)
-        axes.set_yscale("log")
     axes.set_title("rows by rating")
     axes.set_xlabel("rating")
     axes.set_ylabel("rows")

@@ -86,20 +86,30 @@ def _read_store(path: Path, account: Account, options: ReadingOptions) -> Intera
 
 
 def _files_in(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] not in "._")
+    shown = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    files = [path for path in shown if path.is_file()]
+    if len(files) < len(shown):
+        inner = next(path for path in shown if not path.is_file())
+        raise DataError(f"Expected only ratings files in the folder {folder}, found the folder {inner.name}: name it.")
     if not files:
         raise DataError(f"Expected ratings files in the folder {folder}, found none.")
     return files
 
 
 def _read_files(files: list[Path], account: Account, options: ReadingOptions) -> Iterator[Rows]:
-    shapes = set()
+    shapes, headers = set(), set()
     for file in files:
         account.open_file(file.name)
         if _is_parquet(file):
             pieces = read_parquet(file, options)
         else:
             layout = sniff(file, options)
+            headers.add(layout.header)
+            if len(headers) > 1:
+                raise DataError(
+                    f"Expected a header in all text files or in none, found {file.name} to differ from those before "
+                    "it: its columns would be guessed. Read it apart, or give all a header."
+                )
             account.next_row += layout.skip
             pieces = read_text(file, layout, options)
         for piece in pieces:

@@ -123,6 +123,8 @@ REFUSED = [
     Case("Parquet without items", parquet(user_id=["u"]), ("item ids", "--item-column"), suffix=".parquet"),
     Case("Parquet with decimal ids", parquet(user_id=[1.0], item_id=["a"]), ("double", "Cast"), suffix=".parquet"),
     Case("Parquet with text ratings", parquet(user=["u"], item=["a"], rating=["5"]), ("string", "Cast")),
+    Case("JSON lines", b'{"user": 1, "item": 2}\n{"user": 1, "item": 3}\n', ("JSON", "Convert"), suffix=".jsonl"),
+    Case("seconds and milliseconds", b"1\t2\t881250949\n1\t3\t881250949000\n", ("one unit",), suffix=".tsv"),
     Case("CR line ends", GOOD.replace(b"\n", b"\r"), ("CR", "Convert")),
     Case("one line of 3 MB", b"x" * 3_000_000, ("Expected", "bytes")),
     Case("fail on ragged row", GOOD + b"w,c\n", ("line 4", "2 columns for 3"), flags=("--on-bad-row", "fail")),

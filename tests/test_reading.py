@@ -138,6 +138,20 @@ def test_a_folder_is_its_files_in_order_of_name(tmp_path):
         assert found.ledger.read == 3
 
 
+def test_a_file_without_the_header_of_the_others_is_refused(tmp_path):
+    (tmp_path / "1.csv").write_text("item,user\n1,2\n")
+    (tmp_path / "2.csv").write_text("3,4\n")
+    with pytest.raises(DataError, match=r"header in all.*2\.csv"):
+        read_interactions(tmp_path)
+
+
+def test_a_folder_within_a_folder_is_not_passed_over(tmp_path):
+    (tmp_path / "1.csv").write_text("user,item\n1,2\n")
+    (tmp_path / "more").mkdir()
+    with pytest.raises(DataError, match="the folder more"):
+        read_interactions(tmp_path)
+
+
 def test_files_that_differ_in_kind_are_refused(tmp_path):
     (tmp_path / "1.csv").write_text("user,item,rating\nu,a,1\n")
     (tmp_path / "2.csv").write_text("user,item\nu,b\n")
