@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from scipy.sparse import csr_matrix
@@ -106,17 +106,17 @@ class SparseBatch:
         ids = torch.arange(len(self), device=self.items.device)
         return ids.repeat_interleave(self.lengths, output_size=len(self.items))
 
-    def blocks(self, size: int) -> Iterator[tuple[slice, SparseBatch]]:
-        """The batch in blocks of `size` rows: which rows, and the batch of them."""
+    def blocks(self, size: int) -> Iterator[tuple[slice, slice, SparseBatch]]:
+        """The batch in blocks of `size` rows: which rows, which cells, and the batch of them."""
         if size >= len(self):  # asks nothing of the device
-            yield slice(0, len(self)), self
+            yield slice(0, len(self)), slice(0, len(self.items)), self
             return
         starts = range(0, len(self), size)
         bounds = [*self.offsets[::size].tolist()[: len(starts)], len(self.items)]
         for i, start in enumerate(starts):
             rows, cells = slice(start, min(start + size, len(self))), slice(bounds[i], bounds[i + 1])
             offsets = self.offsets[rows.start : rows.stop + 1] - bounds[i]
-            yield rows, SparseBatch(self.items[cells], self.values[cells], offsets)
+            yield rows, cells, SparseBatch(self.items[cells], self.values[cells], offsets)
 
     def row_sums(self, per_cell: Tensor) -> Tensor:
         """Sum of a value a cell over each row, (rows,)."""
@@ -155,6 +155,16 @@ class SparseRows:
             yield self.cut(rows)
 
 
+class Optimiser(Protocol):
+    """What a step needs of an optimiser."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> object:
+        """Move the weights."""
+
+
 def steps_per_epoch(rows: int, batch_size: int) -> int:
     """Batches that hold all rows."""
     return math.ceil(rows / batch_size)
@@ -164,7 +174,7 @@ def one_pass(
     rows: SparseRows,
     batch_size: int,
     loss: Callable[[SparseBatch], Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
     context: TrainingContext,
 ) -> float:
     """One step of the optimiser for every batch of shuffled rows. Returns the mean of the loss over rows."""

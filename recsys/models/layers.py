@@ -6,12 +6,14 @@ nature, users x items; it is made once, in bounded memory, and its gradients in 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recsys.models.sampled import CandidateSampler, gather_rows
 from recsys.training import SparseBatch
 
 # Numbers held at once: slopes for the gradients' products (256 MB of float32), and logits between two products, small
@@ -20,10 +22,19 @@ _CHUNK = 64_000_000
 _BLOCK = 8_000_000
 
 
-def weighted_sum(batch: SparseBatch, table: Tensor) -> Tensor:
-    """X @ table for a sparse batch X (rows, items) and table (items, width) -> (rows, width)."""
+def weighted_sum(batch: SparseBatch, table: Tensor, sparse: bool = False) -> Tensor:
+    """X @ table for a sparse batch X (rows, items) and table (items, width) -> (rows, width).
+
+    `sparse`: the gradient of the table is a sparse tensor.
+    """
     return F.embedding_bag(
-        batch.items, table, batch.offsets, mode="sum", per_sample_weights=batch.values, include_last_offset=True
+        batch.items,
+        table,
+        batch.offsets,
+        mode="sum",
+        sparse=sparse,
+        per_sample_weights=batch.values,
+        include_last_offset=True,
     )
 
 
@@ -31,10 +42,12 @@ class SparseInput(nn.Module):
     """First layer: rows scaled to length 1 (L2), some of their items hidden, then X @ W + b -> (rows, width).
 
     Dropout hides each item with probability `dropout` in training and scales the others by 1 / (1 - dropout).
+    With `sparse` the gradient of W holds only the rows of the batch's items (see recsys.models.sampled).
     """
 
     def __init__(self, items: int, width: int, dropout: float):
         super().__init__()
+        self.sparse = False
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(items, width)))
         self.bias = nn.Parameter(torch.zeros(width))
         self.dropout = dropout
@@ -44,14 +57,18 @@ class SparseInput(nn.Module):
         norms = batch.row_sums(batch.values.square()).sqrt().clamp_min(1e-12)
         values = batch.values / norms.repeat_interleave(batch.lengths, output_size=len(batch.values))
         values = F.dropout(values, self.dropout, self.training)
-        return weighted_sum(SparseBatch(batch.items, values, batch.offsets), self.weight) + self.bias
+        return weighted_sum(SparseBatch(batch.items, values, batch.offsets), self.weight, self.sparse) + self.bias
 
 
 class ItemOutput(nn.Module):
-    """Last layer: codes (rows, width) -> logits (rows, items), and the multinomial loss without making them all."""
+    """Last layer: codes (rows, width) -> logits (rows, items), and the multinomial loss without making them all.
+
+    With a `sampler` the loss is over candidates (see recsys.models.sampled).
+    """
 
     def __init__(self, items: int, width: int):
         super().__init__()
+        self.sampler: CandidateSampler | None = None
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(items, width)))
         self.bias = nn.Parameter(torch.zeros(items))
 
@@ -59,13 +76,33 @@ class ItemOutput(nn.Module):
         """Logits (rows, items)."""
         return F.linear(codes, self.weight, self.bias)
 
+    def blocks(self, codes: Tensor, width: int) -> Iterator[Tensor]:
+        """Logits (rows, up to `width`) of some items at a time, side by side."""
+        for weight, bias in zip(self.weight.split(width), self.bias.split(width), strict=True):
+            yield F.linear(codes, weight, bias)
+
     def loss(self, codes: Tensor, target: SparseBatch) -> Tensor:
         """Negative multinomial log-likelihood, -sum_i x_i log softmax(logits)_i, mean over rows, in nats (scalar).
 
         Liang et al. 2018, equation 2. Shapes: codes (rows, width), target (rows, items).
         """
-        loss: Tensor = _MultinomialLoss.apply(codes, self.weight, self.bias, target)  # type: ignore[no-untyped-call]
-        return loss
+        if self.sampler is None:
+            return multinomial_loss(codes, self.weight, self.bias, target)
+        candidates = self.sampler.draw(target)
+        reduced, correction, own = self.sampler.reduce(target, candidates)
+        bias = self.bias[candidates] + correction
+        return multinomial_loss(codes, gather_rows(self.weight, candidates), bias, reduced, own)
+
+
+def multinomial_loss(
+    codes: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch, own: Tensor | None = None
+) -> Tensor:
+    """-sum_i x_i log softmax(codes @ weight.T + bias)_i, mean over rows.
+
+    `own`: added to the logits of the target's cells alone, (cells,).
+    """
+    loss: Tensor = _MultinomialLoss.apply(codes, weight, bias, target, own)  # type: ignore[no-untyped-call]
+    return loss
 
 
 class _MultinomialLoss(torch.autograd.Function):
@@ -77,22 +114,21 @@ class _MultinomialLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, codes: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch) -> Tensor:
+    def forward(
+        ctx: Any, codes: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch, own: Tensor | None
+    ) -> Tensor:
         kind = torch.bfloat16 if torch.is_autocast_enabled(codes.device.type) else torch.float32
-        codes, table, shift = (tensor.detach().to(kind) for tensor in (codes, weight, bias))
+        codes, table, shift = codes.detach().to(kind), weight.detach().to(kind), bias.detach()
         sums = target.row_sums(target.values).clamp_min(1e-12)
         share = (sums / len(codes)).to(kind)[:, None]  # n_u over the number of rows: the loss is a mean
-        loss, grad_codes, grad_weight, grad_bias = (
-            torch.zeros((), device=codes.device),
-            torch.empty_like(codes),
-            None,
-            None,
-        )
+        grad_codes, grad_weight, grad_bias = torch.empty_like(codes), None, None
+        loss = torch.zeros((), device=codes.device)
         chunk = max(1, min(len(codes), _CHUNK // len(weight)))
         buffer = torch.empty(chunk, len(weight), device=codes.device, dtype=kind)
-        for rows, part in target.blocks(chunk):
+        for rows, cells, part in target.blocks(chunk):
             slopes = buffer[: len(part)]
-            loss += _slopes(codes[rows], table, shift, part, sums[rows], slopes)
+            extra = None if own is None else own[cells]
+            loss += _slopes(codes[rows], table, shift, part, sums[rows], extra, slopes)
             torch.mm(slopes, table, out=grad_codes[rows])
             grad_weight = _sum(grad_weight, slopes.T @ (codes[rows] * share[rows]))
             grad_bias = _sum(grad_bias, (share[rows].T @ slopes)[0])
@@ -103,20 +139,25 @@ class _MultinomialLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         # Not kept: autograd takes a gradient nobody else holds as it is, without a copy.
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(gradient.mul_(upstream[0]) for gradient in gradients), None)
+        return (*(gradient.mul_(upstream[0]) for gradient in gradients), None, None)
 
 
-def _slopes(codes: Tensor, table: Tensor, shift: Tensor, target: SparseBatch, sums: Tensor, out: Tensor) -> Tensor:
+def _slopes(
+    codes: Tensor, table: Tensor, shift: Tensor, target: SparseBatch, sums: Tensor, own: Tensor | None, out: Tensor
+) -> Tensor:
     """Write softmax(codes @ table.T + shift) - x / n to `out` (rows, items); returns the loss, summed over rows."""
     on_cpu = out.device.type == "cpu"
     block = max(1, min(len(out), _BLOCK // len(table))) if on_cpu else len(out)
     exact = out if out.dtype == torch.float32 else torch.empty(block, len(table), device=out.device)
     loss = torch.zeros((), device=out.device)
-    for rows, part in target.blocks(block):
-        logits = torch.addmm(shift, codes[rows], table.T, out=out[rows])
+    for rows, cell_numbers, part in target.blocks(block):
+        logits = torch.mm(codes[rows], table.T, out=out[rows])
         log_p = logits if exact is out else exact[: len(part)].copy_(logits)
-        torch.log_softmax(log_p, dim=1, out=log_p)
+        log_p += shift
         cells = (part.rows, part.items)
+        if own is not None:
+            log_p[cells] += own[cell_numbers]
+        torch.log_softmax(log_p, dim=1, out=log_p)
         loss -= (log_p[cells] * part.values).sum()
         p = log_p.exp_()
         p[cells] -= part.values / sums[rows][part.rows]

@@ -6,7 +6,9 @@ Input rows are scaled to length 1 and half of their items hidden; items compete 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 from recsys.models.base import require
 from recsys.models.layers import ItemOutput, SparseInput
 from recsys.models.network import Network, NetworkRecommender
+from recsys.models.sampled import CandidateSampler
 from recsys.search_space import Range, tunable
-from recsys.training import SparseBatch
+from recsys.training import SparseBatch, SparseRows
 
 
 def _check_training(dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float) -> None:
@@ -55,8 +58,12 @@ class VAEConfig:
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+    softmax: Literal["full", "sampled"] = "full"  # sampled: a step costs its batch's items, not the catalogue's
+    negatives: int = 4000  # items drawn for each step of a sampled softmax
 
     def __post_init__(self) -> None:
+        require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
+        require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
         require(min(self.hidden, self.latent) >= 1, f"Expected widths above 0, found {self.hidden}, {self.latent}.")
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
@@ -76,6 +83,10 @@ class DAENetwork(Network):
         logits: Tensor = self.decoder(torch.tanh(self.encoder(batch)))
         return logits
 
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Logits (rows, up to `width`) of some items at a time."""
+        return self.decoder.blocks(torch.tanh(self.encoder(batch)), width)
+
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Negative multinomial log-likelihood of the whole row."""
         return self.decoder.loss(torch.tanh(self.encoder(batch)), batch)
@@ -87,6 +98,7 @@ class VAENetwork(Network):
     def __init__(self, items: int, config: VAEConfig):
         super().__init__()
         self.beta, self.anneal = config.beta, config.anneal
+        self.negatives = config.negatives if config.softmax == "sampled" else 0
         self.encoder = SparseInput(items, config.hidden, config.dropout)
         self.posterior = nn.Linear(config.hidden, 2 * config.latent)
         self.hidden = nn.Linear(config.latent, config.hidden)
@@ -105,6 +117,10 @@ class VAENetwork(Network):
         logits: Tensor = self.decoder(torch.tanh(self.hidden(self.encode(batch)[0])))
         return logits
 
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Logits (rows, up to `width`) of some items at a time."""
+        return self.decoder.blocks(torch.tanh(self.hidden(self.encode(batch)[0])), width)
+
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2 of the paper)."""
         mean, log_variance = (part.float() for part in self.encode(batch))
@@ -112,6 +128,14 @@ class VAENetwork(Network):
         code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=1)  # (rows,)
         return self.decoder.loss(torch.tanh(self.hidden(code)), batch) + beta * kl.mean()
+
+    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[nn.Parameter]:
+        """A sampler for the output, and both item tables, where the softmax is sampled."""
+        if not self.negatives:
+            return []
+        self.encoder.sparse = True
+        self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.negatives)
+        return [self.encoder.weight, self.decoder.weight]
 
 
 class DAE(NetworkRecommender):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.models.base import Recommender
-from recsys.training import SparseBatch, SparseRows, TrainingContext, one_pass, steps_per_epoch, train
+from recsys.models.sampled import RowAdam
+from recsys.training import Optimiser, SparseBatch, SparseRows, TrainingContext, one_pass, steps_per_epoch, train
 
 
 class Network(nn.Module):
@@ -23,10 +24,43 @@ class Network(nn.Module):
         """Training loss, mean over rows. `progress` runs from 0 to 1 over all planned updates."""
         raise NotImplementedError
 
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Scores of some items at a time, side by side; of all at once where a network knows no better."""
+        yield self(batch)
+
+    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[nn.Parameter]:
+        """Prepare a sampled softmax, where the settings ask for one; the tables whose gradients are then sparse."""
+        return []
+
 
 def default_batch_size(users: int) -> int:
     """A twentieth of the users, within 32..500: few users need many updates an epoch, many need fast ones."""
     return min(500, max(32, users // 20))
+
+
+def make_optimiser(network: Network, tables: list[nn.Parameter], learning_rate: float, l2: float) -> Optimiser:
+    """Adam; for `tables`, whose gradients are sparse, RowAdam."""
+    others = [weight for weight in network.parameters() if all(weight is not table for table in tables)]
+    fused = others[0].device.type in ("cpu", "cuda")
+    adam = torch.optim.Adam(others, lr=learning_rate, weight_decay=l2, fused=fused)
+    return Together([adam, RowAdam(tables, learning_rate)]) if tables else adam
+
+
+class Together:
+    """Several optimisers as one."""
+
+    def __init__(self, optimisers: list[torch.optim.Optimizer]):
+        self.optimisers = optimisers
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all."""
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+
+    def step(self) -> None:
+        """A step of each."""
+        for optimiser in self.optimisers:
+            optimiser.step()
 
 
 class NetworkRecommender(Recommender):
@@ -45,10 +79,9 @@ class NetworkRecommender(Recommender):
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = SparseRows(matrix, device)
-        optimiser = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, weight_decay=config.l2, fused=device.type in ("cpu", "cuda")
-        )
         batch_size = config.batch_size or default_batch_size(len(rows))
+        tables = network.sample_output(rows, matrix.shape[1], batch_size)
+        optimiser = make_optimiser(network, tables, config.learning_rate, config.l2)
         planned = config.epochs * steps_per_epoch(len(rows), batch_size)
         updates = itertools.count()
 
@@ -69,11 +102,16 @@ class NetworkRecommender(Recommender):
         scores: Tensor = self.network(SparseRows(history, device).everything())
         return scores
 
+    def _score_blocks(self, history: csr_matrix, users: NDArray[Any] | None, width: int) -> Iterator[Tensor]:
+        device = next(self.network.parameters()).device
+        return self.network.blocks(SparseRows(history, device).everything(), width)
+
     def _get_state(self) -> dict[str, Tensor]:
         return dict(self.network.state_dict())
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         assert self.items is not None
-        self.network = self._build(self.items)
-        self.network.load_state_dict(state)
+        with torch.device("meta"):  # no weights are drawn, only to be replaced
+            self.network = self._build(self.items)
+        self.network.load_state_dict(state, assign=True)
         self.network.to(device).eval()

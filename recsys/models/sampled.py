@@ -1,0 +1,83 @@
+"""Large catalogues: a softmax over candidates instead of all items, and an optimiser that touches only their rows.
+
+A step then costs what the items of its batch cost, not what the catalogue does. All positives of the batch are
+candidates, and `negatives` items drawn evenly from the catalogue. The partition function is estimated from them: each
+candidate weighs 1 / (probability of being one), which is the logQ correction (Bengio, Senecal 2008, IEEE Transactions
+on Neural Networks 19) for the way we draw. Without it popular items, which are candidates more often, would be pushed
+down.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.training import SparseBatch, SparseRows
+
+
+class CandidateSampler:
+    """Draws candidates for batches of `batch_size` rows of a matrix (users, items), and knows how likely each was."""
+
+    def __init__(self, rows: SparseRows, items: int, batch_size: int, negatives: int):
+        self.items, self.negatives = items, negatives
+        counts = torch.bincount(rows.items.long(), minlength=items).double()
+        not_in_batch = min(batch_size, len(rows)) * torch.log1p(-counts / len(rows))
+        not_drawn = negatives * math.log1p(-1 / items)
+        # log of 1 - P(in no row of the batch) P(never drawn): float64, since rare items have tiny probabilities.
+        self.log_chance = torch.log(-torch.expm1(not_in_batch + not_drawn)).float()
+
+    def draw(self, batch: SparseBatch) -> Tensor:
+        """Distinct item positions, sorted, int64 (candidates,): those of the batch and the negatives."""
+        drawn = torch.randint(self.items, (self.negatives,), device=batch.items.device)
+        return cast(Tensor, torch.unique(torch.cat([batch.items, drawn])))  # type: ignore[no-untyped-call]
+
+    def reduce(self, batch: SparseBatch, candidates: Tensor) -> tuple[SparseBatch, Tensor, Tensor]:
+        """The batch over the candidates; what to add to each candidate's logit; and to each positive's own.
+
+        A row's own items are candidates for certain: their correction is taken back.
+        """
+        columns = torch.searchsorted(candidates, batch.items)
+        chance = self.log_chance[candidates]
+        return SparseBatch(columns, batch.values, batch.offsets), -chance, chance[columns]
+
+
+class RowAdam(torch.optim.Optimizer):
+    """Adam for item tables with sparse gradients: only the rows in the gradient move.
+
+    Keeps a momentum a weight but one squared gradient a row (their mean over the row), so it needs two thirds of
+    Adam's memory. Rows rest between the steps that touch them; bias corrections count a row's own steps.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)):
+        super().__init__(parameters, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move the rows that have a gradient."""
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    self._move(table, table.grad.coalesce(), group["lr"], *group["betas"])
+
+    def _move(self, table: nn.Parameter, gradient: Tensor, rate: float, beta1: float, beta2: float) -> None:
+        state = self.state[table]
+        if not state:
+            state["momentum"] = torch.zeros_like(table)
+            state["square"] = torch.zeros(len(table), device=table.device)
+            state["steps"] = torch.zeros(len(table), device=table.device)
+        rows, slopes = gradient.indices()[0], gradient.values()
+        steps = state["steps"].index_add_(0, rows, torch.ones_like(rows, dtype=torch.float32))[rows]
+        square = state["square"][rows].mul_(beta2).add_(slopes.square().mean(dim=1), alpha=1 - beta2)
+        momentum = state["momentum"][rows].lerp_(slopes, 1 - beta1)
+        state["square"][rows], state["momentum"][rows] = square, momentum
+        scale = rate / (1 - beta1**steps) / ((square / (1 - beta2**steps)).sqrt() + 1e-8)
+        table.index_add_(0, rows, momentum * -scale[:, None])
+
+
+def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """table[rows], whose gradient is sparse."""
+    return F.embedding(rows, table, sparse=True)
