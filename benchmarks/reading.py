@@ -35,15 +35,16 @@ KINDS = {"bare": "pyarrow.csv.read_csv", "csv": "CSV to matrix", "store": "store
 
 
 def measure(kind: str, path: Path) -> dict[str, float]:
-    """Seconds, peak memory and private memory (MB) of one reading in this process."""
-    started = time.perf_counter()
+    """Seconds, peak memory and private memory (MB) and CPU seconds of one reading in this process."""
+    started, worked = time.perf_counter(), time.process_time()
     kept = pyarrow.csv.read_csv(path) if kind == "bare" else UserItemMatrix.from_interactions(read_interactions(path))
-    seconds = time.perf_counter() - started
+    seconds, worked = time.perf_counter() - started, time.process_time() - worked
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     private = int(status["RssAnon"].split()[0]) / 1024
     del kept
     return {
         "seconds": seconds,
+        "cpu": worked,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "private": private,
     }
@@ -70,14 +71,15 @@ def compare(rows: int, users: int, items: int, rounds: int) -> str:
         f"{platform.processor() or platform.machine()}, {_cores()} cores, Python {platform.python_version()}, "
         f"pyarrow {pa.__version__}, numpy {np.__version__}; {date.today()}",
         "",
-        "| what | seconds | times bare | peak MB | private MB |",
-        "| --- | --- | --- | --- | --- |",
+        "| what | seconds | times bare | CPU seconds | peak MB | private MB |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for kind, name in KINDS.items():
         seconds = _spread([run[kind]["seconds"] for run in runs], "{:.2f}")
         ratio = _spread([run[kind]["seconds"] / run["bare"]["seconds"] for run in runs], "{:.2f}")
+        worked = _spread([run[kind]["cpu"] for run in runs], "{:.2f}")
         peak, private = (statistics.median(run[kind][what] for run in runs) for what in ("peak", "private"))
-        lines.append(f"| {name} | {seconds} | {ratio} | {peak:,.0f} | {private:,.0f} |")
+        lines.append(f"| {name} | {seconds} | {ratio} | {worked} | {peak:,.0f} | {private:,.0f} |")
     return "\n".join(lines)
 
 

@@ -139,8 +139,9 @@ def _pieces(path: Path, encoding: str) -> Iterator[bytes]:
                     yield piece
             else:
                 decoder = codecs.getincrementaldecoder(encoding)()
+                yield decoder.decode(file.read(BLOCK)).removeprefix("\ufeff").encode()
                 while piece := file.read(BLOCK):
-                    yield decoder.decode(piece).removeprefix("\ufeff").encode()
+                    yield decoder.decode(piece).encode()
                 yield decoder.decode(b"", final=True).encode()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"Expected a whole gzip file, found {path.name} damaged: {error}. Fetch it again.") from error

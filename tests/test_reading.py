@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pipelines.cli import main
 from recsys import delimited
 from recsys.errors import ConfigError, DataError
 from recsys.interactions import UserItemMatrix
@@ -125,6 +128,7 @@ def test_byte_order_mark_gzip_and_latin_1(tmp_path):
     assert read(tmp_path, gzip.compress(b"user,item\nu,a\n")).users.to_list() == ["u"]
     assert read(tmp_path, "user,item\nü,a\n".encode("latin-1"), encoding="latin-1").users.to_list() == ["ü"]
     assert read(tmp_path, "user,item\nü,a\n".encode("utf-16"), encoding="utf-16").users.to_list() == ["ü"]
+    assert read(tmp_path, "\ufeffuser,item\nü,a\n".encode("utf-16-le"), encoding="utf-16-le").users.to_list() == ["ü"]
 
 
 def test_a_folder_is_its_files_in_order_of_name(tmp_path):
@@ -412,11 +416,11 @@ REAL = [
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not there")
 @pytest.mark.parametrize(("name", "users", "items", "rows"), REAL, ids=[row[0] for row in REAL])
 def test_real_files_are_read_without_being_told_anything(name, users, items, rows):
-    found = read_interactions(SHARED / name)
-    assert found.ledger.read == rows
-    assert users in (None, len(found.users))
-    assert items in (None, len(found.items))
-    assert set(found.ledger.rejected) <= {"duplicate (last kept)"}
+    found = json.loads(CliRunner().invoke(main, ["--json", "check", str(SHARED / name)]).output)
+    assert found["ledger"]["read"] == rows
+    assert users in (None, found["facts"]["users"])
+    assert items in (None, found["facts"]["items"])
+    assert set(found["ledger"]["rejected"]) <= {"duplicate (last kept)"}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not there")
