@@ -111,10 +111,10 @@ def bootstrap(values: Values, seed: int = 0, resamples: int = 2000) -> Interval:
     if not len(known):
         raise DataError("Expected at least one user with held-out items, found none.")
     rng = np.random.default_rng(seed)
-    # About a million draws at a time: memory stays small whatever the number of users.
-    chunk = max(1, 1_000_000 // len(known))
+    # About a hundred thousand draws at a time stay in the cache, and memory small whatever the number of users.
+    chunk = max(1, 100_000 // len(known))
     means = [
-        known[rng.integers(0, len(known), (min(chunk, resamples - start), len(known)))].mean(axis=1)
+        known[rng.integers(0, len(known), (min(chunk, resamples - start), len(known)), dtype=np.int32)].mean(axis=1)
         for start in range(0, resamples, chunk)
     ]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])

@@ -105,9 +105,10 @@ def test_nan_under_the_mask_does_no_harm():
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
-def test_the_callers_scores_stay_as_they_were(convert):
+@pytest.mark.parametrize("mask", [{"seen": csr_matrix([[1, 0, 0]])}, {"allowed": np.array([True, False, True])}])
+def test_the_callers_scores_stay_as_they_were(convert, mask):
     scores = np.float32([[3, 2, 1]])
-    top_n(convert(scores), 2, csr_matrix([[1, 0, 0]]), np.array([True, False, True]))
+    top_n(convert(scores), 2, **mask)
     assert scores.tolist() == [[3, 2, 1]]
 
 
