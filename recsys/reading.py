@@ -13,7 +13,7 @@ from recsys.interactions import Interactions
 from recsys.layout import Layout
 from recsys.reading_options import ReadingOptions
 from recsys.rows import Account, Rows
-from recsys.store import is_store, open_store
+from recsys.store import MANIFEST, is_store, open_store
 from recsys.tables import FRAME, read_frame, read_parquet
 from recsys.titles import read_titles
 
@@ -31,16 +31,19 @@ def read_interactions(
     """Interactions of a file (text, gzip, Parquet), a folder or list of files, a store or a DataFrame.
 
     Ids come back exactly as they stand; those of text files are text. `ledger` accounts for every row. Peak memory
-    is about 60 bytes a row plus the ids. Raises DataError where nothing usable is found, naming what was.
+    is about 100 bytes a row plus the ids. Raises DataError where nothing usable is found, naming what was.
     """
+    if not isinstance(source, (str, Path, Sequence)):
+        with Account(options) as account:
+            account.open_file(FRAME)
+            return assemble(read_frame(source, options), account, options)
+    store = _store(source)
+    files = [store / MANIFEST] if store is not None else find_files(source)
+    _spare_the_input(files, options.rejects)
     with Account(options) as account:
-        if isinstance(source, (str, Path, Sequence)):
-            store = _store(source)
-            if store is not None:
-                return _read_store(store, account, options)
-            return assemble(_read_files(find_files(source), account, options), account, options)
-        account.open_file(FRAME)
-        return assemble(read_frame(source, options), account, options)
+        if store is not None:
+            return _read_store(store, account, options)
+        return assemble(_read_files(files, account, options), account, options)
 
 
 def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -61,6 +64,12 @@ def text_layout(source: str | Path | Sequence[str | Path], options: ReadingOptio
         return None
     first = find_files(source)[0]
     return None if _is_parquet(first) else sniff(first, options)
+
+
+def _spare_the_input(files: list[Path], rejects: Path | None) -> None:
+    """Raise ConfigError where the rejected rows would be written over the ratings."""
+    if rejects is not None and rejects.exists() and any(rejects.samefile(file) for file in files):
+        raise ConfigError(f"Expected another file for --rejects, found the ratings themselves: {rejects}.")
 
 
 def _store(source: str | Path | Sequence[str | Path]) -> Path | None:

@@ -241,6 +241,15 @@ def test_rejected_rows_are_written_with_file_line_reason_and_text(tmp_path):
     ]
 
 
+def test_rejected_rows_never_go_over_the_ratings(tmp_path):
+    with pytest.raises(ConfigError, match="the ratings themselves"):
+        read(tmp_path, "user,item\nu,a\n", rejects=tmp_path / "." / "ratings.csv")
+    assert (tmp_path / "ratings.csv").read_text() == "user,item\nu,a\n"
+    with pytest.raises(DataError, match="nothing at"):
+        read_interactions(tmp_path / "no.csv", ReadingOptions(rejects=tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_lines_are_counted_in_their_own_file(tmp_path):
     (tmp_path / "1.csv").write_text("user,item\nu,a\n")
     (tmp_path / "2.csv").write_text("user,item\nv,b\nbad\n")
