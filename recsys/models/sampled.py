@@ -25,7 +25,7 @@ class CandidateSampler:
     def __init__(self, rows: SparseRows, items: int, batch_size: int, negatives: int):
         self.items, self.negatives = items, negatives
         counts = torch.bincount(rows.items.long(), minlength=items).double()
-        not_in_batch = min(batch_size, len(rows)) * torch.log1p(-counts / len(rows))
+        not_in_batch = _log_chance_of_absence(counts, len(rows), min(batch_size, len(rows)))
         not_drawn = negatives * math.log1p(-1 / items)
         # log of 1 - P(in no row of the batch) P(never drawn): float64, since rare items have tiny probabilities.
         self.log_chance = torch.log(-torch.expm1(not_in_batch + not_drawn)).float()
@@ -43,6 +43,14 @@ class CandidateSampler:
         columns = torch.searchsorted(candidates, batch.items)
         chance = self.log_chance[candidates]
         return SparseBatch(columns, batch.values, batch.offsets), -chance, chance[columns]
+
+
+def _log_chance_of_absence(counts: Tensor, users: int, batch: int) -> Tensor:
+    """log of C(users - count, batch) / C(users, batch): that a batch holds none of an item's users."""
+    others = users - counts
+    log_chance = torch.lgamma(others + 1) - torch.lgamma((others - batch).clamp_min(0) + 1)
+    log_chance -= math.lgamma(users + 1) - math.lgamma(users - batch + 1)
+    return torch.where(others < batch, -torch.inf, log_chance)
 
 
 class RowAdam(torch.optim.Optimizer):
