@@ -21,6 +21,8 @@ EXTRAS = {
     "baselines": ["implicit>=0.7.3,<0.8"],  # matrix factorisation to compare with
     "mlflow": ["mlflow>=3.10,<4"],  # tracking; full, not skinny: SQLite store and UI
     "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
+    "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
+    "tune": ["optuna>=4,<6"],  # the search of settings, resumable
     "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4"],
     "test": [
         "pytest>=8",
@@ -31,7 +33,7 @@ EXTRAS = {
     ],
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
 }
-EXTRAS["all"] = EXTRAS["baselines"] + EXTRAS["mlflow"] + EXTRAS["plots"]
+EXTRAS["all"] = [package for extra in ("baselines", "mlflow", "plots", "report", "tune") for package in EXTRAS[extra]]
 EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 
 setup(
@@ -43,7 +45,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["recsys", "recsys.*", "pipelines", "pipelines.*"]),
-    package_data={"recsys": ["py.typed"], "pipelines": ["py.typed"]},
+    package_data={"recsys": ["py.typed", "templates/*.html"], "pipelines": ["py.typed"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["recsys = pipelines.cli:main"]},

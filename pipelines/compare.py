@@ -1,26 +1,31 @@
-"""Compare models: the same split, histories, mask, cut and metrics for all; the losers are shown too."""
+"""Compare models: the same split, histories, mask, cut, metrics and budget for all; the losers are shown too."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pandas as pd
 
-from recsys import plotting
-from recsys.artifacts import new_directory, refuse_existing, save_model, write_json
-from recsys.errors import UnsupportedError
-from recsys.evaluation import DEFAULT_METRICS, Evaluation, Interval, evaluate, paired_difference, per_user_table
+from recsys import comparing, plotting, splitting
+from recsys.artifacts import new_directory, refuse_existing, save_model, versions, write_json
+from recsys.comparing import Fit, Result, Standing
+from recsys.errors import ConfigError, UnsupportedError
+from recsys.evaluation import DEFAULT_METRICS, evaluate
 from recsys.interactions import Interactions
+from recsys.memory import peak_memory
 from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
 from recsys.reading import ReadingOptions, read_interactions
+from recsys.report import render
 from recsys.splitting import Holdout, Split
+from recsys.titles import read_titles
 from recsys.tracking import Tracker
 from recsys.tuning import Budget, Search, Tuned
 
@@ -29,23 +34,30 @@ from .fitting import fit_model, log_data
 from .options import options_from, parse_settings, setting
 from .output import print_json, table
 from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
-from .tune import TRIALS, search_settings, trials_file
+from .tune import TRIALS, search_settings, trials_file, write_best
 
 MARK = "leaderboard.csv"
+SHARED = (MARK, "comparison.json", "report.html")  # what the tracker gets: no ids of people are in these
 
 
 @dataclass(frozen=True)
 class CompareJob:
-    """Which models, on what, divided how, and where the leaderboard goes."""
+    """Which models, on what, divided how, tuned how long, and where the leaderboard goes."""
 
     ratings: tuple[Path, ...]
-    output: Path = setting(Path("comparison"), "Folder for the leaderboard.", "--output", "-o")
+    output: Path = setting(Path("comparison"), "Folder for the leaderboard and the report.", "--output", "-o")
     models: str = setting("popularity,item-knn,als,ease,dae,vae", "Models, separated by commas.", "--models", "-m")
     settings: tuple[str, ...] = setting((), "Setting of one model, model.key=value.", "--set", "-s", multiple=True)
     tune: int = setting(0, "Settings to try for each model on the validation users before it is compared.", "--tune")
     tune_minutes: float | None = setting(None, "Minutes of trials for each model, in place of their number.")
     resume: bool = setting(False, "Go on with the trials of an interrupted comparison in OUTPUT.")
-    metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas.", "--metrics")
+    seeds: int = setting(1, "Seeds to fit each model under that draws at random; its scores are averaged.")
+    folds: int | None = setting(
+        None, "Test every user once, in so many folds (3 or more), in place of one held-out part."
+    )
+    metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas.")
+    titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
+    examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
     save_models: bool = setting(False, "Keep the fitted models in OUTPUT/models.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.")
     overwrite: bool = setting(False, "Replace an earlier comparison.")
@@ -54,25 +66,16 @@ class CompareJob:
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(f"Expected at least 1 seed, found {self.seeds}.")
+        if self.folds and (self.save_models or self.who.protocol != "strong" or self.who.test is not None):
+            raise ConfigError("Expected --folds alone, found it beside --save-models, --protocol or --test.")
+
     @property
     def budget(self) -> Budget | None:
         """Of each model's search; None where the settings stay as they are."""
         return Budget(self.tune or 1, self.tune_minutes) if self.tune or self.tune_minutes else None
-
-
-@dataclass(frozen=True)
-class Result:
-    """One model of the comparison: what it reached and what it cost."""
-
-    model: Recommender
-    evaluation: Evaluation
-    fit_seconds: float
-    megabytes: float
-
-    @property
-    def users_per_second(self) -> float:
-        """Users whose lists were made in a second."""
-        return self.evaluation.users / self.evaluation.seconds
 
 
 @dataclass(frozen=True)
@@ -89,32 +92,51 @@ class Comparison:
 
 def run(job: CompareJob) -> Comparison:
     """Do the job. What can be refused is refused before the data are read."""
+    started = time.perf_counter()
     metrics = tuple(dict.fromkeys((job.fitting.metric, *comma_list(job.metrics))))
     for label in metrics:
         parse_metric(label)
     models = [create_model(name, chosen) for name, chosen in model_settings(job).items()]
     trials = place_of_trials(job)
+    titles = {} if job.titles is None else read_titles(job.titles)
     interactions = read_interactions(job.ratings, job.reading)
-    split = job.who.split(interactions, job.reading, job.seed)
-    able, refused = split_by_ability(models, split)
+    splits = dict(divisions(job, interactions))
+    first = next(iter(splits.values()))
+    able, refused = split_by_ability(models, first)
     tracker = job.tracking.open()
     with tracker.run("compare", "compare") as tracked:
-        data = log_data(tracked, interactions, split)
-        tuned = {} if trials is None else search_all(able, job, split, trials, tracker, interactions)
-        able = [with_best(model, tuned) for model in able]
-        with new_directory(
-            job.output, MARK if trials is None else TRIALS, job.overwrite or trials is not None
-        ) as place:
-            results = [measure(model, split, job, metrics, tracker, place) for model in able]
-            board, verdicts = leaderboard(results, job.fitting.metric, job.seed)
-            facts = {"data": data, "split": split.facts, "verdicts": verdicts, "refused": refused}
-            write(place, board, results, split, facts)
-            if trials is not None:
-                shutil.copy2(trials, place / TRIALS)
+        data = log_data(tracked, interactions, first)
+        tuned = {} if trials is None else search_all(able, job, splits, trials, tracker, interactions)
+        mark = MARK if trials is None else TRIALS
+        with new_directory(job.output, mark, job.overwrite or trials is not None) as place:
+            results = [measure_all(model, splits, tuned, job, metrics, tracker, place) for model in able]
+            standing = comparing.rank(results, job.fitting.metric, metrics, job.seed)
+            facts = {
+                "data": data,
+                "protocol": first.protocol,
+                "split": dict(first.facts),
+                "refused": refused,
+                **comparing.facts(standing),
+                "seconds": time.perf_counter() - started,
+                "versions": versions(),
+            }
+            examples = comparing.examples(standing.results, first, titles, job.examples)
+            write(place, standing, splits, facts)
+            (place / "report.html").write_text(render(facts, examples), encoding="utf-8")
+            write_settings(place, tuned, models, trials)
+        board = comparing.leaderboard(standing)
         tracked.log_figure(lambda: plotting.leaderboard(board, job.fitting.metric), "leaderboard")
-        for name in (MARK, "comparison.json"):  # not per_user.parquet: ids of people stay here
+        for name in SHARED:
             tracked.log_artifact(job.output / name)
-    return Comparison(board, verdicts, refused, split.facts, interactions.ledger.line(), job.output)
+    return Comparison(board, standing.verdicts(), refused, first.facts, interactions.ledger.line(), job.output)
+
+
+def divisions(job: CompareJob, interactions: Interactions) -> Iterator[tuple[str, Split]]:
+    """The splits to compare on, by name: one without a name, or the folds."""
+    if job.folds:
+        yield from splitting.k_fold(interactions, folds=job.folds, seed=job.seed)
+    else:
+        yield "", job.who.split(interactions, job.reading, job.seed)
 
 
 def model_settings(job: CompareJob) -> dict[str, dict[str, str]]:
@@ -132,29 +154,11 @@ def model_settings(job: CompareJob) -> dict[str, dict[str, str]]:
 def place_of_trials(job: CompareJob) -> Path | None:
     """Where the trials of all models are kept; None where nothing is tuned. Refuses to write over what is there."""
     if job.budget is None:
+        if job.resume:
+            raise ConfigError("Expected --resume beside --tune: without trials there is nothing to go on with.")
         refuse_existing(job.output, MARK, job.overwrite)
         return None
     return trials_file(job.output, job.resume, job.overwrite, MARK)
-
-
-def search_all(
-    models: list[Recommender], job: CompareJob, split: Split, trials: Path, tracker: Tracker, interactions: Interactions
-) -> dict[str, Tuned]:
-    """The same budget and the same validation users for every model."""
-    assert job.budget is not None
-    found = {}
-    for name, fixed in model_settings(job).items():
-        if any(model.name == name for model in models):
-            search = Search(name, fixed, split, job.fitting.metric, job.seed)
-            found[name] = search_settings(search, job.budget, trials, job.fitting, tracker, interactions)
-    return found
-
-
-def with_best(model: Recommender, tuned: Mapping[str, Tuned]) -> Recommender:
-    """The model with the settings its search found, itself where there was none."""
-    if model.name not in tuned:
-        return model
-    return type(model)(replace(model.config, **tuned[model.name].best.settings))
 
 
 def split_by_ability(models: list[Recommender], split: Split) -> tuple[list[Recommender], dict[str, str]]:
@@ -175,64 +179,113 @@ def test_part(split: Split) -> Holdout:
     return split.test
 
 
-def measure(
-    model: Recommender, split: Split, job: CompareJob, metrics: tuple[str, ...], tracker: Tracker, place: Path
+def search_all(
+    models: list[Recommender],
+    job: CompareJob,
+    splits: Mapping[str, Split],
+    trials: Path,
+    tracker: Tracker,
+    interactions: Interactions,
+) -> dict[tuple[str, str], Tuned]:
+    """The same budget and the same validation users for every model, on every fold; by fold and model."""
+    assert job.budget is not None
+    chosen, found = model_settings(job), {}
+    for model in models:
+        for fold, split in splits.items():
+            search = Search(model.name, chosen[model.name], split, job.fitting.metric, job.seed, fold)
+            found[fold, model.name] = search_settings(search, job.budget, trials, job.fitting, tracker, interactions)
+    return found
+
+
+def measure_all(
+    model: Recommender,
+    splits: Mapping[str, Split],
+    tuned: Mapping[tuple[str, str], Tuned],
+    job: CompareJob,
+    metrics: tuple[str, ...],
+    tracker: Tracker,
+    place: Path,
 ) -> Result:
-    """Fit one model and measure it on the test part, in a run of its own."""
-    with tracker.run(model.name, "fit") as tracked:
-        started = time.perf_counter()
-        fit_model(model, split, job.fitting, job.seed, tracked)
-        seconds = time.perf_counter() - started
-        found = evaluate(model.score, test_part(split), metrics, with_users=model.needs_training_users)
-        size = sum(tensor.nbytes for tensor in model.get_state().values()) / 1e6
-        result = Result(model, found, seconds, size)
-        tracked.log_metrics(
-            {**found.means(), "coverage": found.coverage, "fit_seconds": seconds, "megabytes": size}
-            | {"users_per_second": result.users_per_second}
-        )
-        if job.save_models:
-            train = split.train
-            about = {"metrics": found.means(), "seed": job.seed, "run_id": tracked.id}
-            save_model(place / "models" / model.name, model, train.items, train.item_counts, train.users, about)
+    """Fit a model on every fold, under every seed if it draws at random, with the settings found there."""
+    folds = []
+    for fold, split in splits.items():
+        found = tuned.get((fold, model.name))
+        config = model.config if found is None else replace(model.config, **found.best.settings)
+        seeds = range(job.seed, job.seed + (job.seeds if model.is_random else 1))
+        folds.append([measure(type(model)(config), split, job, seed, metrics, tracker, fold) for seed in seeds])
+    result = Result(folds, tuning_facts([tuned[fold, model.name] for fold in splits]) if tuned else None)
+    if job.save_models:
+        keep(result.first, next(iter(splits.values())), place / "models" / model.name)
     return result
 
 
-def leaderboard(results: list[Result], metric: str, seed: int) -> tuple[pd.DataFrame, list[str]]:
-    """A row a model, best first, each with its paired difference to the best matrix factorisation; and the verdicts."""
-    ranked = sorted(results, key=lambda result: -result.evaluation.means()[metric])
-    rival = next((result for result in ranked if result.model.family == "matrix factorisation"), None)
-    rows, verdicts = [], []
-    for result in ranked:
-        row: dict[str, Any] = {"model": result.model.name, "family": result.model.family}
-        for label, interval in result.evaluation.intervals(seed).items():
-            row |= {label: interval.mean, f"{label}_low": interval.low, f"{label}_high": interval.high}
-            row["users"] = interval.users
-        row |= {"coverage": result.evaluation.coverage, "fit_seconds": result.fit_seconds}
-        row |= {"users_per_second": result.users_per_second, "megabytes": result.megabytes}
-        row["takes_new_users"] = not result.model.needs_training_users
-        if rival is not None and result is not rival:
-            gap = paired_difference(result.evaluation.values[metric], rival.evaluation.values[metric], seed)
-            row |= {"rival": rival.model.name, "gap": gap.mean, "gap_low": gap.low, "gap_high": gap.high}
-            verdicts.append(verdict(result.model.name, rival.model.name, metric, gap))
-        rows.append(row)
-    return pd.DataFrame(rows), verdicts
+def measure(
+    model: Recommender, split: Split, job: CompareJob, seed: int, metrics: tuple[str, ...], tracker: Tracker, fold: str
+) -> Fit:
+    """Fit one model and measure it on the test part, in a run of its own."""
+    title = " ".join(filter(None, (model.name, fold, f"seed {seed}" if job.seeds > 1 else "")))
+    with tracker.run(title, "fit") as tracked:
+        started = time.perf_counter()
+        with peak_memory() as peak:
+            fit_model(model, split, job.fitting, seed, tracked)
+        seconds = time.perf_counter() - started
+        labels, with_users = comparing.all_labels(metrics), model.needs_training_users
+        found = evaluate(model.score, test_part(split), labels, with_users=with_users)
+        fit = comparing.describe_fit(model, found, split, seconds, peak.megabytes, seed)
+        tracked.log_metrics({label: float(np.nanmean(found.values[label])) for label in metrics})
+        tracked.log_metrics(fit.beyond)
+        costs = {"fit_seconds": seconds, "megabytes": fit.megabytes, "users_per_second": found.users / found.seconds}
+        tracked.log_metrics(costs)
+    return fit
 
 
-def verdict(name: str, rival: str, metric: str, gap: Interval) -> str:
-    """The difference in words."""
-    figures = f"{abs(gap.mean):.4f} {metric} [{gap.low:+.4f}, {gap.high:+.4f}]"
-    if not gap.excludes_zero:
-        return f"{name} and {rival}: no difference can be claimed, {figures}"
-    return f"{name} {'beats' if gap.mean > 0 else 'is behind'} {rival} by {figures}"
+def tuning_facts(found: list[Tuned]) -> dict[str, Any]:
+    """How the settings came about, for the report: of the first fold, and all trials together."""
+    first, best = found[0], found[0].best
+    trials = [trial for tuned in found for trial in tuned.trials]
+    return {
+        "trials": len(trials),
+        "pruned": sum(trial.state == "pruned" for trial in trials),
+        "failed": sum(trial.state == "failed" for trial in trials),
+        "seconds": sum(trial.seconds for trial in trials),
+        "defaults": first.trials[0].value,
+        "best": best.value,
+        "best_trial": best.number,
+        "settings": dict(best.settings),
+    }
 
 
-def write(place: Path, board: pd.DataFrame, results: list[Result], split: Split, facts: dict[str, Any]) -> None:
-    """The files of the comparison."""
-    evaluations = {result.model.name: result.evaluation for result in results}
-    board.to_csv(place / MARK, index=False)
-    per_user_table(evaluations, test_part(split).users.to_pylist()).to_parquet(place / "per_user.parquet", index=False)
-    settings = {result.model.name: asdict(result.model.config) for result in results}
-    write_json(place / "comparison.json", {**facts, "protocol": split.protocol, "settings": settings})
+def keep(fit: Fit, split: Split, directory: Path) -> None:
+    """Save the fitted model."""
+    train = split.train
+    about = {"metrics": fit.evaluation.means(), "seed": fit.seed}
+    save_model(directory, fit.model, train.items, train.item_counts, train.users, about)
+
+
+def write(place: Path, standing: Standing, splits: Mapping[str, Split], facts: dict[str, Any]) -> None:
+    """Leaderboard, everything in JSON, and the values of every user."""
+    comparing.leaderboard(standing).to_csv(place / MARK, index=False)
+    write_json(place / "comparison.json", facts)
+    users = [user for split in splits.values() for user in test_part(split).users.to_pylist()]
+    frames = [
+        pd.DataFrame(
+            {"model": result.name, "user_id": users, **{label: result.values(label) for label in standing.metrics}}
+        )
+        for result in standing.results
+    ]
+    pd.concat(frames, ignore_index=True).to_parquet(place / "per_user.parquet", index=False)
+
+
+def write_settings(
+    place: Path, tuned: Mapping[tuple[str, str], Tuned], models: list[Recommender], trials: Path | None
+) -> None:
+    """Best settings of every model, for `train --config`, and the trials they came from."""
+    if trials is None:
+        return
+    shutil.copy2(trials, place / TRIALS)
+    configs = {model.name: asdict(model.config) for model in models}
+    for (fold, name), found in tuned.items():
+        write_best(place / "settings" / fold, found, configs[name])
 
 
 @click.command("compare")
@@ -254,7 +307,8 @@ def report(found: Comparison, job: CompareJob) -> None:
         click.echo(line)
     for name, reason in found.refused.items():
         click.echo(f"{name} left out: {reason}")
-    click.echo(f"\nFiles: {found.directory}/leaderboard.csv, per_user.parquet, comparison.json")
+    click.echo(f"\nReport: {found.directory}/report.html")
+    click.echo("Beside it: leaderboard.csv, comparison.json, per_user.parquet")
 
 
 def leaderboard_text(board: pd.DataFrame, metric: str) -> str:

@@ -95,12 +95,12 @@ def search_settings(
     """Search with progress and a tracked run a trial, inside a run of the search."""
     context = TrainingContext(search.seed, options.device, options.precision, patience=options.patience)
     plan = {"data": interactions.fingerprint(), "patience": options.patience, "precision": options.precision}
-    with tracker.run(f"tune {search.model}", "tune") as tracked, trials_progress(search.model, budget) as progress:
+    with tracker.run(f"tune {search.name}", "tune") as tracked, trials_progress(search.name, budget) as progress:
         log_data(tracked, interactions, search.split)
 
         def on_trial(trial: Trial, so_far: Tuned) -> None:
             progress(trial, so_far)
-            with tracker.run(f"{search.model} trial {trial.number}", "trial") as child:
+            with tracker.run(f"{search.name} trial {trial.number}", "trial") as child:
                 child.log_params({"model": search.model, **search.fixed, **trial.settings})
                 child.log_metrics(_values(trial, search.metric))
                 child.set_tags({"recsys.trial_state": trial.state, "recsys.trial_reason": trial.reason})

@@ -94,13 +94,19 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: a model, the settings a person fixed, the split it is judged on and the metric."""
+    """What is searched: a model, the settings a person fixed, the split it is judged on (which fold) and the metric."""
 
     model: str
     fixed: Mapping[str, Any]
     split: Split
     metric: str
     seed: int = 0
+    fold: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the study: one a model and fold."""
+        return " ".join(filter(None, (self.model, self.fold)))
 
     def space(self) -> dict[str, Space]:
         """What can be searched: the model's space without what is fixed."""
@@ -191,7 +197,7 @@ def _open_study(search: Search, storage: Path, plan: Mapping[str, Any]) -> Any:
     storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{storage.absolute()}",
-        study_name=search.model,
+        study_name=search.name,
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED),
         load_if_exists=True,

@@ -1,0 +1,204 @@
+"""A comparison as one HTML file that opens offline: nothing is fetched, no script runs.
+
+`render` takes the facts of recsys.comparing as plain JSON, so that a report can be made again from comparison.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recsys import charts
+from recsys.charts import Series
+from recsys.comparing import CURVES, CUTOFFS, Example
+from recsys.errors import MissingPackageError
+from recsys.metrics import METRICS, parse_metric
+
+SLOTS = 8  # colours of the palette; a ninth model begins again
+
+MEANINGS = {
+    "coverage": "share of the catalogue that stands in at least one list",
+    "gini": "how unequally places are shared out among items: 0 all alike, 1 one item has all",
+    "novelty": "mean surprise of an item, in bits: 0 for what everybody took",
+    "popularity_share": "share of the lists from the few items that hold half of all training rows",
+    "diversity": "1 − mean cosine of the pairs of a list: 1 if nobody took two of its items",
+}
+
+
+def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
+    """The whole page. Raises MissingPackageError without Jinja2."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("jinja2", "report") from error
+    environment = Environment(
+        loader=PackageLoader("recsys"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": figure, "count": lambda number: f"{number:,}"}
+    slots = {model["name"]: place % SLOTS for place, model in enumerate(facts["models"])}
+    return environment.get_template("report.html").render(
+        **facts,
+        slots=slots,
+        examples=examples,
+        drawn=_charts(facts, slots),
+        bars=_bars(facts, slots),
+        matrix=_matrix(facts),
+        summary=summary(facts),
+        formulas={label: _formula(label) for label in [*facts["metrics"], facts["sliced"]]},
+        meanings=MEANINGS,
+    )
+
+
+def summary(facts: Mapping[str, Any]) -> list[str]:
+    """What came out, in plain words."""
+    best, *others = facts["models"]
+    metric = facts["metric"]
+    found = best["metrics"][metric]
+    sentences = [
+        f"{best['name']} is on top with {metric} {found['mean']:.4f} "
+        f"(95 % interval {found['low']:.4f} to {found['high']:.4f}, {found['users']:,} users)."
+    ]
+    if others:
+        sentences.append(_lead(facts, best["name"], [model["name"] for model in others]))
+    rival = facts["rival"]
+    if rival != best["name"]:
+        pair = _pair(facts, best["name"], rival)
+        share = pair["mean"] / max(
+            1e-12, next(m for m in facts["models"] if m["name"] == rival)["metrics"][metric]["mean"]
+        )
+        sentences.append(
+            f"Against {rival}, the best matrix factorisation, the difference is {pair['mean']:+.4f} "
+            f"[{pair['low']:+.4f}, {pair['high']:+.4f}], {share:+.1%}."
+        )
+    quick = [m for m in others if m["metrics"][metric]["mean"] > 0.95 * found["mean"]]
+    quick = [m for m in quick if m["costs"]["fit_seconds"] < 0.2 * best["costs"]["fit_seconds"]]
+    if quick:
+        cheap = min(quick, key=lambda model: model["costs"]["fit_seconds"])
+        sentences.append(
+            f"{cheap['name']} reaches {cheap['metrics'][metric]['mean'] / found['mean']:.0%} of that after "
+            f"{cheap['costs']['fit_seconds']:.1f} s of fitting, {best['name']} takes {best['costs']['fit_seconds']:.1f} s."
+        )
+    return sentences
+
+
+def _lead(facts: Mapping[str, Any], best: str, others: Sequence[str]) -> str:
+    tied = [name for name in others if not _pair(facts, best, name)["claimed"]]
+    if not tied:
+        return "It beats every other model here; none of these differences is likely to be chance."
+    beaten = len(others) - len(tied)
+    told = f"No difference can be claimed between it and {_and(tied)}"
+    return f"{told}; it beats the other {beaten}." if beaten else f"{told}."
+
+
+def _pair(facts: Mapping[str, Any], first: str, second: str) -> dict[str, Any]:
+    """The difference first - second."""
+    for pair in facts["differences"]:
+        sign = {(first, second): 1, (second, first): -1}.get((pair["first"], pair["second"]))
+        if sign:
+            interval = pair["interval"]
+            ends = sorted((sign * interval["low"], sign * interval["high"]))
+            return {
+                "mean": sign * interval["mean"],
+                "low": ends[0],
+                "high": ends[1],
+                "claimed": pair["adjusted"] <= 0.05,
+                "p": pair["adjusted"],
+            }
+    raise KeyError((first, second))
+
+
+def _matrix(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Row model minus column model, of every pair."""
+    names = [model["name"] for model in facts["models"]]
+    return {row: {column: None if row == column else _pair(facts, row, column) for column in names} for row in names}
+
+
+def _bars(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str]:
+    from markupsafe import Markup
+
+    metric = facts["metric"]
+    top = max(model["metrics"][metric]["high"] for model in facts["models"]) * 1.02
+    return {
+        model["name"]: Markup(
+            charts.interval_bar(
+                *(model["metrics"][metric][key] for key in ("mean", "low", "high")), top, slots[model["name"]]
+            )
+        )
+        for model in facts["models"]
+    }
+
+
+def _charts(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str]:
+    """All charts of the page by name; one without data is absent."""
+    from markupsafe import Markup
+
+    models, metric = facts["models"], facts["metric"]
+    drawn = {f"by_cutoff_{name}": _by_cutoff(models, slots, name) for name in CURVES}
+    coverage = next(key for key in models[0]["beyond"] if key.startswith("coverage"))
+
+    def accuracy_against(value: str, points: Sequence[float], log: bool = False) -> str:
+        series = [
+            Series(model["name"], slots[model["name"]], [(x, model["metrics"][metric]["mean"])])
+            for model, x in zip(models, points, strict=True)
+        ]
+        return charts.scatter(series, value, metric, log, f"{metric} against {value}")
+
+    drawn["coverage"] = accuracy_against(coverage, [model["beyond"][coverage] for model in models])
+    seconds = [max(0.001, model["costs"]["fit_seconds"]) for model in models]
+    drawn["cost"] = accuracy_against("seconds to fit, by powers of ten", seconds, log=True)
+    drawn["by_users"] = _strips(models, slots, "user_slices", metric)
+    drawn["by_items"] = _strips(models, slots, "item_slices", facts["sliced"])
+    drawn |= _training_curves(models, slots)
+    return {name: Markup(svg) for name, svg in drawn.items()}  # of our own making, names escaped
+
+
+def _by_cutoff(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], name: str) -> str:
+    series = [
+        Series(model["name"], slots[model["name"]], [(k, model["metrics"][f"{name}@{k}"]["mean"]) for k in CUTOFFS])
+        for model in models
+    ]
+    return charts.lines(series, "cut-off k", CUTOFFS, log=True, title=f"{name} by cut-off")
+
+
+def _strips(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], kind: str, metric: str) -> str:
+    rows = {
+        f"{name} · {models[0][kind][name]['users']:,} users": [
+            (model["name"], slots[model["name"]], *(model[kind][name][key] for key in ("mean", "low", "high")))
+            for model in models
+        ]
+        for name in models[0][kind]
+    }
+    return charts.strips(rows, metric, f"{metric} by {kind}")
+
+
+def _training_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]) -> dict[str, str]:
+    series = [
+        Series(
+            model["name"],
+            slots[model["name"]],
+            [(epoch["epoch"], epoch["value"]) for epoch in model["curve"] if epoch["value"] is not None],
+        )
+        for model in models
+    ]
+    series = [one for one in series if one.points]
+    return {"training": charts.lines(series, "epoch", title="validation metric by epoch")} if series else {}
+
+
+def _formula(label: str) -> str:
+    name, _ = parse_metric(label)
+    return " ".join((METRICS[name].__doc__ or "").split())
+
+
+def figure(value: Any, digits: int = 4) -> str:
+    """A number for people: 0.4213, 12.3, 1,234, or a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value:
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
