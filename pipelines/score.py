@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+import numpy as np
 
 from recsys.artifacts import SavedModel, load_model
-from recsys.batch import Plan, open_output, write_manifest, write_shards
+from recsys.audience import (
+    Audience,
+    Rules,
+    add_new_users,
+    all_items,
+    allowed_items,
+    excluded_pairs,
+    fingerprint,
+    group_cap,
+    make_audience,
+)
+from recsys.batch import Note, Plan, keep_notes, open_output, write_manifest
+from recsys.distributed import cores, on_ray
+from recsys.errors import ConfigError, DataError, GateError
+from recsys.gates import measure, read_gates, refusals, require_finished
 from recsys.interactions import Interactions, UserItemMatrix
+from recsys.memory import now_and_peak
+from recsys.plotting import exposure
 from recsys.reading import ReadingOptions, read_interactions
+from recsys.shards import ShardWriter, load_writer, memory_needed, pieces, threads_within, widest_block
+from recsys.training import TrainingContext
 
 from .cli import as_json
 from .fitting import log_data
@@ -21,6 +42,37 @@ from .options import options_from, setting
 from .output import print_json
 from .progress import watch
 from .settings import TrackingOptions
+
+GPU_TILE = 4096  # a GPU wants more users in one product than a core
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who gets lists, and what may stand in them."""
+
+    users: Path | None = setting(None, "File of the users to score, in its order; all without it.")
+    new_users: Path | None = setting(None, "Ratings of more people, of whom none is in RATINGS.")
+    only_items: Path | None = setting(None, "File of the only items to list.")
+    exclude_items: Path | None = setting(None, "File of items never to list.")
+    exclude_pairs: Path | None = setting(None, "File of user_id, item_id: items not to list for that user.")
+    keep_seen: bool = setting(False, "Let items of the history be recommended too.")
+    min_score: float | None = setting(None, "Leave out items with a lower score.")
+    max_per_group: int | None = setting(None, "At most so many items of a group in a list.")
+    groups: Path | None = setting(None, "File of item_id, group (a brand, an author, ...).")
+    cold: Literal["popularity", "skip", "fail"] = setting(
+        "skip", "Users without a known item: popular items (said in a column), no list, or refuse the job."
+    )
+    item_to_item: bool = setting(False, "Lists of similar items for every item; needs no RATINGS.")
+
+    def __post_init__(self) -> None:
+        if (self.max_per_group is None) != (self.groups is None):
+            raise ConfigError("Expected --max-per-group K and --groups FILE together, found one of them.")
+        if self.max_per_group is not None and self.max_per_group < 1:
+            raise ConfigError(f"Expected max_per_group of at least 1, found {self.max_per_group}.")
+        users_only = {"users": self.users, "new-users": self.new_users, "exclude-pairs": self.exclude_pairs}
+        given = [name for name, value in users_only.items() if value is not None]
+        if self.item_to_item and given:
+            raise ConfigError(f"Expected --item-to-item without --{given[0]}, found both.")
 
 
 @dataclass(frozen=True)
@@ -31,10 +83,17 @@ class ScoreJob:
     ratings: tuple[Path, ...]
     output: Path = setting(Path("lists"), "Folder for the lists.", "--output", "-o")
     n: int = setting(10, "Length of each list.", "-n")
-    keep_seen: bool = setting(False, "Let items of the history be recommended too.")
+    choice: Choice = field(default_factory=Choice)
     format: Literal["parquet", "csv"] = setting("parquet", "Format of the lists.")
-    batch_size: int = setting(512, "Users scored at once: memory follows it.")
+    csv_safe: bool = setting(False, "Mark ids that a spreadsheet would run as formulas with a '.")
     shard_users: int = setting(65_536, "Users a file.")
+    engine: Literal["local", "ray"] = setting("local", "This machine's cores, or a Ray cluster.")
+    workers: int | None = setting(None, "Threads (local) or actors (ray); all there are without it.")
+    ray_address: str | None = setting(None, "Address of a running Ray cluster; without it one is started here.")
+    batch_size: int | None = setting(None, "Users scored at once, at most: fewer workers where it says so.")
+    max_memory: str | None = setting(None, "Limit such as 2GB, kept by running fewer workers.")
+    gates: Path | None = setting(None, "TOML file of limits the lists must keep to be published.")
+    previous: Path | None = setting(None, "An earlier output, to measure the overlap with.")
     resume: bool = setting(False, "Go on with a job that was stopped: the same bytes come out.")
     overwrite: bool = setting(False, "Replace an earlier output.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
@@ -53,56 +112,164 @@ class Scored:
 
 
 def run(job: ScoreJob) -> Scored:
-    """Do the job."""
+    """Do the job. Raises GateError, when all is written and marked unpublished, where a gate refuses."""
+    gates = read_gates(job.gates, job.previous is not None) if job.gates else {}
+    if job.previous is not None:
+        require_finished(job.previous)
     saved = load_model(job.model, job.device)
-    interactions = read_interactions(job.ratings, job.reading)
-    histories = UserItemMatrix.from_interactions(interactions, saved.items)
-    plan = make_plan(job, saved, interactions)
+    interactions, histories = read_histories(job, saved)
+    audience, rules = choose(job.choice, saved, histories)
+    plan = make_plan(job, saved, audience, rules)
+    threads, memory = plan_memory(job, plan, saved)
     done = open_output(job.output, plan, job.resume, job.overwrite)
     with job.tracking.open().run(f"score {saved.model.name}", "score") as tracked:
-        log_data(tracked, interactions)
-        tracked.log_params({"model": saved.model.name, "n": job.n, "plan": plan.hash})
+        if interactions is not None:
+            log_data(tracked, interactions)
+        tracked.log_params({"model": saved.model.name, "n": job.n, "plan": plan.hash, "engine": job.engine})
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
-        shards = write_shards(job.output, plan, saved, histories, done)
-        notes = list(watch(shards, len(plan.shards), "scoring", "file"))
+        written = keep_notes(job.output, done, write(job, plan, saved, audience, rules, threads, done))
+        notes = dict(watch(written, len(plan.shards), "scoring", "file"))
         seconds = time.perf_counter() - started
+        quality = measure(job.output, plan, notes, saved.items, saved.item_counts, job.previous)
+        refused = refusals(quality.measures, gates)
+        ledger = "" if interactions is None else interactions.ledger.line()
         facts = {
             "model": {"name": saved.model.name, "digest": saved.digest, "run_id": saved.about.get("run_id")},
-            "histories": {"ledger": interactions.ledger.line(), "interactions_on_unknown_items": histories.unknown},
+            "histories": {
+                "ledger": ledger,
+                "interactions_on_unknown_items": 0 if histories is None else histories.unknown,
+                "users_without_known_items": int(audience.cold.sum()),
+            },
+            "measures": quality.measures,
+            "memory": memory | {"peak_bytes": (now_and_peak() or (0, 0))[1]},
         }
-        manifest = write_manifest(job.output, plan, notes, facts)
-        went = {
-            "seconds": seconds,
-            "users_per_second": plan.users / seconds,
-            "files_resumed": len(done),
-        }
-        tracked.log_metrics({**went, "rows": manifest["rows"], "short_lists": manifest["short_lists"]})
+        manifest = write_manifest(job.output, plan, notes, facts, refused)
+        went = {"seconds": seconds, "users_per_second": plan.users / seconds, "files_resumed": len(done)}
+        tracked.log_metrics({**went, "rows": manifest["rows"], **quality.measures})
+        tracked.log_figure(partial(exposure, quality.listed), "exposure")
         tracked.log_artifact(job.output / "manifest.json")
-    return Scored(job.output, manifest, went, interactions.ledger.line())
+        if refused:
+            raise GateError(f"Not published: {'; '.join(refused)}. The lists are in {job.output}, marked so.")
+    return Scored(job.output, manifest, went, ledger)
 
 
-def make_plan(job: ScoreJob, saved: SavedModel, interactions: Interactions) -> Plan:
+def read_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | None, UserItemMatrix | None]:
+    """The ratings, and the histories they make; neither where the lists are for items."""
+    if job.choice.item_to_item:
+        return None, None
+    interactions = read_interactions(job.ratings, job.reading)
+    histories = UserItemMatrix.from_interactions(interactions, saved.items)
+    if job.choice.new_users is not None:
+        more = UserItemMatrix.from_interactions(read_interactions(job.choice.new_users, job.reading), saved.items)
+        histories = add_new_users(histories, more)
+    return interactions, histories
+
+
+def choose(choice: Choice, saved: SavedModel, histories: UserItemMatrix | None) -> tuple[Audience, Rules]:
+    """Who gets lists, and by which rules."""
+    audience = all_items(saved) if histories is None else make_audience(histories, saved, choice.users)
+    if choice.exclude_pairs is not None:
+        audience = replace(audience, excluded=excluded_pairs(choice.exclude_pairs, audience, saved.items))
+    if choice.cold == "fail" and audience.cold.any():
+        raise DataError(
+            f"Expected a known item in every history (--cold fail), found {audience.cold.sum():,} of {len(audience):,} "
+            "users without: use --cold skip or --cold popularity."
+        )
+    most, groups = choice.max_per_group, choice.groups
+    rules = Rules(
+        allowed_items(saved.items, choice.only_items, choice.exclude_items),
+        None if most is None or groups is None else group_cap(saved.items, groups, most),
+        choice.min_score,
+        saved.item_counts.astype(np.float32) if choice.cold == "popularity" else None,
+    )
+    return audience, rules
+
+
+def make_plan(job: ScoreJob, saved: SavedModel, audience: Audience, rules: Rules) -> Plan:
     """What the job will write."""
+    on_gpu = is_gpu(job)
     return Plan(
         model=saved.digest,
-        histories=interactions.fingerprint(),
-        users=len(interactions.users),
+        audience=fingerprint(audience, rules),
+        users=len(audience),
         n=job.n,
-        filter_seen=not job.keep_seen,
-        batch_size=job.batch_size,
+        lists_for="items" if job.choice.item_to_item else "users",
+        filter_seen=not job.choice.keep_seen,
+        cold="popularity" if job.choice.cold == "popularity" else "skip",
         shard_users=job.shard_users,
         format=job.format,
+        csv_safe=job.csv_safe,
+        device="cuda" if on_gpu else "cpu",
+        tile=GPU_TILE if on_gpu else Plan.tile,
     )
+
+
+def plan_memory(job: ScoreJob, plan: Plan, saved: SavedModel) -> tuple[int, dict[str, Any]]:
+    """Threads of this process (or of an actor), and what their memory is expected to be, in bytes."""
+    limit = None if job.max_memory is None else parse_size(job.max_memory)
+    wanted = 1 if job.engine == "ray" else job.workers or cores()
+    if job.batch_size is not None:
+        wanted = min(wanted, max(1, job.batch_size // plan.tile))
+    writer = ShardWriter(job.output, plan, saved, Rules())
+    widest = widest_block(writer.scorer, len(saved.items))
+    held = (now_and_peak() or (0, 0))[0]
+    threads = threads_within(limit, plan, widest, wanted, held)
+    needed = memory_needed(plan, widest, threads)
+    return threads, {"limit_bytes": limit, "expected_bytes": held + needed, "threads": threads, "block": widest}
+
+
+def write(
+    job: ScoreJob,
+    plan: Plan,
+    saved: SavedModel,
+    audience: Audience,
+    rules: Rules,
+    threads: int,
+    done: Mapping[str, Note],
+) -> Iterator[tuple[str, Note]]:
+    """Write the shards that are not done, here or on Ray; name and note of each as it is finished."""
+    todo = pieces(audience, [shard for shard in plan.shards if shard.name not in done])
+    if job.engine == "local" or len(done) == len(plan.shards):
+        return map(ShardWriter(job.output, plan, saved, rules, threads), todo)
+    make = partial(load_writer, job.model.absolute(), job.device, job.output.absolute(), plan, rules)
+    return on_ray(make, todo, job.workers, job.ray_address, is_gpu(job))
+
+
+def is_gpu(job: ScoreJob) -> bool:
+    """Whether scores are made on a GPU."""
+    return TrainingContext(device=job.device).resolve_device().type == "cuda"
+
+
+def parse_size(text: str) -> int:
+    """`2GB` -> 2,000,000,000 bytes; KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
+    if not found:
+        raise ConfigError(f"Expected a size such as 2GB or 500MB, found {text!r}.")
+    base = 1024 if found[3] else 1000
+    return int(float(found[1]) * base ** ("KMGT".index(found[2].upper()) + 1))
 
 
 @click.command("score")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1)
 @options_from(ScoreJob)
 def command(job: ScoreJob) -> None:
     """Write the best N unseen items of every user in RATINGS, with the model directory MODEL."""
-    report(run(job))
+    if bool(job.ratings) == job.choice.item_to_item:
+        raise click.UsageError("Expected RATINGS, or --item-to-item without them.")
+    try:
+        scored = run(job)
+    except (KeyboardInterrupt, OSError) as error:
+        raise click.ClickException(stopped(job.output, error)) from error
+    report(scored)
+
+
+def stopped(output: Path, error: BaseException) -> str:
+    """What stopped the job, what is there, and how to go on."""
+    why = "by you" if isinstance(error, KeyboardInterrupt) else f"{error}"
+    count = len(list(output.glob("recommendations/part-*")))
+    return f"Stopped: {why}. {count} files of lists are in {output}; the same command with --resume goes on after them."
 
 
 def report(scored: Scored) -> None:
@@ -111,14 +278,21 @@ def report(scored: Scored) -> None:
     if as_json():
         print_json({"directory": scored.directory, "manifest": manifest, "went": went})
         return
-    click.echo(scored.ledger)
+    if scored.ledger:
+        click.echo(scored.ledger)
     unknown = manifest["histories"]["interactions_on_unknown_items"]
     if unknown:
         click.echo(f"{unknown:,} interactions are on items the model does not know")
     click.echo(
-        f"{manifest['rows']:,} rows for {manifest['users']:,} users in {went['seconds']:.1f} s "
-        f"({went['users_per_second']:,.0f} users/s)"
+        f"{manifest['rows']:,} rows for {manifest['users']:,} {manifest['plan']['lists_for']} in "
+        f"{went['seconds']:.1f} s ({went['users_per_second']:,.0f} a second)"
     )
+    if manifest["measures"]:
+        measures = manifest["measures"]
+        click.echo(
+            f"{measures['coverage']:.1%} of the catalogue is listed; {measures['popularity']:.1%} of the rows are on "
+            "the items that have half of all training interactions"
+        )
     if manifest["short_lists"]:
-        click.echo(f"{manifest['short_lists']:,} users got fewer than asked: {scored.directory}/short_lists says why")
+        click.echo(f"{manifest['short_lists']:,} lists are shorter than asked: {scored.directory}/short_lists says why")
     click.echo(f"Lists: {scored.directory}/recommendations")

@@ -1,43 +1,31 @@
-"""Top-n for everybody, in files: a plan, shards written one by one, and a manifest that says all are there.
+"""A batch output on disk: a plan, shards written one by one, and a manifest that says all are there.
 
 ```
 plan.json                  what will be written; the same plan gives the same bytes
-recommendations/part-*     user_id, item_id, rank (from 1), score: users in input order, best item first
+recommendations/part-*     user_id, item_id, rank (from 1), score: users in order, best item first
 short_lists/part-*         user_id, items, reason: who got fewer than n items, and why
 manifest.json              last: the sign of completeness, with rows and sha256 of every file
 ```
 A shard's files are written to temporary names, flushed and renamed, then noted in progress.jsonl. A job that was
-killed goes on after the shards noted there; one whose files are damaged is written again.
+killed goes on after the shards noted there; one whose files are damaged is written again. How a shard is made:
+recsys.shards.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
-from recsys.artifacts import SavedModel, flush, refuse_existing, sha256, versions, write_json
+from recsys.artifacts import flush, refuse_existing, sha256, versions, write_json
 from recsys.errors import ArtifactError, ConfigError
-from recsys.interactions import UserItemMatrix
-from recsys.topn import recommend
 
 SCHEMA_VERSION = 1
-
-# Why somebody has fewer than n items.
-NO_HISTORY = "no item of the history is known to the model"
-NOT_TRAINED = "the user was not in training, and this model cannot score anybody else"
-NOTHING_LEFT = "too few unseen items are left"
 
 _PLAN, _PROGRESS, _MANIFEST = "plan.json", "progress.jsonl", "manifest.json"
 _FOLDERS = ("recommendations", "short_lists")
@@ -56,21 +44,32 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the bytes of a batch: whose lists, from which model and histories, how long, how cut."""
+    """All that decides the bytes of a batch: whose lists, from which model and histories, by which rules, how cut."""
 
     model: str  # digest of the model directory
-    histories: str  # fingerprint of the interactions
+    audience: str  # fingerprint of the users, their histories and the rules
     users: int
     n: int = 10
+    lists_for: Literal["users", "items"] = "users"  # items: their most similar ones
     filter_seen: bool = True
-    batch_size: int = 512  # users scored at once
+    cold: Literal["popularity", "skip"] = "skip"  # what a user gets who cannot be scored; the former adds a column
     shard_users: int = 65_536  # users a file
     format: Literal["parquet", "csv"] = "parquet"
+    csv_safe: bool = False
+    device: str = "cpu"  # kind of device: they round differently
+    tile: int = 256  # users scored in one product, whose last bits depend on its shape
 
     def __post_init__(self) -> None:
-        for name in ("n", "batch_size", "shard_users"):
+        for name in ("n", "shard_users", "tile"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
+        if self.csv_safe and self.format != "csv":
+            raise ConfigError("Expected --csv-safe with --format csv, found parquet: only spreadsheets need it.")
+
+    @property
+    def target(self) -> str:
+        """Name of the column that says whose list it is."""
+        return "user_id" if self.lists_for == "users" else "target_item_id"
 
     @property
     def hash(self) -> str:
@@ -107,7 +106,8 @@ def open_output(directory: Path, plan: Plan, resume: bool = False, overwrite: bo
     directory.mkdir(parents=True, exist_ok=True)
     _clear(directory)
     # The plan is never missing once there is anything else: it shows whose folder this is, should the job be killed.
-    _write(directory / _PLAN, partial(write_json, content={"hash": plan.hash, **asdict(plan)}))
+    with renamed(directory / _PLAN) as file:
+        write_json(file, {"hash": plan.hash, **asdict(plan)})
     _make_folders(directory)
     return {}
 
@@ -162,17 +162,14 @@ def _is_whole(directory: Path, note: Note) -> bool:
     return all((directory / name).is_file() and sha256(directory / name) == sum for name, sum in note["sha256"].items())
 
 
-def write_shards(
-    directory: Path, plan: Plan, saved: SavedModel, histories: UserItemMatrix, done: Mapping[str, Note]
-) -> Iterator[Note]:
-    """Write the shards that are not `done`; the note of every shard, in order."""
-    for shard in plan.shards:
-        if shard.name in done:
-            yield done[shard.name]
-            continue
-        note = _write_shard(directory, plan, saved, histories, shard)
-        _note(directory, shard.name, note)
-        yield note
+def keep_notes(
+    directory: Path, done: Mapping[str, Note], written: Iterable[tuple[str, Note]]
+) -> Iterator[tuple[str, Note]]:
+    """Note each shard as it is written, so that a killed job can go on after it; the `done` ones come first."""
+    yield from done.items()
+    for name, note in written:
+        _note(directory, name, note)
+        yield name, note
 
 
 def _note(directory: Path, name: str, note: Note) -> None:
@@ -180,98 +177,47 @@ def _note(directory: Path, name: str, note: Note) -> None:
         progress.write("\n" + json.dumps([name, note]))  # on a line of its own, whatever a killed job left before
 
 
-def write_manifest(directory: Path, plan: Plan, notes: list[Note], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Say that the output is complete, and what it is. `facts` are added. Returns the manifest."""
+def write_manifest(
+    directory: Path, plan: Plan, notes: Mapping[str, Note], facts: Mapping[str, Any], refused: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Say that the output is complete, and what it is. `facts` are added. Returns the manifest.
+
+    `refused`: why it must not be published, from the gates. Raises ArtifactError where a shard is missing.
+    """
+    missing = [shard.name for shard in plan.shards if shard.name not in notes]
+    if missing:
+        raise ArtifactError(f"Expected notes of all {len(plan.shards)} shards, found none of {', '.join(missing[:5])}.")
     manifest = {
         "schema_version": SCHEMA_VERSION,
+        "published": not refused,
+        "refused": list(refused),
         "plan_hash": plan.hash,
         "plan": asdict(plan),
         **facts,
         "users": plan.users,
-        "rows": sum(note["rows"] for note in notes),
-        "short_lists": sum(note["short_lists"] for note in notes),
-        "shards": {shard.name: note for shard, note in zip(plan.shards, notes, strict=True)},
+        "rows": sum(note["rows"] for note in notes.values()),
+        "short_lists": sum(note["short_lists"] for note in notes.values()),
+        "shards": {shard.name: notes[shard.name] for shard in plan.shards},
         "versions": versions(),
     }
-    _write(directory / _MANIFEST, partial(write_json, content=manifest))
+    _make_folders(directory)  # a worker that was killed may have left something half written
+    with renamed(directory / _MANIFEST) as file:
+        write_json(file, manifest)
     (directory / _PROGRESS).unlink(missing_ok=True)
     return manifest
 
 
-def _write_shard(directory: Path, plan: Plan, saved: SavedModel, histories: UserItemMatrix, shard: Shard) -> Note:
-    positions, scores, reasons = _lists(plan, saved, histories, shard)
-    users = np.arange(shard.start, shard.stop)
-    row, rank = np.nonzero(positions >= 0)
-    lists = pa.table(
-        {
-            "user_id": histories.users.take(users[row]),
-            "item_id": saved.items.take(positions[row, rank]),
-            "rank": pa.array(rank + 1, pa.int32()),
-            "score": pa.array(scores[row, rank], pa.float32()),
-        }
-    )
-    lengths = (positions >= 0).sum(axis=1)
-    short = np.flatnonzero(lengths < plan.n)
-    short_lists = pa.table(
-        {
-            "user_id": histories.users.take(users[short]),
-            "items": pa.array(lengths[short], pa.int32()),
-            "reason": pa.array([reasons.get(i, NOTHING_LEFT) for i in short.tolist()], pa.string()),
-        }
-    )
-    names = plan.files(shard)
-    for name, table in zip(names, (lists, short_lists), strict=True):
-        _write(directory / name, partial(_write_table, table))
-    return {
-        "users": len(users),
-        "rows": lists.num_rows,
-        "short_lists": len(short),
-        "sha256": {name: sha256(directory / name) for name in names},
-    }
-
-
-def _lists(
-    plan: Plan, saved: SavedModel, histories: UserItemMatrix, shard: Shard
-) -> tuple[NDArray[np.int32], NDArray[np.float32], dict[int, str]]:
-    """Positions and scores (users of the shard, n or all items), and why some rows are empty."""
-    history = histories.matrix[shard.start : shard.stop]
-    n = min(plan.n, len(saved.items))
-    positions = np.full((history.shape[0], n), -1, dtype=np.int32)
-    scores = np.full(positions.shape, -np.inf, dtype=np.float32)
-    reasons = dict.fromkeys(np.flatnonzero(np.diff(history.indptr) == 0).tolist(), NO_HISTORY)
-    trained = None
-    if saved.model.needs_training_users:
-        assert saved.users is not None  # save_model saw to it
-        trained = saved.users.positions(histories.users.take(np.arange(shard.start, shard.stop))).astype(np.int64)
-        reasons |= dict.fromkeys(np.flatnonzero(trained < 0).tolist(), NOT_TRAINED)
-    able = np.setdiff1d(np.arange(history.shape[0]), list(reasons))
-    for batch in recommend(
-        saved.model.score,
-        history[able],
-        n,
-        plan.batch_size,
-        plan.filter_seen,
-        users=None if trained is None else trained[able],
-    ):
-        rows = able[batch.start : batch.start + len(batch.positions)]
-        positions[rows], scores[rows] = batch.positions, batch.scores
-    return positions, scores, reasons
-
-
-def _write_table(table: pa.Table, file: Path) -> None:
-    if file.suffix == ".csv":
-        pa_csv.write_csv(table, file)
-    else:
-        pq.write_table(table, file, compression="zstd")
-
-
-def _write(file: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a temporary file, which then takes the name: nobody ever sees half of it."""
-    temporary = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
+@contextlib.contextmanager
+def renamed(file: Path) -> Iterator[Path]:
+    """A temporary file to fill, which then takes the name: nobody ever sees half of it."""
+    temporary = file.with_name(
+        f".{file.stem}.{uuid.uuid4().hex[:8]}{file.suffix}"
+    )  # of no other worker, on any machine
     try:
-        write(temporary)
+        yield temporary
         flush(temporary)
         temporary.replace(file)
         flush(file.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to hear about
+            temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ RecsysError
 ├── UnsupportedError      this model cannot do that (score an unseen user, say)
 ├── NotFittedError        a model was asked before it learned
 ├── ArtifactError         a model directory or a batch output is damaged, foreign or in the way
+├── GateError             the lists are written, and a gate does not let them be published
 └── MissingPackageError   an optional package is needed here
 
 Every message says what was expected, what was found and what to do.
@@ -36,6 +37,10 @@ class NotFittedError(RecsysError):
 
 class ArtifactError(RecsysError):
     """A directory written by recsys is damaged, foreign or in the way."""
+
+
+class GateError(RecsysError):
+    """A batch of lists is complete but not fit to be published."""
 
 
 class MissingPackageError(RecsysError):

@@ -41,3 +41,9 @@ def _read(name: str) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{name}:")), None)
+
+
+def now_and_peak() -> tuple[int, int] | None:
+    """Bytes of main memory this process holds, and the most it ever held; None where the system does not say."""
+    now, peak = _read("VmRSS"), _read("VmHWM")
+    return None if now is None or peak is None else (round(now * 1e6), round(peak * 1e6))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from recsys.errors import DataError, MissingPackageError
 from recsys.interactions import Interactions
@@ -220,4 +221,19 @@ def activity(interactions: Interactions) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_title("rows over time")
     axes.set_ylabel("rows")
+    return figure
+
+
+# a batch of lists
+
+
+@_styled
+def exposure(listed: NDArray[np.int64]) -> Figure:
+    """Lists each item stands in, the most listed first, both axes logarithmic. `listed`: int64 (items,)."""
+    counts = np.sort(listed[listed > 0])[::-1]
+    figure, (axes,) = _panels(3.0)
+    axes.loglog(np.arange(1, len(counts) + 1), counts, color=ACCENT, marker="o" if len(counts) == 1 else None)
+    axes.set_title(f"{len(counts):,} of {len(listed):,} items stand in a list")
+    axes.set_xlabel("item, by number of lists")
+    axes.set_ylabel("lists")
     return figure

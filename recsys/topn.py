@@ -6,7 +6,7 @@ negative score can win. Equal scores are ordered by item position, whatever the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,94 @@ def top_n(
         np.pad(positions.cpu().numpy().astype(np.int32), ((0, 0), (0, short)), constant_values=-1),
         np.pad(values.cpu().numpy(), ((0, 0), (0, short)), constant_values=-np.inf),
     )
+
+
+@torch.inference_mode()
+def top_n_of_blocks(
+    blocks: Iterable[Tensor],
+    n: int,
+    masked: csr_matrix | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+    cap: GroupCap | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """What `top_n` says of scores that come in blocks of items, side by side: memory follows one block.
+
+    Each block is a fresh tensor and is written to. `cap` limits the items of one group in a list: a lower item then
+    takes the place. The best of a whole row are among the best of its blocks, with a cap too.
+    """
+    best: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
+    start = 0
+    for block in blocks:
+        stop = start + block.shape[1]
+        whole = masked is None or masked.shape[1] == block.shape[1]
+        mask, mine = masked if whole or masked is None else masked[:, start:stop], slice(start, stop)
+        allowed_here = None if allowed is None else allowed[mine]
+        if cap is None:
+            part = top_n(block, min(n, block.shape[1]), mask, allowed_here, overwrite=True)
+        else:
+            part = _capped_top_n(block, n, mask, allowed_here, GroupCap(cap.groups[mine], cap.most))
+        part = np.where(part[0] >= 0, part[0] + np.int32(start), -1), part[1]
+        best = part if best is None else _merge(best, part, n, cap)
+        start = stop
+    if best is None:
+        raise DataError("Expected at least one block of scores, found none.")
+    return best
+
+
+@dataclass(frozen=True)
+class GroupCap:
+    """At most `most` items of each group in a list. groups: int32 (items,); items of group -1 are not limited."""
+
+    groups: NDArray[np.int32]
+    most: int
+
+    def keeps(self, positions: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which places of lists (users, places), best first, are not too many of their group; -1 is no item."""
+        group = np.where(positions >= 0, self.groups[positions], -1)
+        order = group.argsort(axis=1, kind="stable")
+        ordered = np.take_along_axis(group, order, axis=1)
+        places = np.broadcast_to(np.arange(group.shape[1]), group.shape)
+        opens = np.diff(ordered, axis=1, prepend=-2) != 0
+        nth = places - np.maximum.accumulate(np.where(opens, places, 0), axis=1)
+        kept = np.empty(group.shape, dtype=bool)
+        np.put_along_axis(kept, order, (nth < self.most) | (ordered < 0), axis=1)
+        return kept & (positions >= 0)
+
+
+def _capped_top_n(
+    block: Tensor, n: int, mask: csr_matrix | None, allowed: NDArray[np.bool_] | None, cap: GroupCap
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Longer and longer lists, until those thinned by the cap still hold n items or all there are."""
+    items, longer = block.shape[1], 4 * n
+    while True:
+        positions, scores = top_n(block, min(longer, items), mask, allowed, overwrite=True)
+        kept = cap.keeps(positions)
+        if longer >= items or bool(((kept.sum(axis=1) >= n) | (positions[:, -1] < 0)).all()):
+            return _first(positions, scores, kept, n)
+        longer *= 4
+
+
+def _merge(
+    left: tuple[NDArray[np.int32], NDArray[np.float32]],
+    right: tuple[NDArray[np.int32], NDArray[np.float32]],
+    n: int,
+    cap: GroupCap | None,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The best n of two lists; all positions on the left are lower than on the right: equal scores stay in order."""
+    positions, scores = np.hstack([left[0], right[0]]), np.hstack([left[1], right[1]])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    positions, scores = np.take_along_axis(positions, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    return _first(positions, scores, positions >= 0 if cap is None else cap.keeps(positions), n)
+
+
+def _first(
+    positions: NDArray[np.int32], scores: NDArray[np.float32], kept: NDArray[np.bool_], n: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The first n places kept in each row; the rest of a row is -1 and -inf."""
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :n]
+    kept = np.take_along_axis(kept, order, axis=1)
+    positions, scores = np.take_along_axis(positions, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    return np.where(kept, positions, np.int32(-1)), np.where(kept, scores, np.float32(-np.inf))
 
 
 def _check_shapes(table: Tensor, seen: csr_matrix | None, allowed: NDArray[np.bool_] | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, cast
 
@@ -30,7 +30,7 @@ class Recommender(ABC):
 
     name: its entry in MODELS. family: which kind of model, in words. task: "ranking" or "rating".
     needs_training_users: True for a model that can score only users it was fitted on; their training rows are then
-    passed as `users`.
+    passed as `users`. is_random: whether the seed matters to a fit.
     """
 
     name: ClassVar[str]
@@ -38,6 +38,7 @@ class Recommender(ABC):
     Config: ClassVar[type[Any]]
     task: ClassVar[str] = "ranking"
     needs_training_users: ClassVar[bool] = False
+    is_random: ClassVar[bool] = True
 
     def __init__(self, config: Any | None = None):
         self.config = self.Config() if config is None else config
@@ -77,6 +78,23 @@ class Recommender(ABC):
         Higher is better; seen items are not masked (top_n does). On the model's device. `users`: rows of the training
         matrix these histories belong to, for models with `needs_training_users`.
         """
+        matrix, known = self._checked(history, users)
+        wanted = None if items is None else _positions(items, matrix.shape[1])
+        with torch.no_grad():  # not inference_mode: the caller may write into what it gets
+            scores = self._score(matrix, known)
+        return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
+
+    @torch.inference_mode()
+    def score_blocks(
+        self, history: csr_matrix, users: ArrayLike | None = None, width: int = 65_536
+    ) -> Iterator[Tensor]:
+        """Scores in blocks of items, side by side: float32 (users, up to `width`) each, in order of position.
+
+        A model that makes its scores in a last product makes a block at a time; others give one block of all items.
+        """
+        yield from self._score_blocks(*self._checked(history, users), width)
+
+    def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
         if self.items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
         matrix = as_csr(history)
@@ -88,10 +106,7 @@ class Recommender(ABC):
                 f"{self.name} can score only users it was trained on (it has no way to fold in a new history): "
                 "use a protocol that keeps every user in training (weak, leave-one-out), or another model."
             )
-        wanted = None if items is None else _positions(items, self.items)
-        with torch.no_grad():  # not inference_mode: the caller may write into what it gets
-            scores = self._score(matrix, known)
-        return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
+        return matrix, known
 
     def recommend(
         self,
@@ -125,8 +140,10 @@ class Recommender(ABC):
         if self.items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
         codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
-        best, values = top_n((codes @ codes[_positions(itemid, self.items)].T).T, N)
-        return best[0], values[0]
+        cosines = codes @ codes[_positions(itemid, self.items)[0]]
+        cosines[itemid] = torch.inf  # first, also among its equals
+        best, values = top_n(cosines[None], N)
+        return best[0], np.minimum(values[0], 1)
 
     def item_codes(self) -> Tensor:
         """A vector an item, (items, size), whose angles say how alike items are."""
@@ -150,6 +167,9 @@ class Recommender(ABC):
 
     @abstractmethod
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor: ...
+
+    def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
+        yield self._score(history, users)
 
     @abstractmethod
     def _get_state(self) -> dict[str, Tensor]: ...

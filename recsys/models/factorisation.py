@@ -8,10 +8,9 @@ know only the users they were trained on and say so. All repeat under a seed (BP
 from __future__ import annotations
 
 import importlib
-import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,15 +112,22 @@ class ALS(Recommender):
             alpha=config.alpha,
             iterations=config.iterations,
             random_state=seed,
-            num_threads=_threads(),
+            num_threads=0,  # as many as OpenMP would take: the processors allowed, or OMP_NUM_THREADS
         )
 
-    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+    def _fold_in(self, history: csr_matrix) -> Tensor:
         with _one_blas_thread():
             model = self._model(0)
             model.item_factors = self.item_factors.numpy()
             user_factors = model.recalculate_user(np.arange(history.shape[0]), history)
-        return torch.as_tensor(user_factors) @ self.item_factors.T
+        return torch.as_tensor(user_factors)
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return self._fold_in(history) @ self.item_factors.T
+
+    def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
+        user_factors = self._fold_in(history)
+        return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
     def item_codes(self) -> Tensor:
         """Item factors, (items, factors)."""
@@ -149,14 +155,21 @@ class _KnownUsersFactorisation(Recommender):
     @abstractmethod
     def _model(self, seed: int) -> Any: ...
 
-    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+    def _factors_of(self, users: NDArray[np.int64] | None) -> Tensor:
         assert users is not None  # score() saw to it
         if len(users) and users.max() >= len(self.user_factors):
             raise UnsupportedError(
                 f"{self.name} was trained on {len(self.user_factors)} users, found user {users.max()}: "
                 "positions are rows of the training matrix."
             )
-        return self.user_factors[torch.as_tensor(users)] @ self.item_factors.T
+        return self.user_factors[torch.as_tensor(users)]
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return self._factors_of(users) @ self.item_factors.T
+
+    def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
+        user_factors = self._factors_of(users)
+        return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
     def item_codes(self) -> Tensor:
         """Item factors, (items, factors and a bias)."""
@@ -214,6 +227,7 @@ class ItemKNN(Recommender):
     name = "item-knn"
     family = "neighbours"
     Config = ItemKNNConfig
+    is_random = False
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         kind = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
@@ -265,7 +279,3 @@ def _one_blas_thread() -> Any:
 
     _implicit("als")  # brings a BLAS of its own, which the limit must find loaded
     return threadpool_limits(1, "blas")
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

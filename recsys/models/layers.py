@@ -78,7 +78,7 @@ class ItemOutput(nn.Module):
 
     def blocks(self, codes: Tensor, width: int) -> Iterator[Tensor]:
         """Logits (rows, up to `width`) of some items at a time, side by side."""
-        for weight, bias in zip(self.weight.split(width), self.bias.split(width), strict=True):
+        for weight, bias in zip(torch.split(self.weight, width), torch.split(self.bias, width), strict=True):
             yield F.linear(codes, weight, bias)
 
     def loss(self, codes: Tensor, target: SparseBatch) -> Tensor:
