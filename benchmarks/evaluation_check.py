@@ -71,6 +71,7 @@ def judge(found: Comparison) -> list[Row]:
 def report(found: Comparison, rows: list[Row]) -> str:
     """The table, what was read, and where it ran."""
     machine = describe_machine()
+    commit, *changed = str(machine["git_commit"]).split("-")
     texts = [
         (model, metric, f"{expected:.4f}", f"{value:.4f}", f"{value - expected:+.4f}", "OK" if right else "NOT")
         for model, metric, expected, value, right in rows
@@ -82,7 +83,7 @@ def report(found: Comparison, rows: list[Row]) -> str:
             "",
             f"Data: MovieLens-1M, random 80/10/10; {facts}.",
             f"Within {TOLERANCE['popularity']} (popularity) and {TOLERANCE['ease']} (ease, l2={EASE_L2}).",
-            f"{date.today()}, commit {str(machine['git_commit'])[:7]}, {machine['cpu']}, {machine['cores']} cores, "
+            f"{date.today()}, commit {'-'.join([commit[:7], *changed])}, {machine['cpu']}, {machine['cores']} cores, "
             f"{machine['memory_gb']} GB, Python {machine['python']}, torch {machine['packages']['torch']}.",
         ]
     )
