@@ -23,6 +23,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
     "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
     "tune": ["optuna>=4,<6"],  # the search of settings, resumable
+    "ray": ["ray>=2.50,<3"],  # scoring on a cluster; the core alone, actors and tasks
     "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4"],
     "test": [
         "pytest>=8",
@@ -34,7 +35,7 @@ EXTRAS = {
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
 }
 EXTRAS["all"] = [package for extra in ("baselines", "mlflow", "plots", "report", "tune") for package in EXTRAS[extra]]
-EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
+EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 
 setup(
     name="recsys",
