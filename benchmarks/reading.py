@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -40,14 +39,9 @@ def measure(kind: str, path: Path) -> dict[str, float]:
     kept = pyarrow.csv.read_csv(path) if kind == "bare" else UserItemMatrix.from_interactions(read_interactions(path))
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    private = int(status["RssAnon"].split()[0]) / 1024
+    peak, private = (int(status[name].split()[0]) / 1024 for name in ("VmHWM", "RssAnon"))  # not ru_maxrss: inherited
     del kept
-    return {
-        "seconds": seconds,
-        "cpu": worked,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "private": private,
-    }
+    return {"seconds": seconds, "cpu": worked, "peak": peak, "private": private}
 
 
 def in_own_process(kind: str, path: Path) -> dict[str, float]:
