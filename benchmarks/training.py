@@ -18,7 +18,10 @@ import time
 from collections.abc import Callable
 from datetime import date
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the recsys command does
+from pipelines.cli import ENVIRONMENT
+
+for name, setting in ENVIRONMENT.items():  # what the recsys command sets, for all that is measured here
+    os.environ.setdefault(name, setting)
 
 import numpy as np
 import torch

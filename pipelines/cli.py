@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import os
 import traceback
 from typing import Any
 
@@ -26,6 +27,13 @@ COMMANDS = {
     "score": "Write the best n items of every user to files.",
     "demo": "Run the whole road on the sample ratings.",
     "doctor": "Say what this machine can do.",
+}
+
+
+# Read by torch when it is first imported; what the person has set is left alone.
+ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep: spinning makes a busy machine many times slower
+    "THP_MEM_ALLOC_ENABLE": "1",  # large pages for large tensors: fresh memory costs a fraction
 }
 
 
@@ -79,6 +87,8 @@ def _explain(ctx: click.Context) -> None:
 @click.version_option(package_name="recsys")
 def main(verbose: bool, as_json: bool) -> None:
     """Autoencoder recommendations: from a ratings CSV to a list for everybody."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("recsys").setLevel(logging.INFO if verbose else logging.WARNING)
