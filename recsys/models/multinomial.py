@@ -64,7 +64,10 @@ class VAEConfig:
     def __post_init__(self) -> None:
         require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
         require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
-        require(min(self.hidden, self.latent) >= 1, f"Expected widths above 0, found {self.hidden}, {self.latent}.")
+        require(
+            min(self.hidden, self.latent) >= 1,
+            f"Expected hidden and latent of at least 1, found {self.hidden} and {self.latent}.",
+        )
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
         _check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)

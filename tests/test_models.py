@@ -1,0 +1,511 @@
+"""The contract: what every model of MODELS keeps, new ones included. What is special to one has its own file."""
+
+import dataclasses
+import inspect
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import coo_matrix, csc_matrix, csr_array, csr_matrix
+
+from recsys.artifacts import load_model, save_model
+from recsys.errors import ConfigError, DataError, NotFittedError, UnsupportedError
+from recsys.interactions import Vocabulary
+from recsys.models import MODELS, create_model
+from recsys.training import TrainingContext
+
+# By the name of the setting: the vocabulary of settings is one for all models.
+TINY = {"factors": 2, "latent": 4, "hidden": 8, "neighbours": 10, "epochs": 60, "iterations": 100, "batch_size": 4}
+SPECIAL = {
+    "als": {"l2": 0.1, "iterations": 10},
+    "ease": {"l2": 1.0},
+    "bpr": {"learning_rate": 0.1},
+    "dae": {"learning_rate": 0.02},
+    "vae": {"learning_rate": 0.02},
+}
+
+
+def create(name, **settings):
+    known = {field.name for field in dataclasses.fields(MODELS[name].Config)}
+    tiny = {key: value for key, value in TINY.items() if key in known}
+    return create_model(name, {**tiny, **SPECIAL.get(name, {}), **settings})
+
+
+def two_tastes():
+    """Users 0-4 took items 0-4 and users 5-9 took items 5-9, each all but the one with their own number."""
+    same_taste = np.kron(np.eye(2), np.ones((5, 5)))
+    return csr_matrix(same_taste - np.eye(10), dtype=np.float32)
+
+
+EVERYBODY = np.arange(10)
+
+
+@pytest.fixture(autouse=True)
+def _implicit(request):
+    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    if name in ("item-knn", "als", "bpr", "lmf"):
+        pytest.importorskip("implicit")
+
+
+every_model = pytest.mark.parametrize("name", list(MODELS))
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Models by name, each fitted once on the two tastes; no test may change them."""
+    models = {}
+    return lambda name: models.get(name) or models.setdefault(name, create(name).fit(two_tastes()))
+
+
+def scores_of(model, history=None, users=EVERYBODY, **arguments):
+    return model.score(two_tastes() if history is None else history, users=users, **arguments)
+
+
+# What a model is
+
+
+@every_model
+def test_a_model_says_what_it_is(name):
+    model = MODELS[name]
+    assert (model.name, model.task) == (name, "ranking")
+    assert model.family
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.Config().anything = 1
+
+
+def test_an_unknown_model_is_refused_with_the_names_of_the_known_ones():
+    with pytest.raises(ConfigError, match=r"popularity, .*vae; found 'vea'"):
+        create_model("vea")
+
+
+@every_model
+def test_an_unknown_setting_is_refused_with_the_names_of_the_known_ones(name):
+    with pytest.raises(ConfigError, match=f"{name} has no setting 'size'. It has: ") as caught:
+        create_model(name, {"size": 3})
+    known = [field.name for field in dataclasses.fields(MODELS[name].Config)]
+    assert all(setting in str(caught.value) for setting in known)
+
+
+SETTINGS = [(name, field.name) for name, model in MODELS.items() for field in dataclasses.fields(model.Config)]
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), "many", [1]])
+@pytest.mark.parametrize(("name", "setting"), SETTINGS)
+def test_nonsense_in_a_setting_is_refused_at_once(name, setting, value):
+    with pytest.raises(ConfigError, match=setting):
+        create_model(name, {setting: value})
+
+
+@pytest.mark.parametrize(("name", "setting"), SETTINGS)
+def test_a_setting_may_come_as_text(name, setting):
+    default = getattr(MODELS[name].Config(), setting)
+    assert create_model(name, {setting: str(default)}).config == MODELS[name].Config()
+
+
+# Learning
+
+
+@every_model
+def test_fit_returns_the_model(name):
+    model = create(name)
+    assert model.fit(two_tastes()) is model
+
+
+@every_model
+def test_the_same_seed_gives_the_same_scores(name, fitted):
+    assert torch.equal(scores_of(create(name).fit(two_tastes())), scores_of(fitted(name)))
+
+
+@every_model
+def test_another_seed_gives_other_scores_where_the_model_says_it_is_random(name, fitted):
+    other = create(name).fit(two_tastes(), TrainingContext(seed=1))
+    assert torch.equal(scores_of(other), scores_of(fitted(name))) is not MODELS[name].is_random
+
+
+@every_model
+def test_an_earlier_fit_leaves_no_trace(name, fitted):
+    model = create(name).fit(csr_matrix(np.ones((3, 7), dtype=np.float32)))
+    assert torch.equal(scores_of(model.fit(two_tastes())), scores_of(fitted(name)))
+
+
+@every_model
+def test_fit_changes_neither_its_input_nor_the_config_nor_the_callers_random_streams(name):
+    matrix, model = two_tastes(), create(name)
+    before = [part.copy() for part in (matrix.data, matrix.indices, matrix.indptr)]
+    config, streams = dataclasses.asdict(model.config), random_streams()
+    model.fit(matrix)
+    for part, was in zip((matrix.data, matrix.indices, matrix.indptr), before, strict=True):
+        np.testing.assert_array_equal(part, was)
+    assert dataclasses.asdict(model.config) == config
+    assert random_streams() == streams
+
+
+def random_streams():
+    kind, keys, *place = np.random.get_state()  # noqa: NPY002 - the old stream is what a caller may rely on
+    return torch.get_rng_state().tolist(), kind, keys.tolist(), place, random.getstate()
+
+
+@every_model
+def test_the_callers_random_stream_does_not_decide_the_scores(name, fitted):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        assert torch.equal(scores_of(create(name).fit(two_tastes())), scores_of(fitted(name)))
+
+
+@every_model
+def test_each_finds_the_unseen_item_of_the_users_own_taste_and_popularity_cannot(name):
+    found = []
+    for seed in range(3):
+        model = create(name).fit(two_tastes(), TrainingContext(seed=seed))
+        best, _ = model.recommend(EVERYBODY, two_tastes(), N=1)
+        found.append((best[:, 0] == EVERYBODY).mean())
+    # All items have four users: popularity falls back on the first unseen one, right for the users of the first taste.
+    assert found == [0.5] * 3 if name == "popularity" else found == [1.0] * 3
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [([], "empty matrix"), ([1, np.nan], "NaN or infinity"), ([1, np.inf], "NaN or infinity"), ([1, -1], "found -1")],
+)
+def test_a_matrix_nothing_can_be_learned_from_is_refused(name, values, complaint):
+    matrix = csr_matrix((np.float32(values), np.arange(len(values)), [0, len(values)]), shape=(1, 4))
+    with pytest.raises(DataError, match=complaint):
+        create(name).fit(matrix)
+
+
+@every_model
+def test_what_is_not_sparse_is_refused(name):
+    with pytest.raises(DataError, match=r"scipy sparse matrix .* found ndarray"):
+        create(name).fit(two_tastes().toarray())
+
+
+@every_model
+def test_a_fit_that_failed_leaves_an_unfitted_model(name, monkeypatch):
+    model = create(name).fit(two_tastes())
+
+    def fail(matrix, context):
+        raise MemoryError
+
+    monkeypatch.setattr(model, "_fit", fail)
+    with pytest.raises(MemoryError):
+        model.fit(two_tastes())
+    with pytest.raises(NotFittedError):
+        scores_of(model)
+
+
+@every_model
+def test_a_device_that_is_not_there_is_refused_before_any_work(name):
+    with pytest.raises(ConfigError, match="'abacus' cannot be used"):
+        create(name).fit(two_tastes(), TrainingContext(device="abacus"))
+
+
+# Forms of the matrix
+
+
+def as_array(matrix):
+    return csr_array(matrix)
+
+
+def with_wide_indices(matrix):
+    wide = matrix.copy()
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    return wide
+
+
+def unsorted(matrix):
+    mixed = matrix.copy()
+    for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        mixed.indices[start:stop] = matrix.indices[start:stop][::-1]
+    mixed.has_sorted_indices = False
+    return mixed
+
+
+def in_halves(matrix):
+    """Each cell twice, each time with half of its value."""
+    cells = coo_matrix(matrix)
+    row, column = np.tile(cells.row, 2), np.tile(cells.col, 2)
+    order = np.lexsort((column, row))
+    halves = np.full(len(row), 0.5, dtype=np.float32)
+    return csr_matrix((halves, column[order], 2 * matrix.indptr), shape=matrix.shape)
+
+
+def read_only(matrix):
+    locked = matrix.copy()
+    for part in (locked.data, locked.indices, locked.indptr):
+        part.flags.writeable = False
+    return locked
+
+
+def float64(matrix):
+    return matrix.astype(np.float64)
+
+
+@every_model
+@pytest.mark.parametrize("form", [as_array, with_wide_indices, unsorted, in_halves, read_only, float64, csc_matrix])
+def test_every_sparse_form_gives_the_same_scores(name, form, fitted):
+    model = create(name).fit(form(two_tastes()))
+    assert torch.equal(scores_of(model, form(two_tastes())), scores_of(fitted(name)))
+
+
+@every_model
+def test_one_row_of_a_sparse_array_is_one_history(name, fitted):
+    row = csr_array(two_tastes())[7]
+    assert row.ndim == 1
+    best, _ = fitted(name).recommend(7, row, N=1)
+    np.testing.assert_array_equal(best, fitted(name).recommend(7, two_tastes()[7], N=1)[0])
+
+
+@every_model
+def test_a_stored_zero_is_an_item_seen_and_gives_finite_scores(name):
+    matrix = two_tastes()
+    matrix.data[0] = 0  # user 0, item 1
+    model = create(name).fit(matrix)
+    assert scores_of(model, matrix).isfinite().all()
+    assert 1 not in model.recommend(0, matrix[0], N=10)[0]
+
+
+@every_model
+def test_an_item_nobody_took_has_a_finite_score(name):
+    matrix = csr_matrix((two_tastes().data, two_tastes().indices, two_tastes().indptr), shape=(10, 12))
+    assert scores_of(create(name).fit(matrix), matrix).isfinite().all()
+
+
+# Scoring
+
+
+@every_model
+def test_scores_are_float32_a_user_and_an_item(name, fitted):
+    scores = scores_of(fitted(name))
+    assert (scores.dtype, tuple(scores.shape)) == (torch.float32, (10, 10))
+
+
+@every_model
+def test_scores_of_some_items_are_those_of_all_items_at_their_places(name, fitted):
+    some = scores_of(fitted(name), items=[7, 0, 7])
+    assert torch.equal(some, scores_of(fitted(name))[:, [7, 0, 7]])
+    assert scores_of(fitted(name), items=[]).shape == (10, 0)
+
+
+@every_model
+@pytest.mark.parametrize("width", [3, 10, 99])
+def test_blocks_of_scores_side_by_side_are_the_scores(name, width, fitted):
+    blocks = list(fitted(name).score_blocks(two_tastes(), EVERYBODY, width))
+    torch.testing.assert_close(torch.cat(blocks, dim=1), scores_of(fitted(name)), rtol=1e-5, atol=1e-6)
+
+
+@every_model
+@pytest.mark.parametrize("items", [[10], [-1], ["a"], [True], [0.5]])
+def test_items_that_are_no_positions_are_refused(name, items, fitted):
+    for ask in (
+        lambda: scores_of(fitted(name), items=items),
+        lambda: fitted(name).recommend(EVERYBODY, two_tastes(), items=items),
+        lambda: fitted(name).recommend(EVERYBODY, two_tastes(), filter_items=items),
+    ):
+        with pytest.raises(DataError, match=r"item positions in 0\.\.9, found"):
+            ask()
+
+
+@every_model
+def test_a_user_scores_the_same_alone_and_in_a_batch(name, fitted):
+    together = scores_of(fitted(name))
+    for user in (0, 9):
+        alone = scores_of(fitted(name), two_tastes()[user], users=[user])
+        torch.testing.assert_close(alone[0], together[user], rtol=1e-5, atol=1e-6)
+
+
+@every_model
+def test_score_changes_nothing(name, fitted):
+    model, history = fitted(name), two_tastes()
+    state, streams, first = copy_state(model), random_streams(), scores_of(fitted(name), history)
+    assert torch.equal(scores_of(model, history), first)
+    assert states_equal(model.get_state(), state)
+    assert (history != two_tastes()).nnz == 0
+    assert random_streams() == streams
+
+
+def copy_state(model):
+    return {key: tensor.clone() for key, tensor in model.get_state().items()}
+
+
+def states_equal(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@every_model
+def test_the_caller_may_write_into_the_scores_and_the_model_does_not_mind(name, fitted):
+    first = scores_of(fitted(name))
+    before = first.clone()
+    first[:] = -torch.inf
+    assert torch.equal(scores_of(fitted(name)), before)
+
+
+@every_model
+def test_histories_without_items_have_finite_scores(name, fitted):
+    empty = csr_matrix((2, 10), dtype=np.float32)
+    assert scores_of(fitted(name), empty, users=[0, 1]).isfinite().all()
+
+
+@every_model
+def test_no_histories_have_no_scores(name, fitted):
+    assert scores_of(fitted(name), csr_matrix((0, 10), dtype=np.float32), users=[]).shape == (0, 10)
+
+
+@every_model
+def test_an_unfitted_model_says_what_to_call(name):
+    model = create(name)
+    for ask in (
+        lambda: scores_of(model),
+        lambda: model.recommend(EVERYBODY, two_tastes()),
+        lambda: model.similar_items(0),
+        model.get_state,
+    ):
+        with pytest.raises(NotFittedError, match=r"call fit\(\)"):
+            ask()
+
+
+@every_model
+def test_histories_over_another_catalogue_are_refused(name, fitted):
+    with pytest.raises(DataError, match="the model's 10 items, found 9 columns"):
+        scores_of(fitted(name), two_tastes()[:, :9])
+
+
+needing_users = pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name].needs_training_users])
+
+
+@needing_users
+@pytest.mark.parametrize("users", [None, [0], [-1] * 10, range(1, 11)])
+def test_a_model_of_its_training_users_refuses_others_with_the_reason(name, users, fitted):
+    with pytest.raises(UnsupportedError, match=r"only users it was trained on|was trained on 10 users, found user 10"):
+        scores_of(fitted(name), users=users)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not MODELS[name].needs_training_users])
+def test_every_other_model_scores_strangers(name, fitted):
+    stranger = csr_matrix(np.float32([[1, 1, 0, 0, 0, 0, 0, 0, 0, 0]]))
+    assert fitted(name).score(stranger).isfinite().all()
+
+
+# recommend(), as implicit has it
+
+
+@every_model
+def test_recommend_takes_what_recommend_of_implicit_takes(name):
+    base = pytest.importorskip("implicit.recommender_base")
+    theirs = inspect.signature(base.RecommenderBase.recommend).parameters
+    ours = inspect.signature(MODELS[name].recommend).parameters
+    shared = [parameter for parameter in theirs if parameter != "recalculate_user"]  # ours always folds in
+    assert list(ours) == shared
+    assert [ours[key].default for key in shared] == [theirs[key].default for key in shared]
+
+
+@every_model
+def test_one_user_gets_one_list_and_several_get_a_row_each(name, fitted):
+    ids, scores = fitted(name).recommend(3, two_tastes()[3], N=2)
+    assert (ids.shape, scores.shape, ids.dtype, scores.dtype) == ((2,), (2,), np.int32, np.float32)
+    several, values = fitted(name).recommend([3, 4], two_tastes()[3:5], N=2)
+    assert several.shape == values.shape == (2, 2)
+    np.testing.assert_array_equal(several[0], ids)
+    np.testing.assert_allclose(values[0], scores, rtol=1e-5, atol=1e-6)
+
+
+@every_model
+def test_lists_hold_the_best_unseen_items_best_first(name, fitted):
+    scores = scores_of(fitted(name)).numpy()
+    scores[two_tastes().nonzero()] = -np.inf
+    ids, values = fitted(name).recommend(EVERYBODY, two_tastes(), N=3)
+    np.testing.assert_array_equal(ids, np.argsort(-scores, axis=1, kind="stable")[:, :3])
+    np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :3])
+
+
+@every_model
+def test_a_list_that_runs_short_ends_in_minus_one_and_minus_infinity(name, fitted):
+    ids, scores = fitted(name).recommend(0, two_tastes()[0], N=12)  # 10 items, 4 of them seen
+    assert (ids[:6] >= 0).all() and (ids[6:] == -1).all()
+    assert np.isfinite(scores[:6]).all() and (scores[6:] == -np.inf).all()
+    assert sorted(ids[:6]) == [0, 5, 6, 7, 8, 9]
+
+
+@every_model
+def test_seen_items_come_back_when_asked_for(name, fitted):
+    ids, _ = fitted(name).recommend(0, two_tastes()[0], N=10, filter_already_liked_items=False)
+    assert sorted(ids) == list(range(10))
+
+
+@every_model
+def test_filtered_items_are_out_and_given_items_are_the_only_candidates(name, fitted):
+    assert 0 not in fitted(name).recommend(0, two_tastes()[0], N=10, filter_items=[0])[0]
+    assert sorted(fitted(name).recommend(0, two_tastes()[0], N=3, items=[0, 8, 1])[0]) == [-1, 0, 8]  # 1 is seen
+    both = fitted(name).recommend(0, two_tastes()[0], N=2, items=[0, 8], filter_items=[8])[0]
+    assert both.tolist() == [0, -1]
+
+
+@every_model
+def test_no_filter_is_an_empty_filter(name, fitted):
+    ids, _ = fitted(name).recommend(EVERYBODY, two_tastes(), N=5, filter_items=[])
+    np.testing.assert_array_equal(ids, fitted(name).recommend(EVERYBODY, two_tastes(), N=5)[0])
+
+
+@every_model
+def test_a_history_a_user_is_wanted(name, fitted):
+    with pytest.raises(DataError, match="one row of user_items a user, found 10 for 1"):
+        fitted(name).recommend(0, two_tastes())
+
+
+@every_model
+def test_the_nearest_items_start_with_the_item_itself_and_stay_within_its_taste(name, fitted):
+    if name == "popularity":
+        with pytest.raises(UnsupportedError, match="popularity has no item codes"):
+            fitted(name).similar_items(0)
+        return
+    ids, cosines = fitted(name).similar_items(6, N=3)
+    assert (ids.shape, ids[0]) == ((3,), 6)
+    assert cosines[0] == pytest.approx(1, abs=1e-5)
+    assert (np.diff(cosines) <= 0).all()
+    assert (ids >= 5).all()
+    with pytest.raises(DataError, match=r"0\.\.9, found -1"):
+        fitted(name).similar_items(-1)
+
+
+# Keeping
+
+
+def save(model, folder):
+    users = Vocabulary.of(EVERYBODY) if model.needs_training_users else None
+    return save_model(folder, model, Vocabulary.of(list("abcdefghij")), np.full(10, 4), users)
+
+
+@every_model
+def test_a_saved_model_gives_exactly_the_same_scores_elsewhere(name, fitted, tmp_path):
+    (tmp_path / "there").mkdir()
+    shutil.move(save(fitted(name), tmp_path / "here" / "model"), tmp_path / "there" / "renamed")
+    saved = load_model(tmp_path / "there" / "renamed", device="cpu")
+    assert saved.model.config == fitted(name).config
+    assert torch.equal(scores_of(saved.model), scores_of(fitted(name)))
+    assert states_equal(saved.model.get_state(), fitted(name).get_state())
+
+
+@every_model
+def test_a_saved_model_holds_safetensors_and_no_pickle(name, fitted, tmp_path):
+    folder = save(fitted(name), tmp_path / "model")
+    ours = {"model.json", "weights.safetensors", "items.parquet"}
+    extra = {"users.parquet"} if MODELS[name].needs_training_users else set()
+    assert {file.name for file in folder.iterdir()} == ours | extra
+    header = int.from_bytes((folder / "weights.safetensors").read_bytes()[:8], "little")  # its length, then JSON
+    assert (folder / "weights.safetensors").read_bytes()[8 : 8 + header].startswith(b"{")
+
+
+@every_model
+def test_loading_leaves_the_callers_random_streams_alone(name, fitted, tmp_path):
+    folder, streams = save(fitted(name), tmp_path / "model"), random_streams()
+    load_model(folder)
+    assert random_streams() == streams
+
+
+@every_model
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_scores_on_a_gpu_are_those_on_the_processor(name, fitted, tmp_path):
+    on_gpu = load_model(save(fitted(name), tmp_path / "model"), device="cuda").model
+    torch.testing.assert_close(scores_of(on_gpu).cpu(), scores_of(fitted(name)).cpu(), rtol=1e-4, atol=1e-5)
