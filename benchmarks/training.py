@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable
 from datetime import date
 
-from pipelines.cli import ENVIRONMENT
+from pipelines import cli
 
-for name, setting in ENVIRONMENT.items():  # what the recsys command sets, for all that is measured here
-    os.environ.setdefault(name, setting)
+cli.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 import torch

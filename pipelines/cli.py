@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import os
 import traceback
 from typing import Any
 
@@ -87,11 +86,16 @@ def _explain(ctx: click.Context) -> None:
 @click.version_option(package_name="recsys")
 def main(verbose: bool, as_json: bool) -> None:
     """Autoencoder recommendations: from a ratings CSV to a list for everybody."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("recsys").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+def set_environment() -> None:
+    """What torch should find when it is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def as_json() -> bool:
