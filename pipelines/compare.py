@@ -251,6 +251,7 @@ def tuning_facts(found: list[Tuned]) -> dict[str, Any]:
         "defaults": first.trials[0].value,
         "best": best.value,
         "best_trial": best.number,
+        "so_far": [trial.value for trial in first.trials if trial.state == "complete" and trial.value is not None],
         "settings": dict(best.settings),
     }
 

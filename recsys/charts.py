@@ -73,24 +73,31 @@ def scatter(series: Sequence[Series], x_label: str, y_label: str, log: bool = Fa
     """A named dot a series, at its one point."""
     x, y = _axes([one.points[0] for one in series], log, margin=0.12)
     parts = [_grid(x, y, x_label, y_label)]
-    places = sorted(((x(one.points[0][0]), y(one.points[0][1]), one) for one in series), key=lambda place: place[1])
-    taken: list[tuple[float, float, float]] = []
-    for px, py, one in places:
-        width = _LETTER * len(one.name) + 12
-        left = px + width > WIDTH - _RIGHT
-        start, line = (px - width if left else px), py
-        while any(
-            start < right and begin < start + width and abs(line - other) < _LINE for begin, right, other in taken
-        ):
-            line += 2
+    dots = [(x(one.points[0][0]), y(one.points[0][1])) for one in series]
+    taken = [(px - 7, px + 7, py) for px, py in dots]
+    for one, (px, py) in zip(series, dots, strict=True):
+        width = _LETTER * len(one.name)
+        start, line = _free_place(px, py, width, taken)
         taken.append((start, start + width, line))
-        anchor = 'text-anchor="end"' if left else ""
+        if abs(line - py) > 6:
+            near = min(max(px, start), start + width)
+            parts.append(f'<line class="lead" x1="{px:.1f}" y1="{py:.1f}" x2="{near:.1f}" y2="{line:.1f}"/>')
         parts.append(f'<circle class="dot s{one.slot}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>')
-        parts.append(
-            f'<text class="name s{one.slot}" x="{px + (-9 if left else 9):.1f}" y="{line + 4:.1f}" {anchor}>'
-            f"{escape(one.name)}</text>"
-        )
+        parts.append(f'<text class="name s{one.slot}" x="{start:.1f}" y="{line + 4:.1f}">{escape(one.name)}</text>')
     return _svg(parts, title)
+
+
+def _free_place(px: float, py: float, width: float, taken: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Left end and height of a label near a dot that touches nothing taken: beside it first, then further away."""
+    lines = [py + step * sign for step in range(0, 120, 7) for sign in (1, -1)]
+    places = [(start, line) for line in lines for start in (px + 9, px - 9 - width)]
+    for start, line in places:
+        inside = start >= _LEFT and start + width <= WIDTH - 2 and _TOP <= line <= HEIGHT - _BOTTOM - 6
+        if inside and all(
+            start > right or left > start + width or abs(line - other) >= _LINE for left, right, other in taken
+        ):
+            return start, line
+    return places[0]
 
 
 def strips(rows: Mapping[str, Sequence[tuple[str, int, float, float, float]]], x_label: str, title: str = "") -> str:
@@ -197,8 +204,7 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _number(value: float) -> str:
-    text = f"{value:,.10g}"
-    return text.removeprefix("0") if 0 < value < 1 else text
+    return f"{value:,.10g}"
 
 
 def _svg(parts: Sequence[str], title: str, height: float = HEIGHT) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,15 @@ MEANINGS = {
     "diversity": "1 − mean cosine of the pairs of a list: 1 if nobody took two of its items",
 }
 
+PROTOCOLS = {
+    "strong": "people the models never saw",
+    "k-fold": "everybody once, by models that never saw them",
+    "weak": "people whose other items are in training",
+    "leave-one-out": "people whose last item is to be found",
+    "temporal": "people whose later items are to be found",
+    "given": "people of a published division",
+}
+
 
 def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
     """The whole page. Raises MissingPackageError without Jinja2."""
@@ -34,7 +44,7 @@ def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
     environment = Environment(
         loader=PackageLoader("recsys"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": figure, "count": lambda number: f"{number:,}"}
+    environment.filters |= {"figure": figure, "rough": rough, "count": lambda number: f"{number:,}"}
     slots = {model["name"]: place % SLOTS for place, model in enumerate(facts["models"])}
     return environment.get_template("report.html").render(
         **facts,
@@ -46,6 +56,7 @@ def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
         summary=summary(facts),
         formulas={label: _formula(label) for label in [*facts["metrics"], facts["sliced"]]},
         meanings=MEANINGS,
+        protocols=PROTOCOLS,
     )
 
 
@@ -60,25 +71,41 @@ def summary(facts: Mapping[str, Any]) -> list[str]:
     ]
     if others:
         sentences.append(_lead(facts, best["name"], [model["name"] for model in others]))
-    rival = facts["rival"]
-    if rival != best["name"]:
-        pair = _pair(facts, best["name"], rival)
-        share = pair["mean"] / max(
-            1e-12, next(m for m in facts["models"] if m["name"] == rival)["metrics"][metric]["mean"]
-        )
-        sentences.append(
-            f"Against {rival}, the best matrix factorisation, the difference is {pair['mean']:+.4f} "
-            f"[{pair['low']:+.4f}, {pair['high']:+.4f}], {share:+.1%}."
-        )
-    quick = [m for m in others if m["metrics"][metric]["mean"] > 0.95 * found["mean"]]
-    quick = [m for m in quick if m["costs"]["fit_seconds"] < 0.2 * best["costs"]["fit_seconds"]]
-    if quick:
-        cheap = min(quick, key=lambda model: model["costs"]["fit_seconds"])
-        sentences.append(
-            f"{cheap['name']} reaches {cheap['metrics'][metric]['mean'] / found['mean']:.0%} of that after "
-            f"{cheap['costs']['fit_seconds']:.1f} s of fitting, {best['name']} takes {best['costs']['fit_seconds']:.1f} s."
-        )
-    return sentences
+    return [*sentences, *_against_rival(facts), *_cheaper(facts)]
+
+
+def _against_rival(facts: Mapping[str, Any]) -> list[str]:
+    """The best model against the best matrix factorisation, if that is another one."""
+    best, rival = facts["models"][0]["name"], facts["rival"]
+    if rival == best:
+        return []
+    pair = _pair(facts, best, rival)
+    [level] = [model["metrics"][facts["metric"]]["mean"] for model in facts["models"] if model["name"] == rival]
+    share = f", {pair['mean'] / level:+.1%}" if level else ""
+    return [
+        f"Against {rival}, the best matrix factorisation, the difference is {pair['mean']:+.4f} "
+        f"[{pair['low']:+.4f}, {pair['high']:+.4f}]{share}."
+    ]
+
+
+def _cheaper(facts: Mapping[str, Any]) -> list[str]:
+    """A model nearly as good for a fraction of the time, if there is one."""
+
+    def reached(model: Mapping[str, Any]) -> float:
+        return float(model["metrics"][facts["metric"]]["mean"] / facts["models"][0]["metrics"][facts["metric"]]["mean"])
+
+    def seconds(model: Mapping[str, Any]) -> float:
+        return float(model["costs"]["fit_seconds"])
+
+    best, *others = facts["models"]
+    near = [model for model in others if reached(model) > 0.95 and seconds(model) < 0.2 * seconds(best)]
+    if not near:
+        return []
+    cheap = min(near, key=seconds)
+    return [
+        f"{cheap['name']} reaches {reached(cheap):.0%} of that after {rough(seconds(cheap))} s of fitting; "
+        f"{best['name']} takes {rough(seconds(best))} s."
+    ]
 
 
 def _lead(facts: Mapping[str, Any], best: str, others: Sequence[str]) -> str:
@@ -116,15 +143,11 @@ def _matrix(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _bars(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str]:
     from markupsafe import Markup
 
-    metric = facts["metric"]
-    top = max(model["metrics"][metric]["high"] for model in facts["models"]) * 1.02
+    found = {model["name"]: model["metrics"][facts["metric"]] for model in facts["models"]}
+    top = max(one["high"] for one in found.values()) * 1.02
     return {
-        model["name"]: Markup(
-            charts.interval_bar(
-                *(model["metrics"][metric][key] for key in ("mean", "low", "high")), top, slots[model["name"]]
-            )
-        )
-        for model in facts["models"]
+        name: Markup(charts.interval_bar(one["mean"], one["low"], one["high"], top, slots[name]))
+        for name, one in found.items()
     }
 
 
@@ -148,7 +171,7 @@ def _charts(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str
     drawn["cost"] = accuracy_against("seconds to fit, by powers of ten", seconds, log=True)
     drawn["by_users"] = _strips(models, slots, "user_slices", metric)
     drawn["by_items"] = _strips(models, slots, "item_slices", facts["sliced"])
-    drawn |= _training_curves(models, slots)
+    drawn |= _training_curves(models, slots) | _search_curves(models, slots)
     return {name: Markup(svg) for name, svg in drawn.items()}  # of our own making, names escaped
 
 
@@ -184,6 +207,16 @@ def _training_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, in
     return {"training": charts.lines(series, "epoch", title="validation metric by epoch")} if series else {}
 
 
+def _search_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]) -> dict[str, str]:
+    """The best value up to each trial, of models that had more than one."""
+    series = []
+    for model in models:
+        bests = list(itertools.accumulate((model["tuning"] or {"so_far": []})["so_far"], max))
+        if len(bests) > 1:
+            series.append(Series(model["name"], slots[model["name"]], list(enumerate(bests, start=1))))
+    return {"search": charts.lines(series, "trial", title="best validation metric by trial")} if series else {}
+
+
 def _formula(label: str) -> str:
     name, _ = parse_metric(label)
     return " ".join((METRICS[name].__doc__ or "").split())
@@ -198,6 +231,13 @@ def figure(value: Any, digits: int = 4) -> str:
     if isinstance(value, float) and value:
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def rough(value: float | None) -> str:
+    """A cost for people: 1,234, 56, 7.8, < 0.1, or a dash for None."""
+    if value is None:
+        return "–"
+    return "< 0.1" if value < 0.05 else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _and(names: Sequence[str]) -> str:

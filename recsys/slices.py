@@ -18,7 +18,7 @@ from recsys.splitting import Holdout
 
 def user_slices(length: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
     """Thirds of the users by the length of their history, bool (users,); a third nobody falls into is left out."""
-    low, high = np.quantile(length, [1 / 3, 2 / 3], method="nearest")
+    low, high = np.quantile(length, [1 / 3, 2 / 3], method="lower")
     slices = {
         f"up to {low:,} items": length <= low,
         f"{low + 1:,} to {high:,} items": (length > low) & (length <= high),

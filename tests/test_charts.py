@@ -1,0 +1,42 @@
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from recsys import charts
+from recsys.charts import Series
+
+TWO = [Series("vae", 0, [(1, 0.1), (10, 0.4), (100, 0.5)]), Series("a<b", 1, [(1, 0.2), (10, 0.3), (100, 0.5)])]
+
+
+@pytest.mark.parametrize(
+    "svg",
+    [
+        charts.lines(TWO, "k", (1, 10, 100), log=True, title="a & b"),
+        charts.scatter([Series(one.name, one.slot, one.points[:1]) for one in TWO], "x", "y"),
+        charts.strips({"few": [("vae", 0, 0.2, 0.1, 0.3)], "many": [("vae", 0, 0.0, 0.0, 0.0)]}, "ndcg"),
+        charts.interval_bar(0.2, 0.1, 0.3, 1.0, 3),
+        charts.lines([Series("one", 0, [(1, 0.5)])], "epoch"),  # a single point has no range
+    ],
+)
+def test_every_chart_is_well_formed_and_names_are_escaped(svg):
+    root = ElementTree.fromstring(svg)
+    assert root.tag == "svg"
+    assert "nan" not in svg
+
+
+def test_names_at_the_same_height_are_moved_apart():
+    heights = [float(y) for y in re.findall(r'class="name s\d" x="[\d.]+" y="([\d.]+)"', charts.lines(TWO, "k"))]
+    assert abs(heights[0] - heights[1]) >= 12.9
+
+
+def test_names_of_equal_dots_do_not_cover_one_another():
+    svg = charts.scatter([Series(name, 0, [(1, 1)]) for name in ("one", "two", "three")], "x", "y")
+    places = re.findall(r'class="name s0" x="([\d.]+)" y="([\d.]+)"', svg)
+    assert len(set(places)) == 3
+
+
+def test_a_better_value_stands_higher():
+    svg = charts.lines([Series("up", 0, [(1, 0.1), (2, 0.2)])], "x")
+    first, second = re.search(r'points="([^"]+)"', svg)[1].split()
+    assert float(first.split(",")[1]) > float(second.split(",")[1])

@@ -1,0 +1,210 @@
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+pytest.importorskip("jinja2")
+
+from recsys.comparing import Example
+from recsys.report import render, rough, summary
+
+CUTOFFS = (1, 5, 10, 20, 50, 100)
+
+
+def interval(mean):
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "users": 600}
+
+
+def model(name, mean, seconds=1.0, family="deep autoencoder", curve=()):
+    labels = [f"{metric}@{k}" for metric in ("ndcg", "recall") for k in CUTOFFS]
+    return {
+        "name": name,
+        "family": family,
+        "settings": {"latent": 200, "batch_size": None},
+        "tuning": None,
+        "metrics": {label: interval(mean) for label in labels},
+        "spread": {"ndcg@100": 0.001},
+        "beyond": {"coverage@10": mean, "gini@10": 0.5},
+        "costs": {
+            "fit_seconds": seconds,
+            "users_per_second": 1000.0,
+            "peak_megabytes": None,
+            "megabytes": 5.0,
+            "takes_new_users": True,
+        },
+        "user_slices": {"up to 5 items": interval(mean)},
+        "item_slices": {"popular items": interval(mean)},
+        "curve": [{"epoch": i, "loss": 1.0, "value": value, "best": False} for i, value in enumerate(curve, start=1)],
+    }
+
+
+def pair(first, second, mean, adjusted):
+    text = f"{first} and {second}"
+    return {"first": first, "second": second, "interval": interval(mean), "adjusted": adjusted, "text": text}
+
+
+def comparison(*models, pairs=(), rival=None):
+    return {
+        "data": {
+            "users": 6000,
+            "items": 3000,
+            "rows": 10**6,
+            "density": 0.05,
+            "ledger": "rows read 3 = kept 3",
+            "time": None,
+        }
+        | {"fingerprint": "abc"},
+        "protocol": "strong",
+        "split": {"train_users": 4832},
+        "refused": {"bpr": "knows only users it was trained on"},
+        "metric": "ndcg@100",
+        "metrics": ["ndcg@100", "recall@20"],
+        "users": 600,
+        "seeds": 1,
+        "folds": 1,
+        "sliced": "recall@50",
+        "rival": rival or models[0]["name"],
+        "models": list(models),
+        "differences": list(pairs),
+        "verdicts": [],
+        "seconds": 90.0,
+        "versions": {"recsys": "0.1.0", "torch": "2"},
+    }
+
+
+@pytest.fixture
+def facts():
+    vae, als = model("vae", 0.43, 60.0, curve=(0.1, 0.3, 0.43)), model("als", 0.42, 2.0, "matrix factorisation")
+    return comparison(vae, als, pairs=[pair("vae", "als", 0.01, 0.01)], rival="als")
+
+
+@pytest.fixture
+def people():
+    return [Example(["<b>Known</b>"], 9, 2, {"vae": [("Found & taken", True)], "als": [("Missed", False)]})]
+
+
+class Page(HTMLParser):
+    """Collects tags, addresses and texts; notices a tag that is closed out of turn."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "hr", "line", "circle", "polyline"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text = [], [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(facts, people):
+    html = render(facts, people)
+    page = Page(html)
+    assert not page.open
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not page.addresses
+    assert not re.search(r"url\(|@import|https?://", html)
+
+
+def test_the_summary_says_who_wins_by_how_much_and_at_what_cost(facts):
+    text = " ".join(summary(facts))
+    assert "vae is on top with ndcg@100 0.4300" in text
+    assert "It beats every other model here" in text
+    assert "Against als, the best matrix factorisation, the difference is +0.0100" in text
+    assert "als reaches 98% of that after 2.0 s of fitting; vae takes 60 s." in text
+
+
+def test_a_difference_that_may_be_chance_is_not_sold_as_one(facts):
+    facts["differences"][0]["adjusted"] = 0.2
+    text = " ".join(summary(facts))
+    assert "No difference can be claimed between it and als" in text
+    assert "beats" not in text
+
+
+def test_losers_are_shown_too_and_those_left_out_with_the_reason(facts):
+    text = Page(render(facts)).text
+    assert "als" in text
+    assert "bpr is not here: it knows only users it was trained on." in text
+
+
+def test_titles_are_escaped_and_hits_marked(facts, people):
+    html = render(facts, people)
+    assert "&lt;b&gt;Known&lt;/b&gt;" in html
+    assert '<li class="hit">Found &amp; taken</li>' in html
+    assert "<li>Missed</li>" in html
+
+
+def test_without_examples_there_is_no_word_of_users_side_by_side(facts):
+    assert "side by side" not in render(facts)
+
+
+def test_a_report_can_be_made_again_from_its_json(facts):
+    assert render(json.loads(json.dumps(facts))) == render(facts)
+
+
+def test_a_single_model_makes_a_page_too():
+    assert "alone is on top" in Page(render(comparison(model("alone", 0.3)))).text
+
+
+def test_nine_models_share_eight_colours():
+    models = [model(f"m{i}", 0.5 - i / 100) for i in range(9)]
+    pairs = [pair(one["name"], two["name"], 0.01, 0.5) for i, one in enumerate(models) for two in models[i + 1 :]]
+    assert "m8" in Page(render(comparison(*models, pairs=pairs))).text
+
+
+@pytest.mark.parametrize(("cost", "text"), [(None, "–"), (0.01, "< 0.1"), (7.84, "7.8"), (1234.5, "1,234")])
+def test_costs_are_rounded_for_people(cost, text):
+    assert rough(cost) == text
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--run-all-compositor-stages-before-draw",
+    ),
+)
+# Asks the laid-out page, as a person would see it: what sticks out to the right, which charts have no size.
+PROBE = """<script>addEventListener("load", () => {
+  const charts = [...document.querySelectorAll("svg.chart")].map(svg => svg.getBoundingClientRect());
+  document.body.dataset.found = JSON.stringify({
+    width: innerWidth, wide: document.documentElement.scrollWidth > innerWidth,
+    charts: charts.length, flat: charts.filter(box => box.width < 200 || box.height < 60).length,
+    page: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color,
+  });
+});</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_a_browser_shows_it_whole_at_any_width_in_light_and_dark(facts, people, tmp_path, width, scheme):
+    page = tmp_path / "report.html"
+    page.write_text(render(facts, people).replace("</body>", PROBE), encoding="utf-8")
+    flags = (f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000")
+    flags = (*FLAGS, *flags, f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", page.as_uri())
+    shown = subprocess.run([BROWSER, *flags], capture_output=True, text=True, timeout=120, check=True).stdout
+    found = json.loads(re.search(r'data-found="([^"]*)"', shown)[1].replace("&quot;", '"'))
+    assert found["width"] == width
+    assert not found["wide"]
+    assert (found["charts"], found["flat"]) == (7, 0)
+    assert found["page"] == ("rgb(22, 23, 26)" if scheme == 0 else "rgb(255, 255, 255)")
+    assert found["page"] != found["ink"]

@@ -1,0 +1,42 @@
+import numpy as np
+import pyarrow as pa
+from scipy.sparse import csr_matrix
+
+from recsys.slices import item_slices, on_items, user_slices
+from recsys.splitting import Holdout
+
+
+def test_users_are_cut_in_thirds_by_the_length_of_their_history():
+    slices = user_slices(np.array([1, 2, 3, 4, 5, 6]))
+    assert [int(inside.sum()) for inside in slices.values()] == [2, 2, 2]
+    assert np.sum(list(slices.values()), axis=0).tolist() == [1] * 6  # each user in one slice
+
+
+def test_users_alike_make_one_slice():
+    assert list(user_slices(np.array([3, 3, 3]))) == ["up to 3 items"]
+
+
+def test_each_slice_of_items_holds_about_a_third_of_the_rows():
+    counts = np.array([6, 3, 3, 2, 2, 2])
+    slices = item_slices(counts)
+    assert {name: counts[inside].sum() for name, inside in slices.items()} == {
+        "popular items": 6,
+        "items between": 6,
+        "rare items": 6,
+    }
+
+
+def test_on_a_slice_only_its_items_are_to_be_found():
+    held_out = csr_matrix(np.float32([[0, 1, 1, 1], [0, 1, 0, 0]]))
+    holdout = Holdout(
+        csr_matrix(np.float32([[1, 0, 0, 0]] * 2)),
+        held_out,
+        pa.array([7, 8]),
+        np.zeros(2, np.int64),
+        -np.ones(2, np.int64),
+    )
+    lists = np.int32([[1, 2], [1, 3]])
+    rare = np.array([False, False, True, True])
+    found = on_items(lists, holdout, rare, "recall@2")
+    assert found[0] == 1 / 2  # item 2 of items 2 and 3
+    assert np.isnan(found[1])  # nothing rare was held out of the second
