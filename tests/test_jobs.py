@@ -1,0 +1,184 @@
+"""The commands as a person meets them: one after the other on a small file, and with everything that can be wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli import main
+
+SAMPLE = Path(__file__).parents[1] / "data" / "sample"
+
+
+def call(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, [str(word) for word in words], prog_name="recsys")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
+
+
+def works(*words: object) -> str:
+    code, output = call(*words)
+    assert code == 0, output
+    return output
+
+
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def ratings(tmp_path):
+    """60 people of two tastes: even ids take even items, odd ones odd items, and each leaves a few out."""
+    rng = np.random.default_rng(0)
+    rows = [(f"0{u}", f"i{i}", 1 + (u * i) % 5) for u in range(60) for i in range(u % 2, 24, 2) if rng.random() < 0.8]
+    file = tmp_path / "ratings.csv"
+    pd.DataFrame(rows, columns=["userId", "movieId", "rating"]).to_csv(file, index=False)
+    return file
+
+
+@pytest.fixture
+def model(ratings):
+    works("train", ratings, "-m", "ease", "-s", "l2=10", "-o", "model", "--no-track")
+    return Path("model")
+
+
+def test_a_model_folder_copied_away_serves_somebody_who_is_only_a_list_of_items(model, ratings, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(model, elsewhere)
+    shutil.rmtree(model)
+    ratings.unlink()
+    found = json.loads(works("--json", "recommend", elsewhere, "--items", "i0,i2,i4,unheard-of", "-n", 3))
+    assert found["unknown"] == 1
+    assert all(int(entry["item_id"][1:]) % 2 == 0 for entry in found["items"])
+    assert [entry["rank"] for entry in found["items"]] == [1, 2, 3]
+
+
+def test_scored_lists_keep_ids_as_they_came_hold_nothing_seen_and_repeat_to_the_byte(model, ratings):
+    for folder in ("one", "two"):
+        works("score", model, ratings, "-o", folder, "-n", 5, "--no-track")
+    files = [sorted(Path(folder, "recommendations").iterdir()) for folder in ("one", "two")]
+    assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
+    lists = pd.read_parquet("one/recommendations")
+    seen = pd.read_csv(ratings, dtype=str)
+    assert set(lists.user_id) == set(seen.userId)
+    assert lists.user_id.str.startswith("0").all()
+    assert not set(zip(lists.user_id, lists.item_id, strict=True)) & set(zip(seen.userId, seen.movieId, strict=True))
+
+
+def test_evaluate_finds_the_people_held_out_from_training_again(model, ratings):
+    trained = json.loads((model / "model.json").read_text())["metrics"]["ndcg@10"]
+    found = json.loads(works("--json", "evaluate", model, ratings, "--metrics", "ndcg@10", "--no-track"))
+    assert found["metrics"]["ndcg@10"] == pytest.approx(trained)
+    assert "held out from its training" in found["who"]
+
+
+def test_a_refitted_model_is_not_measured_on_what_it_was_fitted_on(ratings):
+    works("train", ratings, "-m", "ease", "--refit", "-o", "all", "--no-track")
+    code, output = call("evaluate", "all", ratings, "--no-track")
+    assert code == 1
+    assert "fitted on all of these ratings" in output
+
+
+def test_a_test_file_is_measured_with_the_ratings_as_histories(ratings, tmp_path):
+    table = pd.read_csv(ratings, dtype=str)
+    table[::7].to_csv(tmp_path / "test.csv", index=False)
+    table.drop(table.index[::7]).to_csv(tmp_path / "train.csv", index=False)
+    works("train", "train.csv", "-m", "item-knn", "--held-out", 0, "-o", "model", "--no-track")
+    output = works("evaluate", "model", "train.csv", "--test", "test.csv", "--metrics", "recall@5", "--no-track")
+    assert "users of test.csv" in output
+
+
+def test_settings_stand_in_a_file_and_flags_win(ratings):
+    Path("settings.toml").write_text('model = "ease"\nseed = 7\noutput = "from-file"\n[settings]\nl2 = 12\n')
+    works("train", ratings, "--config", "settings.toml", "--seed", 8, "--no-track")
+    about = json.loads(Path("from-file/model.json").read_text())
+    assert (about["model"], about["config"]["l2"], about["seed"]) == ("ease", 12.0, 8)
+
+
+def test_runs_are_found_in_mlflow_with_settings_curve_data_and_model(ratings):
+    from mlflow import MlflowClient
+
+    works("train", ratings, "-m", "vae", "-s", "epochs=2", "-s", "hidden=4", "-s", "latent=2", "-o", "model")
+    works("score", "model", ratings, "-o", "lists")
+    client = MlflowClient("sqlite:///mlflow.db")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "recsys"]
+    runs = {run.data.tags["recsys.kind"]: run for run in client.search_runs([experiment.experiment_id])}
+    train, score = runs["train"], runs["score"]
+    assert train.data.params["latent"] == "2"
+    assert {"ndcg_at_100", "loss", "fit_seconds"} <= set(train.data.metrics)
+    assert [point.step for point in client.get_metric_history(train.info.run_id, "loss")] == [1, 2]
+    (data,) = train.inputs.dataset_inputs
+    assert json.loads(data.dataset.profile)["users"] == 60
+    assert "training_curve.png" in {file.path for file in client.list_artifacts(train.info.run_id)}
+    assert json.loads(Path("model/model.json").read_text())["run_id"] == train.info.run_id
+    assert score.data.tags["recsys.training_run"] == train.info.run_id
+
+
+def test_a_dead_tracking_server_loses_no_model(ratings, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    works("train", ratings, "-m", "popularity", "-o", "model")
+    assert Path("model/model.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("train", "nowhere.csv"), 1, "nothing at nowhere.csv"),
+        (("train", "RATINGS", "-m", "vea"), 1, "Expected a model of popularity, item-knn"),
+        (("train", "RATINGS", "-m", "vae", "-s", "latnet=3"), 1, "It has: hidden, latent, dropout"),
+        (("train", "RATINGS", "-m", "vae", "-s", "latent=three"), 1, "Expected vae.latent to be of type int"),
+        (("train", "RATINGS", "-m", "vae", "-s", "latent"), 1, "Expected key=value"),
+        (("train", "RATINGS", "--metric", "ndgc@10"), 1, "Expected a metric such as ndcg@100"),
+        (("train", "RATINGS", "--device", "tpu9"), 1, "Expected a device such as auto, cpu"),
+        (("train", "RATINGS", "--held-out", "0.7"), 1, "below 0.5"),
+        (("train", "RATINGS", "--min-rating", "high"), 2, "is not a valid float"),
+        (("train", "RATINGS", "--min-rating", "9"), 1, "below --min-rating"),
+        (("train", "RATINGS", "--user-column", "customer"), 1, "customer"),
+        (("train", "RATINGS", "-o", "full"), 1, "add --overwrite"),
+        (("train", "RATINGS", "-o", "full", "--overwrite"), 1, "not ours to replace"),
+        (("train", "RATINGS", "--config", "wrong.toml"), 1, "Did you mean 'model'?"),
+        (("compare", "RATINGS", "-m", "bpr"), 1, "knows only users it was trained on"),
+        (("compare", "RATINGS", "-m", "ease", "-s", "l2=3"), 2, "Expected -s MODEL.key=value"),
+        (("compare", "RATINGS", "-m", "ease", "--protocol", "temporal"), 1, "needs timestamps"),
+        (("compare", "RATINGS", "-m", "ease", "--protocol", "given"), 1, "Expected --test FILE"),
+        (("score", "full", "RATINGS"), 1, "Expected a model directory with model.json"),
+        (("recommend", "full"), 2, "Expected either --user ID"),
+        (("recommend", "full", "--user", "01"), 2, "Expected --ratings FILE"),
+        (("scroe",), 2, "Expected one of the commands check"),
+    ],
+)
+def test_what_is_wrong_is_said_without_a_traceback(ratings, words, code, says):
+    Path("full").mkdir()
+    Path("full/thesis.doc").write_text("years of work")
+    Path("wrong.toml").write_text('mdel = "vae"\n')
+    found, output = call(*(ratings if word == "RATINGS" else word for word in words))
+    assert (found, says in output) == (code, True), output
+    assert "Traceback" not in output
+    assert Path("full/thesis.doc").read_text() == "years of work"
+
+
+def test_one_user_is_too_few_to_hold_anybody_out():
+    Path("one.csv").write_text("user_id,item_id\n" + "".join(f"me,{i}\n" for i in range(9)))
+    code, output = call("train", "one.csv", "-m", "ease", "--no-track")
+    assert (code, "Expected at least 10 users" in output) == (1, True), output
+
+
+def test_unknown_items_and_users_are_told(model, ratings):
+    assert call("recommend", model, "--items", "nothing")[0] == 1
+    code, output = call("recommend", model, "--user", "nobody", "--ratings", ratings)
+    assert (code, "Expected user 'nobody'" in output) == (1, True), output
+
+
+@pytest.mark.slow
+def test_the_demo_goes_all_the_way_and_can_be_repeated(tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / "data" / "sample")
+    for _ in range(2):
+        output = works("demo", "--no-track")
+    assert "vae beats als" in output
+    assert output.count("rank  item  title") == 3

@@ -1,0 +1,97 @@
+"""A job's fields are its flags, its settings file and nothing else."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipelines.options import flatten, options_from, parse_settings, refuse_unknown, setting
+from recsys.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    seed: int = setting(3, "A number.")
+    header: bool | None = setting(None, "Said, denied or left open.", "--header/--no-header")
+
+
+@dataclass(frozen=True)
+class Job:
+    source: Path
+    n: int = setting(10, "Length.", "-n")
+    kind: Literal["a", "b"] = setting("a", "Which.")
+    limit: float | None = setting(None, "Maybe.")
+    fast: bool = setting(False, "A switch.")
+    track: bool = setting(True, "A switch that is on.")
+    settings: tuple[str, ...] = setting((), "Many.", "-s", multiple=True)
+    inner: Inner = field(default_factory=Inner)
+
+
+def job_from(*words: str) -> Job:
+    made = []
+
+    @click.command()
+    @click.argument("source", type=click.Path(path_type=Path))
+    @options_from(Job)
+    def command(job: Job) -> None:
+        made.append(job)
+
+    done = CliRunner().invoke(command, list(words))
+    if done.exception is not None:
+        raise done.exception
+    return made[0]
+
+
+def test_without_flags_the_job_has_its_own_defaults():
+    assert job_from("file.csv") == Job(Path("file.csv"))
+
+
+def test_each_flag_reaches_its_field_nested_ones_too():
+    words = ["x", "-n", "5", "--kind", "b", "--limit", "2.5", "--fast", "--no-track", "-s", "k=1", "-s", "l=2"]
+    expected = Job(Path("x"), 5, "b", 2.5, True, False, ("k=1", "l=2"), Inner(9, False))
+    assert job_from(*words, "--seed", "9", "--no-header") == expected
+
+
+def test_a_choice_that_is_none_is_refused_by_click():
+    with pytest.raises(SystemExit):
+        job_from("x", "--kind", "c")
+
+
+def test_the_settings_file_fills_what_the_flags_leave(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text('source = "from-file.csv"\nn = 7\nseed = 1\nheader = false\n[settings]\nvae.beta = 0.1\nl2 = 3\n')
+    job = job_from("--config", str(file), "--seed", "2")
+    assert (job.source, job.n, job.inner) == (Path("from-file.csv"), 7, Inner(2, False))
+    assert job.settings == ("vae.beta=0.1", "l2=3")
+
+
+def test_an_unknown_key_names_the_nearest_and_the_known_ones(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text("sead = 1\n")
+    with pytest.raises(ConfigError, match=r"Unknown setting 'sead'.*Did you mean 'seed'\?.*Known: fast, header"):
+        job_from("x", "--config", str(file))
+
+
+def test_a_file_that_is_not_toml_says_so(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match="Expected TOML"):
+        job_from("x", "--config", str(file))
+
+
+def test_settings_are_key_equals_value():
+    assert parse_settings(("a=1", "vae.b = x=y ")) == {"a": "1", "vae.b": "x=y"}
+    for wrong in ("a", "=1", ""):
+        with pytest.raises(ConfigError, match="key=value"):
+            parse_settings((wrong,))
+
+
+def test_tables_within_tables_are_laid_flat():
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
+
+
+def test_known_keys_pass():
+    refuse_unknown({"a": 1}, {"a", "b"}, "here")
