@@ -1,0 +1,330 @@
+"""Model directories: whole or not there, ids as they came, every kind of damage named."""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.sparse import csr_matrix
+
+from recsys import artifacts
+from recsys.artifacts import load_model, new_directory, save_model, sha256, versions
+from recsys.errors import ArtifactError, ConfigError, DataError, NotFittedError
+from recsys.interactions import Vocabulary
+from recsys.models import create_model
+
+ITEMS = ["a", "007", "ü 'x'", ""]
+COUNTS = np.array([3, 2, 1, 1])
+TAKEN = csr_matrix(np.float32([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1]]))
+
+
+def fitted(name="ease"):
+    settings = {"dae": {"latent": 2, "epochs": 1}, "bpr": {"factors": 2, "iterations": 1}}
+    return create_model(name, settings.get(name, {})).fit(TAKEN)
+
+
+def save(directory, items=ITEMS, name="ease", **arguments):
+    return save_model(directory, fitted(name), Vocabulary.of(items), COUNTS, **arguments)
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save(tmp_path / "model")
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+# What is kept
+
+
+@pytest.mark.parametrize(
+    "items", [ITEMS, ["1", "2", "03", "+4"], [7, -1, 2**62, 0]], ids=["text", "digits", "integers"]
+)
+def test_ids_come_back_in_their_type_and_spelling(items, tmp_path):
+    saved = load_model(save(tmp_path / "model", items))
+    assert saved.items.to_list() == items
+    assert [type(item) for item in saved.items.to_list()] == [type(item) for item in items]
+    np.testing.assert_array_equal(saved.item_counts, COUNTS)
+    assert saved.users is None
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.int32(), pa.int64(), pa.uint64()])
+def test_ids_keep_their_arrow_type(kind, tmp_path):
+    items = Vocabulary(pa.array(["1", "2", "3", "4"]).cast(kind))
+    save_model(tmp_path / "model", fitted(), items, COUNTS)
+    assert load_model(tmp_path / "model").items.ids.type == kind
+
+
+def test_a_model_of_its_training_users_keeps_their_ids(tmp_path):
+    pytest.importorskip("implicit")
+    saved = load_model(save(tmp_path / "model", name="bpr", users=Vocabulary.of(["u", "007", "w"])))
+    assert saved.users.to_list() == ["u", "007", "w"]
+
+
+def test_ids_of_people_are_not_kept_where_scoring_does_not_need_them(tmp_path):
+    folder = save(tmp_path / "model", users=Vocabulary.of(["secret-1", "secret-2", "secret-3"]))
+    assert not (folder / "users.parquet").exists()
+    assert not any(b"secret" in content for content in contents(folder).values())
+
+
+def test_the_description_says_what_the_model_is(tmp_path):
+    folder = save(tmp_path / "model", about={"seed": 3, "metrics": {"ndcg@10": 0.5}})
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert (about["schema_version"], about["model"], about["task"], about["items"]) == (1, "ease", "ranking", 4)
+    assert (about["config"], about["seed"], about["metrics"]) == ({"l2": 500.0}, 3, {"ndcg@10": 0.5})
+    assert about["versions"]["torch"]
+    assert about["files"] == {name: sha256(folder / name) for name in ("items.parquet", "weights.safetensors")}
+
+
+def test_the_digest_of_a_model_is_that_of_its_description(model):
+    assert load_model(model).digest == hashlib.sha256((model / "model.json").read_bytes()).hexdigest()
+
+
+def test_items_are_a_parquet_table_others_can_read(model):
+    table = pq.read_table(model / "items.parquet").to_pydict()
+    assert table == {"position": [0, 1, 2, 3], "item_id": ITEMS, "count": COUNTS.tolist()}
+
+
+def test_versions_name_what_decides_results():
+    assert {"recsys", "torch", "numpy", "scipy"} <= versions().keys()
+
+
+# What is refused before anything is written
+
+
+def test_an_unfitted_model_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError):
+        save_model(tmp_path / "model", create_model("ease"), Vocabulary.of(ITEMS), COUNTS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("ids", "counts"), [(ITEMS[:3], COUNTS), (ITEMS, COUNTS[:3]), ([*ITEMS, "z"], [1] * 5)])
+def test_ids_of_other_items_than_the_models_are_refused(ids, counts, tmp_path):
+    with pytest.raises(DataError, match="the model's 4 items"):
+        save_model(tmp_path / "model", fitted(), Vocabulary.of(ids), np.array(counts))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_its_training_users_is_not_saved_without_their_ids(tmp_path):
+    pytest.importorskip("implicit")
+    with pytest.raises(DataError, match="ids of the training users: bpr knows no others"):
+        save(tmp_path / "model", name="bpr")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Damage
+
+
+def edit(folder, **changes):
+    file = folder / "model.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+def drop(folder, *keys):
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    (folder / "model.json").write_text(json.dumps({key: about[key] for key in about.keys() - keys}), encoding="utf-8")
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def seal(folder):
+    """Make the checksums right again: the damage must be found by itself."""
+    files = {name: sha256(folder / name) for name in ("items.parquet", "weights.safetensors")}
+    edit(folder, files=files)
+
+
+def replace_and_seal(folder, name, content):
+    (folder / name).write_bytes(content)
+    seal(folder)
+
+
+def other_weights(folder):
+    other = save_model(folder.parent / "other", fitted("dae"), Vocabulary.of(ITEMS), COUNTS)
+    replace_and_seal(folder, "weights.safetensors", (other / "weights.safetensors").read_bytes())
+
+
+def other_items(folder):
+    pq.write_table(pa.table({"name": ITEMS}), folder / "items.parquet")
+    seal(folder)
+
+
+DAMAGES = {
+    "weights_truncated": (
+        lambda m: truncate(m / "weights.safetensors"),
+        "weights.safetensors is damaged: its checksum",
+    ),
+    "weights_changed": (lambda m: flip(m / "weights.safetensors"), "weights.safetensors is damaged: its checksum"),
+    "weights_emptied": (lambda m: (m / "weights.safetensors").write_bytes(b""), "weights.safetensors is damaged"),
+    "weights_missing": (lambda m: (m / "weights.safetensors").unlink(), "Expected weights.safetensors in"),
+    "weights_garbage": (lambda m: replace_and_seal(m, "weights.safetensors", b"x" * 99), "cannot be read as a ease"),
+    "weights_of_another": (other_weights, "cannot be read as a ease model: 'weights'"),
+    "items_truncated": (lambda m: truncate(m / "items.parquet"), "items.parquet is damaged: its checksum"),
+    "items_missing": (lambda m: (m / "items.parquet").unlink(), "Expected items.parquet in"),
+    "items_garbage": (lambda m: replace_and_seal(m, "items.parquet", b"PAR1"), "cannot be read as a ease model"),
+    "items_of_another": (other_items, "cannot be read as a ease model"),
+    "no_description": (lambda m: (m / "model.json").unlink(), "Expected a model directory with model.json"),
+    "not_json": (lambda m: truncate_text(m / "model.json"), "model.json is damaged or not from recsys"),
+    "not_text": (lambda m: (m / "model.json").write_bytes(b"\xff\xfe\x00"), "damaged or not from recsys"),
+    "a_list": (lambda m: (m / "model.json").write_text("[]"), "damaged or not from recsys"),
+    "a_number": (lambda m: (m / "model.json").write_text("3"), "damaged or not from recsys"),
+    "null": (lambda m: (m / "model.json").write_text("null"), "damaged or not from recsys"),
+    "no_version": (lambda m: drop(m, "schema_version"), "damaged or not from recsys"),
+    "no_files": (lambda m: drop(m, "files"), "damaged or not from recsys"),
+    "no_config": (lambda m: drop(m, "config"), "cannot be read as a ease model: 'config'"),
+    "files_a_list": (lambda m: edit(m, files=["items.parquet"]), "damaged or not from recsys"),
+    "files_unlisted": (lambda m: edit(m, files={}), "found none of items.parquet, weights.safetensors"),
+    "files_elsewhere": (
+        lambda m: edit(m, files={**files_of(m), "../other/weights.safetensors": "0"}),
+        r"Expected \.\./other/weights\.safetensors in",
+    ),
+    "files_absolute": (lambda m: edit(m, files={**files_of(m), "/etc/hosts": "0"}), "Expected /etc/hosts in"),
+    "files_above": (lambda m: edit(m, files={**files_of(m), "..": "0"}), r"Expected \.\. in"),
+    "a_newer_format": (lambda m: edit(m, schema_version=2), "Expected model format 1, found 2"),
+    "a_strange_format": (lambda m: edit(m, schema_version=[1]), r"Expected model format 1, found \[1\]"),
+    "an_unknown_model": (lambda m: edit(m, model="gru4rec"), "Expected a model of popularity, .*found 'gru4rec'"),
+    "a_strange_model": (lambda m: edit(m, model=["ease"]), r"Expected a model of popularity, .*found \['ease'\]"),
+    "an_unknown_setting": (lambda m: edit(m, config={"depth": 3}), "ease has no setting 'depth'"),
+    "a_setting_out_of_range": (lambda m: edit(m, config={"l2": -1}), "Expected l2 above 0, found -1"),
+    "a_setting_of_null": (lambda m: edit(m, config={"l2": None}), "Expected ease.l2 to be of type float, found None"),
+    "settings_a_number": (lambda m: edit(m, config=5), "cannot be read as a ease model"),
+    "settings_a_list": (lambda m: edit(m, config=[5]), "cannot be read as a ease model"),
+}
+
+
+def files_of(folder):
+    return json.loads((folder / "model.json").read_text(encoding="utf-8"))["files"]
+
+
+def truncate_text(file):
+    file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_refused_with_the_reason(kind, model):
+    damage, complaint = DAMAGES[kind]
+    damage(model)
+    with pytest.raises(ArtifactError, match=complaint) as caught:
+        load_model(model)
+    assert str(model) in str(caught.value)
+
+
+def test_no_part_of_a_shortened_file_is_taken_for_the_whole(model):
+    whole = (model / "weights.safetensors").read_bytes()
+    for length in range(0, len(whole), 7):
+        (model / "weights.safetensors").write_bytes(whole[:length])
+        with pytest.raises(ArtifactError, match="is damaged"):
+            load_model(model)
+
+
+def test_settings_that_do_not_fit_the_weights_are_refused(tmp_path):
+    folder = save(tmp_path / "model", name="dae")
+    edit(folder, config={"latent": 3})
+    with pytest.raises(ArtifactError, match=r"(?s)cannot be read as a dae model.*size mismatch"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "empty", "file.txt"])
+def test_a_place_without_a_model_is_refused(place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(ArtifactError, match="Expected a model directory"):
+        load_model(tmp_path / place)
+
+
+def test_a_device_that_is_not_there_is_no_damage(model):
+    with pytest.raises(ConfigError, match="'abacus' cannot be used here"):
+        load_model(model, device="abacus")
+
+
+# Writing
+
+
+def test_the_folders_above_are_made_and_nothing_is_left_beside_the_model(tmp_path):
+    save(tmp_path / "deep" / "down" / "model")
+    assert [file.name for file in (tmp_path / "deep" / "down").iterdir()] == ["model"]
+
+
+def test_a_model_in_the_way_is_refused_and_left_alone(model):
+    before = contents(model)
+    with pytest.raises(ArtifactError, match="already holds something: choose another place, or add --overwrite"):
+        save(model)
+    assert contents(model) == before
+
+
+def test_overwriting_replaces_a_model_whole(tmp_path):
+    folder = save(tmp_path / "model", name="popularity")
+    (folder / "old.txt").touch()
+    save(folder, overwrite=True)
+    assert load_model(folder).model.name == "ease"
+    assert not (folder / "old.txt").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match=r"not ours to replace \(no model.json\)"):
+        save(tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(ArtifactError, match="Expected a folder to write to, found the file"):
+        save(tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model").read_text() == "a file"
+
+
+def test_an_empty_folder_is_a_place_to_write_to(tmp_path):
+    (tmp_path / "model").mkdir()
+    assert load_model(save(tmp_path / "model")).items.to_list() == ITEMS
+
+
+def test_behind_a_link_the_model_is_replaced_and_the_link_stays(tmp_path):
+    save(tmp_path / "disk" / "v1", name="popularity")
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "v1")
+    save(tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model").is_symlink()
+    assert load_model(tmp_path / "disk" / "v1").model.name == "ease"
+    assert [file.name for file in (tmp_path / "disk").iterdir()] == ["v1"]
+
+
+@pytest.mark.parametrize("step", ["save_file", "_write_ids", "write_json", "flush"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_a_failure_while_writing_leaves_the_old_model_and_nothing_else(step, error, model, monkeypatch):
+    before = contents(model)
+
+    def fail(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(artifacts, step, fail)
+    with pytest.raises(type(error)):
+        save(model, overwrite=True)
+    assert contents(model) == before
+    assert [file.name for file in model.parent.iterdir()] == ["model"]
+
+
+def test_what_is_being_written_is_not_seen_under_its_name(tmp_path):
+    with new_directory(tmp_path / "model", "model.json") as place:
+        (place / "model.json").touch()
+        assert not (tmp_path / "model").exists()
+        assert place.parent == tmp_path  # a rename never crosses file systems
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_others_may_read_a_model(model):
+    assert model.stat().st_mode & 0o777 == 0o755
