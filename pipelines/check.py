@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from recsys.hints import hints
 from recsys.interactions import Interactions, Ledger
-from recsys.layout import Layout
 from recsys.reading import ReadingOptions, read_interactions, text_layout
+from recsys.reading.hints import hints
+from recsys.reading.layout import Layout
 
 from .cli import as_json
 from .options import options_from, setting

@@ -22,10 +22,9 @@ from recsys.interactions import Interactions
 from recsys.memory import peak_memory
 from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
-from recsys.reading import ReadingOptions, read_interactions
+from recsys.reading import ReadingOptions, read_interactions, read_titles
 from recsys.report import render
 from recsys.splitting import Holdout, Split
-from recsys.titles import read_titles
 from recsys.tracking import Tracker
 from recsys.tuning import Budget, Search, Tuned
 

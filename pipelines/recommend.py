@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from recsys.artifacts import SavedModel, load_model
 from recsys.errors import DataError, UnsupportedError
 from recsys.interactions import UserItemMatrix, sparse_rows
-from recsys.reading import ReadingOptions, read_interactions
-from recsys.titles import read_titles
+from recsys.reading import ReadingOptions, read_interactions, read_titles
 
 from .cli import as_json
 from .options import options_from, setting

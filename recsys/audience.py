@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from recsys.artifacts import SavedModel
-from recsys.delimited import read_lines
 from recsys.errors import DataError
 from recsys.interactions import UserItemMatrix, Vocabulary, sparse_rows
-from recsys.layout import ALIASES, find_separator, plain_name, split_line
 from recsys.reading import ReadingOptions, find_files, read_interactions
+from recsys.reading.delimited import read_lines
+from recsys.reading.layout import ALIASES, find_separator, plain_name, split_line
 from recsys.topn import GroupCap
 
 

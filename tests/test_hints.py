@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recsys.hints import good_rating, hints
 from recsys.interactions import RatingScale
 from recsys.reading import ReadingOptions, read_interactions
+from recsys.reading.hints import good_rating, hints
 
 
 def said(options: ReadingOptions | None = None, **columns) -> str:

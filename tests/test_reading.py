@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.cli import main
-from recsys import delimited
 from recsys.errors import ConfigError, DataError
 from recsys.interactions import UserItemMatrix
-from recsys.reading import ReadingOptions, read_interactions, text_layout
+from recsys.reading import ReadingOptions, delimited, read_interactions, text_layout
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

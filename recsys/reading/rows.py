@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError
 from recsys.interactions import Ledger
-from recsys.reading_options import ReadingOptions
+from recsys.reading.options import ReadingOptions
 
 UNPARSABLE = "unparsable line"
 UNDECODABLE = "not UTF-8"

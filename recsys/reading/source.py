@@ -1,4 +1,4 @@
-"""Reading ratings: any file, several files, a folder, a prepared store or a DataFrame; every row accounted for."""
+"""What a source of ratings is: files, a folder, a prepared store, a DataFrame; and reading it, whole."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.assembly import apply_policies, assemble
-from recsys.delimited import read_text, sniff
 from recsys.errors import ConfigError, DataError
 from recsys.interactions import Interactions
-from recsys.layout import Layout
-from recsys.reading_options import ReadingOptions
-from recsys.rows import Account, Rows
+from recsys.reading.assembly import apply_policies, assemble
+from recsys.reading.delimited import read_text, sniff
+from recsys.reading.layout import Layout
+from recsys.reading.options import ReadingOptions
+from recsys.reading.rows import Account, Rows
+from recsys.reading.tables import FRAME, read_frame, read_parquet
 from recsys.store import MANIFEST, is_store, open_store
-from recsys.tables import FRAME, read_frame, read_parquet
-from recsys.titles import read_titles
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["ReadingOptions", "find_files", "read_interactions", "read_titles", "text_layout"]
 
 DEFAULT = ReadingOptions()
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
-from recsys.layout import Columns, find_columns
-from recsys.reading_options import ReadingOptions
-from recsys.rows import (
+from recsys.reading.layout import Columns, find_columns
+from recsys.reading.options import ReadingOptions
+from recsys.reading.rows import (
     BAD_TIME,
     INFINITE_RATING,
     MISSING_ITEM,

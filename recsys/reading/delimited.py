@@ -29,9 +29,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from recsys.errors import DataError
-from recsys.layout import Layout, find_layout, split_line
-from recsys.reading_options import ReadingOptions
-from recsys.rows import (
+from recsys.reading.layout import Layout, find_layout, split_line
+from recsys.reading.options import ReadingOptions
+from recsys.reading.rows import (
     BAD_RATING,
     BAD_TIME,
     INFINITE_RATING,

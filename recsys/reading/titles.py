@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.delimited import read_lines
 from recsys.errors import DataError
-from recsys.layout import ALIASES, find_separator, plain_name, split_line
+from recsys.reading.delimited import read_lines
+from recsys.reading.layout import ALIASES, find_separator, plain_name, split_line
 
 ID_NAMES = (*ALIASES["item"], "id")
 TITLE_NAMES = ("title", "name", "itemname", "gamename", "productname", "artistname", "movietitle", "booktitle")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recsys.errors import DataError
-from recsys.reading_options import ReadingOptions
+from recsys.reading.options import ReadingOptions
 
 # The field's names for the four columns, lower case, without blanks, '_' and '-'. The first is ours.
 ALIASES = {

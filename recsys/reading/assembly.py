@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError
 from recsys.interactions import IntArray, Interactions, Vocabulary, cell_order
-from recsys.reading_options import ReadingOptions
-from recsys.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
+from recsys.reading.options import ReadingOptions
+from recsys.reading.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
 
 MOST_ROWS = 2**31 - 1
 MOST_TEXT = 2**30  # bytes of ids, with a margin below what 32-bit offsets reach

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.interactions import Interactions, RatingScale, Vocabulary
-from recsys.rows import BELOW_MIN_RATING
+from recsys.reading.rows import BELOW_MIN_RATING
 
 
 def hints(interactions: Interactions) -> list[str]:
