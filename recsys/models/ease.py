@@ -38,6 +38,7 @@ class EASE(Recommender):
     name = "ease"
     family = "linear autoencoder"
     Config = EASEConfig
+    is_random = False
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         gram = torch.as_tensor((matrix.T @ matrix).toarray(), device=context.resolve_device())

@@ -26,6 +26,7 @@ class Popularity(Recommender):
     name = "popularity"
     family = "baseline"
     Config = PopularityConfig
+    is_random = False
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
