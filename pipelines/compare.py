@@ -31,7 +31,7 @@ from recsys.tuning import Budget, Search, Tuned
 from .cli import as_json
 from .fitting import fit_model, log_data
 from .options import options_from, parse_settings, setting
-from .output import print_json, table
+from .output import WIDTH, print_json, table
 from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
 from .tune import TRIALS, search_settings, trials_file, write_best
 
@@ -304,7 +304,7 @@ def report(found: Comparison, job: CompareJob) -> None:
     click.echo(found.ledger)
     click.echo(leaderboard_text(found.leaderboard, job.fitting.metric))
     for line in found.verdicts:
-        click.echo(line)
+        click.echo(click.wrap_text(line, WIDTH, subsequent_indent="    "))
     for name, reason in found.refused.items():
         click.echo(f"{name} left out: {reason}")
     click.echo(f"\nReport: {found.directory}/report.html")

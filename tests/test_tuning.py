@@ -163,6 +163,14 @@ def test_nobody_to_validate_on_is_refused(tmp_path):
         run(everybody(two_tastes()), tmp_path)
 
 
+def test_no_test_user_has_a_say(tmp_path):
+    """The same training and validation users, with and without a test part: the same trials."""
+    whole = strong(two_tastes(), share=0.2)
+    blind = replace(whole, test=None)
+    first, second = (run(each, tmp_path / name, 4) for name, each in (("a", whole), ("b", blind)))
+    assert [(t.settings, t.value) for t in first.trials] == [(t.settings, t.value) for t in second.trials]
+
+
 def test_every_trial_is_told_with_the_best_so_far(split, tmp_path):
     told = []
     run(split, tmp_path, 3, on_trial=lambda trial, so_far: told.append((trial.number, so_far.best.value)))
