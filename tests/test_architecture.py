@@ -1,0 +1,253 @@
+"""Who may import whom, what is imported when, and what never stands in the repository."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from pipelines.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*ROOT.glob("recsys/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
+
+# From the ground up. A module imports from its own floor and below. Those of the library not named here are above the
+# models: artifacts, evaluation, tracking, serving, plotting, batch and all that stands on them.
+FLOORS = [
+    {"errors"},
+    {"interactions", "reading", "store", "datasets", "downloading", "machine", "memory", "search_space"},
+    {"topn", "splitting", "metrics", "beyond"},
+    {"training"},
+    {"models"},
+]
+ABOVE_MODELS, JOBS = len(FLOORS), len(FLOORS) + 1
+
+# The modules that may import each of these, inside functions only: help and scoring must not wait for them.
+HOMES = {
+    "mlflow": {"recsys.tracking", "recsys.serving", "recsys.serving_model"},
+    "matplotlib": {"recsys.plotting"},
+    "implicit": {"recsys.models.factorisation"},
+    "ray": {"recsys.distributed"},
+    "optuna": {"recsys.tuning"},
+    "jinja2": {"recsys.report"},
+}
+LOADED_BY_MLFLOW = "recsys.serving_model"  # a program of MLflow's: the one that imports at its top
+
+UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "skops"}
+
+
+def name_of(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(file): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+PACKAGES = {name_of(file) for file in FILES if file.name == "__init__.py"}
+
+every_module = pytest.mark.parametrize("module", TREES)
+
+
+def imports(module, run_only=True):
+    """(imported module, whether at the top) of each import; those for type checkers only are left out."""
+    unseen = {id(node) for block in ast.walk(TREES[module]) if for_types_only(block) for node in ast.walk(block)}
+    lazy = {
+        id(node)
+        for function in ast.walk(TREES[module])
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(TREES[module]):
+        if id(node) not in unseen:
+            for name in names_in(node, module):
+                yield name, id(node) not in lazy
+
+
+def for_types_only(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def names_in(node, module):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    package = module.split(".") if module in PACKAGES else module.split(".")[:-1]
+    above = package[: len(package) - node.level + 1] if node.level else []
+    base = ".".join([*above, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" if f"{base}.{alias.name}" in TREES else base for alias in node.names]
+
+
+def floor(module):
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    if package == "pipelines":
+        return JOBS
+    return next((level for level, rooms in enumerate(FLOORS) if room in rooms), ABOVE_MODELS)
+
+
+# Imports
+
+
+@every_module
+def test_imports_go_down_never_up(module):
+    up = [name for name, _ in imports(module) if name in TREES and name != "recsys" and floor(name) > floor(module)]
+    assert up == []
+
+
+def test_the_floors_name_modules_that_exist():
+    rooms = {module.split(".")[1] for module in TREES if module.startswith("recsys.")}
+    assert set().union(*FLOORS) <= rooms
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = {module: {name for name, top in imports(module) if top and name in TREES} for module in TREES}
+    for package in PACKAGES:  # its own modules are parts of it
+        graph[package] = {name for name in graph[package] if not name.startswith(f"{package}.")}
+    while leaves := [module for module, needs in graph.items() if not needs & graph.keys()]:
+        for leaf in leaves:
+            del graph[leaf]
+    assert graph == {}
+
+
+@every_module
+def test_the_library_knows_no_jobs_and_no_command_line(module):
+    packages = {name.partition(".")[0] for name, _ in imports(module)}
+    assert module.startswith("pipelines") or not packages & {"pipelines", "click", "tqdm"}
+
+
+@every_module
+def test_heavy_packages_have_one_home_each_and_are_imported_when_used(module):
+    for name, at_top in imports(module):
+        package = name.partition(".")[0]
+        if package in HOMES:
+            assert module in HOMES[package], f"{package} belongs to {HOMES[package]}"
+            assert not at_top or module == LOADED_BY_MLFLOW, f"{package} at the top of {module}"
+
+
+@every_module
+def test_nothing_is_ever_unpickled_or_run_from_text(module):
+    assert not {name.partition(".")[0] for name, _ in imports(module)} & UNPICKLERS
+    for call in (node for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)):
+        function = ast.unparse(call.func)
+        assert function not in {"eval", "exec", "compile", "__import__", "torch.load", "torch.save"}
+        assert not function.endswith(("read_pickle", "to_pickle"))
+        for keyword in call.keywords:
+            assert keyword.arg != "allow_pickle" or ast.unparse(keyword.value) == "False"
+
+
+@every_module
+def test_a_module_opens_with_its_purpose(module):
+    assert (ast.get_docstring(TREES[module]) or "").strip()
+
+
+@every_module
+def test_the_library_does_not_print(module):
+    called = {ast.unparse(node.func) for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)}
+    assert module.startswith("pipelines") or not called & {"print", "logging.basicConfig", "sys.exit", "breakpoint"}
+
+
+# What an import does
+
+
+def run(code):
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_help_imports_neither_torch_nor_pandas():
+    code = """
+import sys
+from pipelines.cli import main
+main(["--help"], standalone_mode=False)
+print({"torch", "pandas", "numpy", "scipy", "pyarrow", "mlflow", "matplotlib", "implicit", "ray"} & set(sys.modules))
+"""
+    assert run(code).endswith("set()\n")
+
+
+def test_importing_the_library_changes_nothing_in_the_world():
+    modules = [module for module in TREES if module.startswith("recsys") and module != LOADED_BY_MLFLOW]
+    code = f"""
+import importlib, logging, os, random, sys
+import numpy, torch
+environment, seed = dict(os.environ), torch.initial_seed()
+streams = torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), random.getstate()
+settings = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
+for module in {modules}:
+    importlib.import_module(module)
+assert logging.getLogger().handlers == [] and logging.getLogger().level == logging.WARNING, "logging"
+assert logging.getLogger("recsys").handlers == [] and logging.getLogger("recsys").level == 0, "logging"
+assert torch.initial_seed() == seed, "seed"
+assert (torch.get_rng_state().tolist(), numpy.random.get_state()[1].tolist(), random.getstate()) == streams, "streams"
+assert (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()) == settings, "torch"
+assert not torch.cuda.is_initialized(), "GPU"
+assert dict(os.environ) == environment, "environment"
+print({set(HOMES)} & set(sys.modules))
+"""
+    assert run(code) == "set()\n"
+
+
+# Commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_job_of_its_name(name):
+    command = importlib.import_module(f"pipelines.{name}").command
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert (command.help or "").strip()
+    assert main.get_command(click.Context(main), name) is command
+
+
+def test_every_job_with_a_command_is_in_the_table():
+    jobs = {
+        module.partition(".")[2]
+        for module, tree in TREES.items()
+        if module.startswith("pipelines.")
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == "command"
+    }
+    assert jobs == set(COMMANDS)
+
+
+# The repository
+
+
+def tracked():
+    git = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if git.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in git.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+# Written so that this file does not hold what it looks for.
+FOREIGN = {
+    "a folder of somebody's machine": r"(?<![\w.$}])/(?:wor[k]|roo[t]|hom[e]|User[s])/",
+    "a local build of a package": r"\d\+(?:cp[u]|cu\d\d)",
+    "an index of packages": r"(?:--(?:extra-)?index-ur[l]|--trusted-hos[t])[ =]\S*(?:\d+\.\d+\.\d+\.\d+|localhost)",
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_tracked_files_hold_nothing_of_one_machine(what):
+    found = {
+        f"{file.relative_to(ROOT)}: {match.group()}"
+        for file in tracked()
+        for match in re.finditer(FOREIGN[what], file.read_bytes().decode("utf-8", "replace"))
+    }
+    assert found == set()
+
+
+def test_no_tracked_file_is_a_pickle_or_large():
+    for file in tracked():
+        assert file.suffix not in {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".npz"}, file
+        assert file.stat().st_size < 2_000_000, file
+
+
+def test_there_is_no_drawer_for_everything():
+    assert not {"utils", "util", "helpers", "common", "misc"} & {module.rpartition(".")[2] for module in TREES}
