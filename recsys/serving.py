@@ -112,6 +112,6 @@ def _signature() -> Any:
 
 
 def _requirements() -> list[str]:
-    """What recsys stands on, at the versions of this environment: `torch==2.13.0`, never `2.13.0+cpu`."""
+    """What recsys stands on, at the versions of this environment: `torch==2.13.0`, never a local build of it."""
     needed = [(name, version) for name, version, extra in packages() if version and extra in (None, "mlflow")]
     return [f"{name}=={version.split('+')[0]}" for name, version in needed]
