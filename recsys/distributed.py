@@ -8,6 +8,8 @@ commit of its own).
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -67,6 +69,18 @@ def _share_out(ray: Any, actors: list[Any], pieces: Iterator[Any]) -> Iterator[A
         yield ray.get(done)
 
 
+def _require_answer(address: str | None) -> None:
+    """Raise ConfigError at once where nobody listens: Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^\]]+?)\]?:(\d+)", address or "")
+    if found:
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except OSError as error:
+            raise ConfigError(
+                f"Expected a Ray cluster at {address}, found: {error}. Start one: ray start --head."
+            ) from error
+
+
 @contextmanager
 def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
     """Ray, connected; a cluster of our own is stopped at the end."""
@@ -78,6 +92,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
     if ray.is_initialized():  # somebody else's: used, and left running
         yield ray
         return
+    _require_answer(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:

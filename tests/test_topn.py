@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError, DataError
-from recsys.topn import recommend, top_n
+from recsys.topn import GroupCap, recommend, top_n, top_n_of_blocks
 
 INF = float("inf")
 
@@ -202,3 +202,39 @@ def test_gradients_are_off_while_scoring_and_as_before_between_batches():
 def test_a_batch_of_nobody_is_refused(batch_size):
     with pytest.raises(ConfigError, match="batch_size of at least 1"):
         next(recommend(whole_numbers, HISTORY, 1, batch_size))
+
+
+def capped(scores, n, groups, most):
+    """Walk down each row; leave out what is too much of its group; stop at n."""
+    lists = []
+    for row in scores:
+        taken: dict[int, int] = {}
+        kept = []
+        for item in sorted(range(len(row)), key=lambda i: (-row[i], i)):
+            if row[item] > -INF and (groups[item] < 0 or taken.get(groups[item], 0) < most):
+                taken[groups[item]] = taken.get(groups[item], 0) + 1
+                kept.append(item)
+        lists.append((kept + [-1] * n)[:n])
+    return lists
+
+
+@settings(deadline=None)
+@given(tables(), st.integers(1, 70), st.integers(1, 25))
+def test_blocks_of_items_give_the_lists_of_the_whole_row(table, n, width):
+    scores, seen, allowed = table
+    whole = top_n(scores, n, seen, allowed)
+    blocks = (torch.as_tensor(scores[:, i : i + width].copy()) for i in range(0, scores.shape[1], width))
+    positions, values = top_n_of_blocks(blocks, n, seen, allowed)
+    assert positions.tolist() == whole[0][:, : positions.shape[1]].tolist()
+    assert values.tolist() == whole[1][:, : positions.shape[1]].tolist()
+    assert (whole[0][:, positions.shape[1] :] == -1).all()
+
+
+@settings(deadline=None)
+@given(tables(), st.integers(1, 12), st.integers(1, 3), st.integers(1, 25))
+def test_a_cap_takes_the_next_best_item_of_another_group(table, n, most, width):
+    scores, groups = table[0], np.arange(table[0].shape[1], dtype=np.int32) % 4 - 1
+    blocks = (torch.as_tensor(scores[:, i : i + width].copy()) for i in range(0, scores.shape[1], width))
+    positions, _ = top_n_of_blocks(blocks, n, cap=GroupCap(groups, most))
+    expected = [row[: positions.shape[1]] for row in capped(scores, n, groups, most)]
+    assert positions.tolist() == expected
