@@ -1,0 +1,51 @@
+"""How often is a difference claimed where there is none, and is one found where it was planted?
+
+A model is compared with itself under another seed, on users divided anew each time: at the 5 % level about one
+comparison in twenty may claim a difference. Then a share of one model's hits is taken away, and the loss must be seen.
+
+    python benchmarks/false_positives.py [RATINGS] [COMPARISONS]
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from recsys.evaluation import evaluate
+from recsys.models import create_model
+from recsys.reading import read_interactions
+from recsys.significance import LEVEL, effect_size, sign_flip
+from recsys.splitting import strong
+from recsys.training import TrainingContext
+
+METRIC = "ndcg@10"
+SETTINGS = {"latent": 20, "epochs": 20, "learning_rate": 0.01}
+PLANTED = 0.1  # share of a user's value that is taken away
+
+
+def values(split, seed):
+    """Of every test user, by a model fitted under the seed."""
+    model = create_model("dae", SETTINGS).fit(split.train.matrix, TrainingContext(seed))
+    return evaluate(model.score, split.test, (METRIC,)).values[METRIC]
+
+
+def main(ratings: str = "data/sample/ratings.csv", comparisons: int | str = 200) -> None:
+    """Run the comparisons and print how often what was claimed."""
+    interactions = read_interactions(Path(ratings))
+    false, found, sizes = 0, 0, []
+    for number in range(int(comparisons)):
+        split = strong(interactions, share=0.2, seed=number)
+        first, second = values(split, 2 * number), values(split, 2 * number + 1)
+        false += sign_flip(first - second, number) <= LEVEL
+        spoiled = second * np.where(np.random.default_rng(number).random(len(second)) < PLANTED, 0, 1)
+        found += sign_flip(first - spoiled, number) <= LEVEL
+        sizes.append(effect_size(first - second))
+    users = len(split.test)
+    print(f"{comparisons} comparisons of a dae with itself, {users} test users each, {METRIC}")
+    print(f"a difference claimed: {false} ({false / int(comparisons):.1%}); at most 8 % is fine")
+    print(f"standard deviation of the effect size: {np.std(sizes):.3f}; {1 / np.sqrt(users):.3f} by chance alone")
+    print(f"a loss of {PLANTED:.0%} of the value found: {found / int(comparisons):.1%} of the time")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
