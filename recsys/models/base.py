@@ -158,8 +158,7 @@ class Recommender(ABC):
     def set_state(self, state: Mapping[str, Tensor], items: int, device: str = "auto") -> Self:
         """Become the fitted model `get_state` was taken from, which knew `items` items. Returns self."""
         self.items = items
-        with _forked_random_stream():  # a network is drawn before it is filled
-            self._set_state(state, TrainingContext(device=device).resolve_device())
+        self._set_state(state, TrainingContext(device=device).resolve_device())
         return self
 
     @abstractmethod
