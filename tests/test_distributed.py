@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from scoring_case import bytes_of, save_vae, score
@@ -70,24 +71,21 @@ def test_what_a_killed_worker_left_undone_is_done_by_another(cluster, tmp_path):
 def kill_when_it_writes(output):
     """Kill the first worker that is seen with a file of the output open."""
     while True:
-        for process in os.listdir("/proc"):
-            with_it = process.isdigit() and int(process) != os.getpid() and _has_open(process, str(output))
-            if with_it:
-                os.kill(int(process), signal.SIGKILL)
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit() and int(process.name) != os.getpid() and has_open(process, output):
+                os.kill(int(process.name), signal.SIGKILL)
                 return
         time.sleep(0.001)
 
 
-def _has_open(process, folder):
+def has_open(process, folder):
     try:
-        return any(
-            os.readlink(f"/proc/{process}/fd/{fd}").startswith(folder) for fd in os.listdir(f"/proc/{process}/fd")
-        )
-    except OSError:
+        return any(file.readlink().is_relative_to(folder) for file in (process / "fd").iterdir())
+    except OSError:  # it has ended, or is not ours
         return False
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc to find the worker that is writing")
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to find the worker that is writing")
 def test_a_worker_killed_while_it_writes_a_file_leaves_a_whole_and_equal_output(cluster, case, tmp_path):
     killer = threading.Thread(target=kill_when_it_writes, args=(tmp_path / "lists",), daemon=True)
     killer.start()
