@@ -13,6 +13,7 @@ REQUIRED = [
     "safetensors>=0.5,<1",  # weights on disk without pickle
     "click>=8.1.7,<9",  # the command line
     "tqdm>=4.66,<5",  # progress bars
+    "typing_extensions>=4.6",  # Self, before Python 3.11
     "threadpoolctl>=3.5,<4",  # implicit needs BLAS held to one thread
     'tomli>=2; python_version < "3.11"',  # settings files
 ]

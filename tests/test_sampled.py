@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix, random
 
+from recsys.errors import ConfigError
 from recsys.models import create_model
 from recsys.models.layers import ItemOutput
 from recsys.models.sampled import CandidateSampler, RowAdam, gather_rows
@@ -51,6 +52,16 @@ def test_an_items_chance_counts_the_batch_and_the_draws():
     sampler = CandidateSampler(SparseRows(matrix, torch.device("cpu")), 2, batch_size=2, negatives=1)
     expected = [1.0, 1 - (3 / 4) * (2 / 3) * (1 / 2)]  # in neither row of the batch, and not drawn
     assert sampler.log_chance.exp().tolist() == pytest.approx(expected)
+
+
+def test_a_catalogue_of_one_item_is_no_special_case():
+    rows = SparseRows(csr_matrix(np.float32([[1], [1]])), torch.device("cpu"))
+    assert CandidateSampler(rows, 1, batch_size=1, negatives=1).log_chance.tolist() == [0]
+
+
+def test_a_setting_a_sampled_softmax_cannot_keep_is_refused():
+    with pytest.raises(ConfigError, match="Expected l2 of 0 with a sampled softmax"):
+        create_model("vae", {"softmax": "sampled", "l2": 0.1})
 
 
 def test_rows_without_a_gradient_stay_where_they_are():

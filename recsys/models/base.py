@@ -7,6 +7,7 @@ A model learns from a user-item matrix and scores *histories*: rows of items, of
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -187,6 +188,8 @@ def as_csr(matrix: Any) -> csr_matrix:
     # csr_array and int64 indices are refused by implicit; unsorted ones would make results depend on their order.
     given = cast(Any, matrix)
     csr: csr_matrix = csr_matrix(given if given.ndim == 2 else given.reshape(1, -1), dtype=np.float32)
+    if csr.nnz > np.iinfo(np.int32).max:
+        raise DataError(f"Expected at most {np.iinfo(np.int32).max:,} interactions in a matrix, found {csr.nnz:,}.")
     if csr.indices.dtype != np.int32 or csr.indptr.dtype != np.int32:
         csr = csr_matrix((csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32)), shape=csr.shape)
     writable = all(part.flags.writeable for part in (csr.data, csr.indices, csr.indptr))  # as implicit and torch want
@@ -246,7 +249,10 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
             if number != int(number):
                 raise ValueError
             return int(number)
-        return kind(value)
+        converted = kind(value)
+        if kind is float and not math.isfinite(converted):
+            raise ValueError
+        return converted
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ConfigError(f"Expected {name} to be of type {kind.__name__}, found {value!r}.") from error
 

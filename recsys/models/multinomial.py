@@ -63,6 +63,7 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
+        require(self.softmax == "full" or not self.l2, "Expected l2 of 0 with a sampled softmax: rows rest there.")
         require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
         require(
             min(self.hidden, self.latent) >= 1,

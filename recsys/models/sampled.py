@@ -26,14 +26,14 @@ class CandidateSampler:
         self.items, self.negatives = items, negatives
         counts = torch.bincount(rows.items.long(), minlength=items).double()
         not_in_batch = _log_chance_of_absence(counts, len(rows), min(batch_size, len(rows)))
-        not_drawn = negatives * math.log1p(-1 / items)
+        not_drawn = negatives * math.log1p(-1 / items) if items > 1 else -math.inf
         # log of 1 - P(in no row of the batch) P(never drawn): float64, since rare items have tiny probabilities.
         self.log_chance = torch.log(-torch.expm1(not_in_batch + not_drawn)).float()
 
     def draw(self, batch: SparseBatch) -> Tensor:
         """Distinct item positions, sorted, int64 (candidates,): those of the batch and the negatives."""
         drawn = torch.randint(self.items, (self.negatives,), device=batch.items.device)
-        return cast(Tensor, torch.unique(torch.cat([batch.items, drawn])))  # type: ignore[no-untyped-call]
+        return cast(Tensor, torch.unique(torch.cat([batch.items, drawn])))
 
     def reduce(self, batch: SparseBatch, candidates: Tensor) -> tuple[SparseBatch, Tensor, Tensor]:
         """The batch over the candidates; what to add to each candidate's logit; and to each positive's own.
