@@ -147,7 +147,8 @@ def run(job: ScoreJob) -> Scored:
         manifest = write_manifest(job.output, plan, notes, facts, refused)
         went = {"seconds": seconds, "users_per_second": plan.users / seconds, "files_resumed": len(done)}
         tracked.log_metrics({**went, "rows": manifest["rows"], **quality.measures})
-        tracked.log_figure(partial(exposure, quality.listed), "exposure")
+        if quality.listed.any():
+            tracked.log_figure(partial(exposure, quality.listed), "exposure")
         tracked.log_artifact(job.output / "manifest.json")
         if refused:
             raise GateError(f"Not published: {'; '.join(refused)}. The lists are in {job.output}, marked so.")

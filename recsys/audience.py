@@ -198,9 +198,8 @@ def read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
 
 def _read_text(path: Path, kind: str, width: int) -> tuple[Sequence[str], list[pa.Array]]:
     lines = [line for line in read_lines(path, "utf-8") if line.strip()]
-    if width == 1 and lines and plain_name(lines[0]) in ALIASES[kind]:
-        lines = [lines[0], *lines[1:]]
-    separator = find_separator(lines[:1000], path.name) if width > 1 or any("," in line for line in lines[:1]) else "\0"
+    is_table = width > 1 or any(mark in lines[0] for mark in ",;|\t") if lines else False
+    separator = find_separator(lines[:1000], path.name) if is_table else "\0"
     rows = [fields for line in lines if (fields := split_line(line, separator)) is not None]
     if not rows:
         return [], []

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from recsys.errors import DataError
-from recsys.plotting import ACCENT, leaderboard, training_curve
+from recsys.plotting import ACCENT, exposure, leaderboard, training_curve
 
 HISTORY = [
     {"epoch": 1, "loss": 3.0, "ndcg@100": 0.1},
@@ -83,3 +83,9 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone_and_needs_no_display(tm
     leaderboard(TABLE, "ndcg@100").savefig(tmp_path / "board.png")
     assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "board.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_exposure_counts_the_items_that_stand_in_a_list():
+    (axes,) = exposure(np.array([0, 5, 1])).axes
+    assert axes.get_title(loc="left") == "2 of 3 items stand in a list"
+    assert axes.lines[0].get_ydata().tolist() == [5, 1]
