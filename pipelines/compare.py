@@ -91,7 +91,6 @@ class Comparison:
 
 def run(job: CompareJob) -> Comparison:
     """Do the job. What can be refused is refused before the data are read."""
-    started = time.perf_counter()
     metrics = tuple(dict.fromkeys((job.fitting.metric, *comma_list(job.metrics))))
     for label in metrics:
         parse_metric(label)
@@ -116,7 +115,6 @@ def run(job: CompareJob) -> Comparison:
                 "split": dict(first.facts),
                 "refused": refused,
                 **comparing.facts(standing),
-                "seconds": time.perf_counter() - started,
                 "versions": versions(),
             }
             examples = comparing.examples(standing.results, first, titles, job.examples)
@@ -250,7 +248,7 @@ def tuning_facts(found: list[Tuned]) -> dict[str, Any]:
         "defaults": first.trials[0].value,
         "best": best.value,
         "best_trial": best.number,
-        "so_far": [trial.value for trial in first.trials if trial.state == "complete" and trial.value is not None],
+        "values": [trial.value if trial.state == "complete" else None for trial in first.trials],
         "settings": dict(best.settings),
     }
 

@@ -130,9 +130,9 @@ def strips(rows: Mapping[str, Sequence[tuple[str, int, float, float, float]]], x
     return _svg(parts, title, height)
 
 
-def interval_bar(mean: float, low: float, high: float, top: float, slot: int) -> str:
-    """A dot and its whisker on a scale 0..top, for a cell of a table."""
-    x = _Axis(0, top, 4, 116)
+def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float], slot: int) -> str:
+    """A dot and its whisker on a scale from .. to, for a cell of a table."""
+    x = _Axis(*scale, 5, 115)
     return (
         f'<svg class="bar" viewBox="0 0 120 14" aria-hidden="true"><line class="grid" x1="4" x2="116" y1="7" y2="7"/>'
         f'<line class="line s{slot}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="7" y2="7"/>'

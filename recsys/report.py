@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,9 +145,9 @@ def _bars(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str]:
     from markupsafe import Markup
 
     found = {model["name"]: model["metrics"][facts["metric"]] for model in facts["models"]}
-    top = max(one["high"] for one in found.values()) * 1.02
+    scale = (min(one["low"] for one in found.values()), max(one["high"] for one in found.values()))
     return {
-        name: Markup(charts.interval_bar(one["mean"], one["low"], one["high"], top, slots[name]))
+        name: Markup(charts.interval_bar(one["mean"], one["low"], one["high"], scale, slots[name]))
         for name, one in found.items()
     }
 
@@ -211,9 +212,11 @@ def _search_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]
     """The best value up to each trial, of models that had more than one."""
     series = []
     for model in models:
-        bests = list(itertools.accumulate((model["tuning"] or {"so_far": []})["so_far"], max))
-        if len(bests) > 1:
-            series.append(Series(model["name"], slots[model["name"]], list(enumerate(bests, start=1))))
+        values = model["tuning"]["values"] if model["tuning"] else []
+        bests = itertools.accumulate((-math.inf if value is None else value for value in values), max)
+        points = [(number, best) for number, best in enumerate(bests, start=1) if math.isfinite(best)]
+        if len(points) > 1:
+            series.append(Series(model["name"], slots[model["name"]], points))
     return {"search": charts.lines(series, "trial", title="best validation metric by trial")} if series else {}
 
 

@@ -15,7 +15,7 @@ TWO = [Series("vae", 0, [(1, 0.1), (10, 0.4), (100, 0.5)]), Series("a<b", 1, [(1
         charts.lines(TWO, "k", (1, 10, 100), log=True, title="a & b"),
         charts.scatter([Series(one.name, one.slot, one.points[:1]) for one in TWO], "x", "y"),
         charts.strips({"few": [("vae", 0, 0.2, 0.1, 0.3)], "many": [("vae", 0, 0.0, 0.0, 0.0)]}, "ndcg"),
-        charts.interval_bar(0.2, 0.1, 0.3, 1.0, 3),
+        charts.interval_bar(0.2, 0.1, 0.3, (0.1, 0.3), 3),
         charts.lines([Series("one", 0, [(1, 0.5)])], "epoch"),  # a single point has no range
     ],
 )

@@ -70,7 +70,6 @@ def comparison(*models, pairs=(), rival=None):
         "models": list(models),
         "differences": list(pairs),
         "verdicts": [],
-        "seconds": 90.0,
         "versions": {"recsys": "0.1.0", "torch": "2"},
     }
 
@@ -155,6 +154,22 @@ def test_without_examples_there_is_no_word_of_users_side_by_side(facts):
 
 def test_a_report_can_be_made_again_from_its_json(facts):
     assert render(json.loads(json.dumps(facts))) == render(facts)
+
+
+def test_a_search_is_drawn_by_its_best_so_far_through_trials_that_ended_early(facts):
+    tuning = {
+        "trials": 3,
+        "pruned": 1,
+        "failed": 0,
+        "seconds": 5.0,
+        "defaults": 0.1,
+        "best": 0.4,
+        "values": [0.1, None, 0.4],
+    }
+    facts["models"][0]["tuning"] = tuning
+    html = render(facts)
+    assert "Best validation ndcg@100 by trial" in html
+    assert "3 trials in 5 s, 1 ended early" in html
 
 
 def test_a_single_model_makes_a_page_too():
