@@ -18,7 +18,7 @@ from recsys.models import create_model
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.tracking import Tracker
 from recsys.training import TrainingContext
-from recsys.tuning import Budget, Search, Trial, Tuned, settings_toml, tune
+from recsys.tuning import Budget, Search, Trial, Tuned, load_optuna, settings_toml, tune
 
 from .cli import as_json
 from .fitting import log_data
@@ -77,6 +77,7 @@ def run(job: TuneJob) -> TuneResult:
 
 def trials_file(output: Path, resume: bool, overwrite: bool, mark: str = TRIALS) -> Path:
     """The file of trials in `output`: the one that is there to go on with, else a new one. `mark`: see artifacts."""
+    load_optuna()  # before the work, not after it
     storage = output / TRIALS
     if resume:
         if not storage.is_file():

@@ -193,7 +193,7 @@ def _reporter(trial: Any) -> Callable[[Epoch, int], None]:
 
 
 def _open_study(search: Search, storage: Path, plan: Mapping[str, Any]) -> Any:
-    optuna = _optuna()
+    optuna = load_optuna()
     storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{storage.absolute()}",
@@ -241,7 +241,7 @@ def _digest(split: Split) -> str:
 
 def _ask(study: Any, search: Search, finished: int) -> Any:
     """The next proposal: the defaults first, then TPE's, drawn from the seed and the number of finished trials."""
-    optuna = _optuna()
+    optuna = load_optuna()
     seed = int(np.random.SeedSequence([search.seed, finished]).generate_state(1)[0])
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=5)
     waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
@@ -285,7 +285,8 @@ _STATES: dict[str, Literal["complete", "pruned", "failed"]] = {
 }
 
 
-def _optuna() -> Any:
+def load_optuna() -> Any:
+    """The package, kept silent. Raises MissingPackageError where it is not installed."""
     try:
         import optuna
     except ModuleNotFoundError as error:

@@ -535,3 +535,28 @@ def test_weak_keeps_every_user_in_training_and_counts_what_it_holds_out(people, 
     tested = dict(zip(people_of(split.test), split.test.relevant.tolist(), strict=True))
     for user, count in tested.items():
         assert count == max(1, int(sizes[user] * share + 1e-9))
+
+
+# k-fold of users
+
+
+def test_in_folds_every_user_is_tested_once_and_validates_once():
+    people = full(9, 5)
+    folds = dict(splitting.k_fold(people, folds=3))
+    assert list(folds) == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
+    for part in ("test", "validation"):
+        users = [user for split in folds.values() for user in getattr(split, part).users.to_pylist()]
+        assert sorted(users) == list(range(9))
+
+
+def test_in_a_fold_nobody_who_is_tested_has_a_part_in_training():
+    for _, split in splitting.k_fold(full(9, 5), folds=3):
+        trained = set(split.train.users.to_list())
+        assert not trained & {*split.test.users.to_pylist(), *split.validation.users.to_pylist()}
+        assert len(trained) == 3
+
+
+def test_folds_need_somebody_left_to_train_on():
+    for folds in (2, 10):
+        with pytest.raises(ConfigError, match="3 folds or more"):
+            next(splitting.k_fold(full(9, 5), folds=folds))

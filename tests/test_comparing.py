@@ -1,0 +1,84 @@
+import json
+
+import numpy as np
+import pytest
+from tastes import two_tastes
+
+from recsys import comparing
+from recsys.comparing import Result, rank
+from recsys.evaluation import evaluate
+from recsys.models import create_model
+from recsys.splitting import strong
+from recsys.training import TrainingContext
+
+METRIC = "ndcg@5"
+DAE = {"latent": 2, "epochs": 3, "learning_rate": 0.05}
+
+
+@pytest.fixture(scope="module")
+def split():
+    return strong(two_tastes(), share=0.2)
+
+
+def fit(split, name="ease", seed=0, **settings):
+    model = create_model(name, settings).fit(split.train.matrix, TrainingContext(seed))
+    found = evaluate(model.score, split.test, comparing.all_labels([METRIC]))
+    return comparing.describe_fit(model, found, split, 1.0, None, seed)
+
+
+@pytest.fixture(scope="module")
+def results(split):
+    seeds = [fit(split, "dae", seed, **DAE) for seed in (0, 1)]
+    return [Result([[fit(split, "popularity")]]), Result([[fit(split)]]), Result([seeds])]
+
+
+def test_values_are_means_over_seeds_and_the_spread_is_that_of_their_means(results):
+    first, second = results[2].fits
+    values = [each.evaluation.values[METRIC] for each in (first, second)]
+    assert results[2].values(METRIC) == pytest.approx((values[0] + values[1]) / 2)
+    assert results[2].spread(METRIC) == pytest.approx(abs(values[0].mean() - values[1].mean()) / np.sqrt(2))
+    assert results[1].spread(METRIC) is None
+
+
+def test_folds_follow_one_another(split):
+    one, two = fit(split), fit(split, l2=10_000)
+    values = [each.evaluation.values[METRIC] for each in (one, two)]
+    assert Result([[one], [two]]).values(METRIC).tolist() == [*values[0], *values[1]]
+
+
+def test_without_factorisation_all_are_measured_against_the_best(results):
+    standing = rank(results, METRIC, [METRIC])
+    assert standing.rival is standing.results[0]
+    assert len(standing.verdicts()) == 2
+
+
+def test_the_best_factorisation_is_the_rival_even_when_it_loses(results, split):
+    als = Result([[fit(split, "als", factors=2, iterations=1)]])
+    standing = rank([*results, als], METRIC, [METRIC])
+    assert standing.rival.name == "als"
+    assert standing.against_rival(als) is None
+    assert standing.against_rival(results[0]).first == "popularity"
+
+
+def test_the_facts_are_json_and_hold_no_id(results, split):
+    text = json.dumps(comparing.facts(rank(results, METRIC, [METRIC])))
+    ids = [*split.test.users.to_pylist(), *split.train.items.to_list()]
+    assert not any(f'"{each}"' in text for each in ids)
+
+
+def test_every_average_says_how_many_users_are_behind_it(results):
+    [first, *_] = comparing.facts(rank(results, METRIC, [METRIC]))["models"]
+    assert first["metrics"][METRIC]["users"] == 8
+    assert sum(part["users"] for part in first["user_slices"].values()) == 8
+
+
+def test_examples_are_users_with_short_to_long_histories_and_hits_are_marked(results, split):
+    people = comparing.examples(results, split, {"i0": "The First"}, count=3)
+    lengths = [person.history_length for person in people]
+    assert lengths == sorted(lengths)
+    marked = [hit for person in people for _, hit in person.lists["ease"]]
+    assert sum(marked) == sum(person.to_find for person in people)  # twelve items: all stand in the list of ten unseen
+
+
+def test_no_examples_are_made_where_none_are_wanted(results, split):
+    assert comparing.examples(results, split, {}, count=0) == []
