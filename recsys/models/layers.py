@@ -20,6 +20,7 @@ from recsys.training import SparseBatch
 # enough to stay in the processor's cache.
 _CHUNK = 64_000_000
 _BLOCK = 8_000_000
+_TINY = 1e-38  # a probability below it counts as it: the loss stays finite, the gradient does not notice
 
 
 def weighted_sum(batch: SparseBatch, table: Tensor, sparse: bool = False) -> Tensor:
@@ -110,7 +111,7 @@ class _MultinomialLoss(torch.autograd.Function):
 
     With n_u = sum of row u's targets x_u, the gradient of the logits is n_u softmax(logits) - x_u. The factor n_u is
     moved to the codes' side, which are small, so that the slopes are softmax - x_u / n_u. Under autocast the products
-    are in bfloat16, softmax, loss and sums in float32.
+    are in bfloat16, their sums, the softmax inside and the loss in float32.
     """
 
     @staticmethod
@@ -118,7 +119,7 @@ class _MultinomialLoss(torch.autograd.Function):
         ctx: Any, codes: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch, own: Tensor | None
     ) -> Tensor:
         kind = torch.bfloat16 if torch.is_autocast_enabled(codes.device.type) else torch.float32
-        codes, table, shift = codes.detach().to(kind), weight.detach().to(kind), bias.detach()
+        codes, table, shift = (tensor.detach().to(kind) for tensor in (codes, weight, bias))
         sums = target.row_sums(target.values).clamp_min(1e-12)
         share = (sums / len(codes)).to(kind)[:, None]  # n_u over the number of rows: the loss is a mean
         grad_codes, grad_weight, grad_bias = torch.empty_like(codes), None, None
@@ -146,23 +147,17 @@ def _slopes(
     codes: Tensor, table: Tensor, shift: Tensor, target: SparseBatch, sums: Tensor, own: Tensor | None, out: Tensor
 ) -> Tensor:
     """Write softmax(codes @ table.T + shift) - x / n to `out` (rows, items); returns the loss, summed over rows."""
-    on_cpu = out.device.type == "cpu"
-    block = max(1, min(len(out), _BLOCK // len(table))) if on_cpu else len(out)
-    exact = out if out.dtype == torch.float32 else torch.empty(block, len(table), device=out.device)
+    block = max(1, min(len(out), _BLOCK // len(table))) if out.device.type == "cpu" else len(out)
     loss = torch.zeros((), device=out.device)
-    for rows, cell_numbers, part in target.blocks(block):
-        logits = torch.mm(codes[rows], table.T, out=out[rows])
-        log_p = logits if exact is out else exact[: len(part)].copy_(logits)
-        log_p += shift
+    for rows, numbers, part in target.blocks(block):
         cells = (part.rows, part.items)
+        p = torch.addmm(shift, codes[rows], table.T, out=out[rows])
         if own is not None:
-            log_p[cells] += own[cell_numbers]
-        torch.log_softmax(log_p, dim=1, out=log_p)
-        loss -= (log_p[cells] * part.values).sum()
-        p = log_p.exp_()
-        p[cells] -= part.values / sums[rows][part.rows]
-        if p is not logits:
-            logits.copy_(p)
+            p[cells] += own[numbers].to(p.dtype)
+        torch.softmax(p, dim=1, out=p)  # bfloat16 is summed in float32 inside
+        found = p[cells].float()
+        loss -= (found.clamp_min(_TINY).log() * part.values).sum()
+        p[cells] = (found - part.values / sums[rows][part.rows]).to(p.dtype)
     return loss
 
 
