@@ -1,6 +1,7 @@
 """Users a second and peak memory of `recsys score`, beside what the bare matrix products allow and beside `implicit`.
 
     python benchmarks/scoring.py generated --users 1000000 --items 50000 --folder /tmp/scoring
+    python benchmarks/scoring.py share --users 10000 --items 50000 --folder /tmp/scoring
     python benchmarks/scoring.py public --data ../shared/data/ml-1m/ratings.csv ../shared/data/gowalla/train.csv
 
 The generated VAE is not trained: the time does not depend on what the weights are.
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +28,14 @@ import torch
 
 from pipelines.score import ScoreJob, run
 from pipelines.settings import TrackingOptions
-from recsys.artifacts import save_model
-from recsys.batch import Plan
+from recsys.artifacts import load_model, save_model
+from recsys.audience import Rules, make_audience
+from recsys.batch import Plan, open_output
 from recsys.distributed import cores
 from recsys.interactions import UserItemMatrix, Vocabulary
 from recsys.models import create_model
 from recsys.reading import read_interactions
-from recsys.shards import one_thread_each
+from recsys.shards import ShardWriter, one_thread_each
 from recsys.training import TrainingContext
 
 HISTORY = 20  # items a generated user
@@ -62,8 +66,23 @@ def generate(folder: Path, users: int, items: int, seed: int) -> tuple[Path, Pat
     return model, store
 
 
-def bare_products(items: int, threads: int, tiles: int = 24) -> float:
-    """Users a second of the VAE's products alone (600-400, 200-600, 600-items), tiles on as many threads."""
+@dataclass(frozen=True)
+class Speed:
+    """Users a second by the clock, and a second of processor time, which other people's load spares."""
+
+    clock: float
+    processor: float
+
+
+def measured(work: Callable[[], object], users: int) -> Speed:
+    """The speed of work done for so many users."""
+    started, spent = time.perf_counter(), time.process_time()
+    work()
+    return Speed(users / (time.perf_counter() - started), users / (time.process_time() - spent))
+
+
+def bare_products(items: int, threads: int, tiles: int = 24) -> Speed:
+    """The VAE's products alone (600-400, 200-600, 600-items), tiles on as many threads."""
     rng = np.random.default_rng(0)
     tile, shapes = Plan.tile, ((600, 400), (200, 600), (600, items))
     pairs = [
@@ -77,9 +96,7 @@ def bare_products(items: int, threads: int, tiles: int = 24) -> float:
 
     with one_thread_each(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         list(pool.map(one, range(threads)))
-        started = time.perf_counter()
-        list(pool.map(one, range(tiles)))
-        return tiles * tile / (time.perf_counter() - started)
+        return measured(lambda: list(pool.map(one, range(tiles))), tiles * tile)
 
 
 def writer_alone(n: int) -> float:
@@ -111,9 +128,9 @@ def generated(arguments: argparse.Namespace) -> None:
     out, threads = arguments.folder / "lists", cores()
     command = [sys.executable, "-m", "pipelines.cli", "--json", "score", model, store, "-o", out, "-n", "100"]
     command += ["--max-memory", arguments.max_memory, "--overwrite", "--no-track"]
-    products, load = [bare_products(arguments.items, threads)], [os.getloadavg()[0]]
+    products, load = [bare_products(arguments.items, threads).clock], [os.getloadavg()[0]]
     done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    products.append(bare_products(arguments.items, threads))
+    products.append(bare_products(arguments.items, threads).clock)
     load.append(os.getloadavg()[0])
     speed, bare = done["went"]["users_per_second"], float(np.mean(products))
     memory = done["manifest"]["memory"]
@@ -126,6 +143,29 @@ def generated(arguments: argparse.Namespace) -> None:
         f"peak memory            {memory['peak_bytes'] / 1e9:8.2f} GB   (expected {memory['expected_bytes'] / 1e9:.2f})"
     )
     print(f"load average           {load[0]:.1f} before, {load[1]:.1f} after, on {threads} cores")
+
+
+def share(arguments: argparse.Namespace) -> None:
+    """Shards scored and written, and the bare products, in turns."""
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    model, store = generate(arguments.folder, arguments.users, arguments.items, arguments.seed)
+    saved = load_model(model, "cpu")
+    data = UserItemMatrix.from_interactions(read_interactions(store), saved.items)
+    audience = make_audience(data, saved)
+    plan = Plan(saved.digest, "", len(audience), n=100, shard_users=len(audience))
+    shares = []
+    with tempfile.TemporaryDirectory() as folder:
+        open_output(Path(folder), plan)
+        writer = ShardWriter(Path(folder), plan, saved, Rules(), cores())
+        for _ in range(arguments.rounds):
+            bare = bare_products(arguments.items, cores())
+            ours = measured(lambda: writer((plan.shards[0], audience)), len(audience))
+            shares.append((ours.clock / bare.clock, ours.processor / bare.processor, ours.clock, bare.clock))
+    print(f"{arguments.users:,} users x {arguments.items:,} items, top-100, VAE 600-200; load {os.getloadavg()[0]:.1f}")
+    names = ("share by the clock", "share by processor time", "ours, users/s", "bare products, users/s")
+    for name, values in zip(names, zip(*shares, strict=True), strict=True):
+        low, *_, high = sorted(values)
+        print(f"  {name:24} {np.median(values):8.2f}   ({low:.2f} to {high:.2f})")
 
 
 def public(arguments: argparse.Namespace) -> None:
@@ -142,16 +182,15 @@ def public(arguments: argparse.Namespace) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 model = create_model(name, settings).fit(data.matrix, TrainingContext(device="cpu"))
                 save_model(Path(folder) / "model", model, data.items, data.item_counts)
-                job = ScoreJob(Path(folder) / "model", (path,), Path(folder) / "lists", n=100, device="cpu")
-                object.__setattr__(job, "tracking", TrackingOptions(track=False))
+                untracked = TrackingOptions(track=False)
+                job = ScoreJob(Path(folder) / "model", (path,), Path(folder) / "lists", n=100, tracking=untracked)
                 speed = sorted(run_again(job) for _ in range(3))
                 print(f"  recsys score, {name:8}   {speed[1]:8,.0f} users/s   ({speed[0]:,.0f} to {speed[2]:,.0f})")
 
 
 def run_again(job: ScoreJob) -> float:
     """Users a second of one run, files written."""
-    object.__setattr__(job, "overwrite", True)
-    return run(job).went["users_per_second"]
+    return run(replace(job, overwrite=True)).went["users_per_second"]
 
 
 def implicit_seconds(data: UserItemMatrix) -> float:
@@ -173,15 +212,16 @@ def implicit_seconds(data: UserItemMatrix) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("generated", "public"))
+    parser.add_argument("what", choices=("generated", "share", "public"))
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--max-memory", default="2GB")
     parser.add_argument("--folder", type=Path, default=Path("scoring"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
-    generated(arguments) if arguments.what == "generated" else public(arguments)
+    {"generated": generated, "share": share, "public": public}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

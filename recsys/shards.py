@@ -221,10 +221,10 @@ def tiles_together(plan: Plan) -> int:
 def memory_needed(plan: Plan, widest: int, threads: int) -> int:
     """Bytes beyond the model and the histories, at most:
 
-    threads x tile x widest block x 8 (scores and the work of the cut) + 4 x rows of a row group x 48 (lists, as
+    threads x tile x widest block x 12 (scores and the work of the cut) + 4 x rows of a row group x 64 (lists, as
     positions, as a table, and in the hands of Parquet).
     """
-    return threads * plan.tile * widest * 8 + 4 * tiles_together(plan) * plan.tile * min(plan.n, widest) * 48
+    return threads * plan.tile * widest * 12 + 4 * tiles_together(plan) * plan.tile * min(plan.n, widest) * 64
 
 
 def threads_within(limit: int | None, plan: Plan, widest: int, wanted: int, held: int) -> int:
