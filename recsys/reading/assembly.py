@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,27 +19,44 @@ from recsys.reading.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account,
 
 MOST_ROWS = 2**31 - 1
 MOST_TEXT = 2**30  # bytes of ids, with a margin below what 32-bit offsets reach
+SEGMENT = 1 << 16  # rows worked on at once: few enough for the cache
 COLUMNS = ("user", "item", "rating", "timestamp", "row")
 FOLDS = {"mean": np.add, "sum": np.add, "max": np.maximum}
 # An epoch this large counts milliseconds, microseconds, nanoseconds: in seconds it would be the year 5138 or later.
 UNITS = ((1e17, 1e-6), (1e14, 1e-3), (1e11, 1.0))
 
 
-def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions) -> Interactions:
-    """Interactions of all pieces, in the order they come, policies applied. Raises DataError where no row is left."""
-    parts = []
+def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, expected: int = 0) -> Interactions:
+    """Interactions of all pieces, in the order they come, policies applied. Raises DataError where no row is left.
+
+    Each piece is copied to its place at once, so that its memory serves the next one; `expected` is about the number
+    of rows to make room for.
+    """
+    users, items = _Ids(expected), _Ids(expected)
+    ratings, times, rows = _Column(expected), _Column(expected), _Column(expected)
     for piece in pieces:
         if account.next_row + piece.length > MOST_ROWS:
             raise DataError(f"Expected at most {MOST_ROWS:,} lines, found more: recsys counts rows in 32 bits.")
-        parts.append(replace(piece, row=piece.row + np.int32(account.next_row), rejects=()))
+        users.append(piece.user)
+        items.append(piece.item)
+        ratings.append(piece.rating)
+        times.append(piece.timestamp)
+        place = np.arange(piece.length, dtype=np.int32) if piece.row is None else piece.row
+        rows.append(place + np.int32(account.next_row))
         account.add(piece)
-    if not sum(len(part.row) for part in parts):
+    row = rows.values
+    if row is None or not len(row):
         first = f" First: {account.first}." if account.first else ""
         raise DataError(
             f"Expected usable rows, found none: {account.ledger.line()}.{first} Tell the right --separator and columns "
             "(--user-column and its like), or see the rows with --rejects FILE."
         )
-    return apply_policies(_sorted(_one_table(parts)), account, options)
+    with ThreadPoolExecutor() as pool:  # numpy and Arrow leave the lock to each other
+        ids = pool.map(_Ids.finish, (users, items))
+        milliseconds = _milliseconds(times.values)
+        (user_ids, user), (item_ids, item) = ids
+    table = Interactions(user_ids, item_ids, user, item, ratings.values, milliseconds, row=row)
+    return apply_policies(_sorted(table), account, options)
 
 
 def apply_policies(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
@@ -52,32 +70,61 @@ def apply_policies(table: Interactions, account: Account, options: ReadingOption
     return replace(table if len(table) == size else _without_unused_ids(table), ledger=account.ledger)
 
 
-def _one_table(parts: list[Rows]) -> Interactions:
-    with ThreadPoolExecutor() as pool:  # numpy and Arrow leave the lock to each other
-        users = pool.submit(_one_vocabulary, [part.user for part in parts])
-        items = pool.submit(_one_vocabulary, [part.item for part in parts])
-        row, rating, times = pool.map(
-            _one_column, ([getattr(part, name) for part in parts] for name in ("row", "rating", "timestamp"))
-        )
-    (user_ids, user), (item_ids, item) = users.result(), items.result()
-    return Interactions(user_ids, item_ids, user, item, rating, _milliseconds(times), row=row)
+class _Column:
+    """Numbers that arrive in pieces and stand one after the other. Room that is never used costs no memory."""
+
+    def __init__(self, expected: int):
+        self._expected = expected
+        self._size = 0
+        self._room: NDArray[Any] | None = None
+
+    def append(self, piece: NDArray[Any] | None) -> None:
+        """Add a piece; None, of a column that is not there, adds nothing."""
+        if piece is None:
+            return
+        end = self._size + len(piece)
+        if self._room is None:
+            self._room = np.empty(max(end, self._expected), piece.dtype)
+        elif end > len(self._room) or piece.dtype != self._room.dtype:
+            room = len(self._room) if end <= len(self._room) else end + end // 2
+            grown = np.empty(room, np.result_type(self._room, piece))
+            grown[: self._size] = self._room[: self._size]
+            self._room = grown
+        self._room[self._size : end] = piece
+        self._size = end
+
+    @property
+    def values(self) -> NDArray[Any] | None:
+        """All that came, (rows,); None if nothing did."""
+        return None if self._room is None else self._room[: self._size]
 
 
-def _one_vocabulary(pieces: list[pa.DictionaryArray]) -> tuple[Vocabulary, IntArray]:
-    """The distinct ids of all pieces in order of first appearance, and the positions of all rows."""
-    kinds = {piece.type.value_type for piece in pieces}
-    kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
-    if kind == pa.string() and sum(piece.dictionary.nbytes for piece in pieces) > MOST_TEXT:
-        kind = pa.large_string()
-    together = pa.concat_arrays([piece.dictionary.cast(kind) for piece in pieces]).dictionary_encode()
-    renumbered = together.indices.to_numpy()
-    positions = np.empty(sum(map(len, pieces)), dtype=np.int32)
-    row = start = 0
-    for piece in pieces:
-        ids = renumbered[start : start + len(piece.dictionary)]
-        np.take(ids, piece.indices.to_numpy(), out=positions[row : row + len(piece)])
-        row, start = row + len(piece), start + len(ids)
-    return Vocabulary(together.dictionary), positions
+class _Ids:
+    """Ids that arrive in pieces, each with a dictionary of its own, and become positions in one vocabulary."""
+
+    def __init__(self, expected: int):
+        self._dictionaries: list[pa.Array] = []
+        self._start = 0  # of the next dictionary among all
+        self._codes = _Column(expected)
+
+    def append(self, piece: pa.DictionaryArray) -> None:
+        self._codes.append(piece.indices.to_numpy() + np.int32(self._start))
+        self._dictionaries.append(piece.dictionary)
+        self._start += len(piece.dictionary)
+
+    def finish(self) -> tuple[Vocabulary, IntArray]:
+        """The distinct ids in order of first appearance, and the positions of all rows."""
+        kinds = {dictionary.type for dictionary in self._dictionaries}
+        kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
+        if kind == pa.string() and sum(dictionary.nbytes for dictionary in self._dictionaries) > MOST_TEXT:
+            kind = pa.large_string()
+        together = pa.concat_arrays([ids.cast(kind) for ids in self._dictionaries]).dictionary_encode()
+        renumbered, codes = together.indices.to_numpy(), self._codes.values
+        assert codes is not None  # somebody appended
+        for start in range(0, len(codes), SEGMENT):
+            some = codes[start : start + SEGMENT]
+            some[:] = renumbered[some]
+        return Vocabulary(together.dictionary), codes
 
 
 def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:
@@ -91,19 +138,20 @@ def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:
     )
 
 
-def _one_column(pieces: list[NDArray[Any] | None]) -> NDArray[Any] | None:
-    present = [piece for piece in pieces if piece is not None]
-    return np.concatenate(present) if present else None
-
-
 def _milliseconds(times: NDArray[Any] | None) -> NDArray[np.int64] | None:
-    """Times as they stood in the input (dates already as milliseconds) as int64 milliseconds since 1970."""
+    """Times as they stood in the input (dates already as milliseconds) as int64 milliseconds since 1970.
+
+    May work in place.
+    """
     if times is None or times.dtype.kind == "M":
         return None if times is None else times.astype("datetime64[ms]").astype(np.int64)
     largest = max(abs(float(times.max())), abs(float(times.min())))
     factor = next((factor for least, factor in UNITS if largest >= least), 1000.0)
     if factor == 1000.0:
-        return times * 1000 if times.dtype == np.int64 else np.rint(times * factor).astype(np.int64)
+        if times.dtype != np.int64:
+            return np.rint(times * factor).astype(np.int64)
+        times *= 1000
+        return times
     milliseconds = np.rint(times * factor).astype(np.int64) if factor < 1 or times.dtype != np.int64 else times
     if ((milliseconds >= 1e8) & (milliseconds < 1e10)).any():  # as seconds 1973 to 2286, else early in 1970
         raise DataError(
@@ -114,8 +162,28 @@ def _milliseconds(times: NDArray[Any] | None) -> NDArray[np.int64] | None:
 
 
 def _sorted(table: Interactions) -> Interactions:
+    """The rows by user, then item. Where users stand in order already, as in MovieLens, their rows move in place."""
+    if (table.user[1:] >= table.user[:-1]).all():
+        _sort_within_users(table)
+        return table
     order = cell_order(table.user, table.item, (len(table.users), len(table.items)))
     return table if order is None else _take(table, order)
+
+
+def _sort_within_users(table: Interactions) -> None:
+    """Sort the rows of some users at a time: few enough for the cache, and no second copy of the table."""
+    shape = len(table.users), len(table.items)
+    columns = [column for name in COLUMNS if (column := getattr(table, name)) is not None]
+    ends = np.searchsorted(table.user, table.user[SEGMENT::SEGMENT])  # where the user at each such row begins
+    starts = np.unique(np.concatenate([[0], ends]))
+
+    def sort(some: slice) -> None:
+        order = cell_order(table.user[some], table.item[some], shape)
+        for column in columns if order is not None else ():
+            column[some] = column[some][order]
+
+    with ThreadPoolExecutor() as pool:
+        deque(pool.map(sort, map(slice, starts, [*starts[1:], len(table)])), maxlen=0)  # raises what they raise
 
 
 def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:

@@ -28,6 +28,7 @@ ALIASES = {
 CANDIDATES = ("\t", "::", ";", "|", ",", " ")  # the more telling first; a blank may well stand inside an id
 FIRST_EPOCH = 100_000_000  # March 1973 in seconds: no rating, play count or price gets there
 NO_COLUMN = "none"
+WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # fits into 64 bits
 
 TimeKind = Literal["integer", "decimal", "date", "zoned date"]
 
@@ -56,6 +57,7 @@ class Layout:
     columns: Columns
     time: TimeKind = "integer"
     skip: int = 0  # lines before the first row of data
+    numbered: bool = False  # all columns are read, and the ids of the first rows are whole numbers: 7, not 007
 
 
 def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> Layout:
@@ -79,7 +81,8 @@ def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> La
     columns = find_columns(names, options, where) if header else _by_position(names, data, options, where)
     if header and len(filled) == 1:
         raise DataError(f"Expected rows of ratings in {where}, found only the header: {_short(filled[0])}.")
-    return Layout(separator, header, names, columns, _time_kind(data, columns), first_line + 1 if header else 0)
+    time, skip = _time_kind(data, columns), first_line + 1 if header else 0
+    return Layout(separator, header, names, columns, time, skip, _is_numbered(data, columns, len(names)))
 
 
 def split_line(line: str, separator: str) -> list[str] | None:
@@ -224,6 +227,11 @@ def _time_kind(data: list[list[str]], columns: Columns) -> TimeKind:
         return "decimal"
     zoned = sum(bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", text)) and ":" in text for text in times)
     return "zoned date" if zoned > len(times) / 2 else "date"
+
+
+def _is_numbered(data: list[list[str]], columns: Columns, width: int) -> bool:
+    ids = (row[place] for row in data for place in (columns.user, columns.item))
+    return len(columns.used()) == width and all(WHOLE_NUMBER.fullmatch(text) for text in ids)
 
 
 def _is_number(text: str) -> bool:

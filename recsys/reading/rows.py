@@ -48,15 +48,15 @@ class Reject:
 class Rows:
     """Some rows of one file. Ids are dictionary arrays (rows,); rating float32, timestamp int64 or float64, or None.
 
-    `row` is the number of each kept row within this piece, from 0; `length` the numbers this piece takes up (lines
-    of a text, blank ones too), `read` the rows in it, kept or not.
+    `row` is the number of each kept row within this piece, from 0, or None if it kept all its lines; `length` the
+    numbers this piece takes up (lines of a text, blank ones too), `read` the rows in it, kept or not.
     """
 
     user: pa.DictionaryArray
     item: pa.DictionaryArray
     rating: NDArray[np.float32] | None
     timestamp: NDArray[Any] | None
-    row: NDArray[np.int32]
+    row: NDArray[np.int32] | None
     length: int
     read: int
     rejects: tuple[Reject, ...] = ()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DEFAULT = ReadingOptions()
+LEAN_LINE = 16  # bytes of a short line of four columns
 
 
 def read_interactions(
@@ -40,7 +41,8 @@ def read_interactions(
     with Account(options) as account:
         if store is not None:
             return _read_store(store, account, options)
-        return assemble(_read_files(files, account, options), account, options)
+        expected = sum(file.stat().st_size for file in files) // LEAN_LINE
+        return assemble(_read_files(files, account, options), account, options, expected)
 
 
 def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
