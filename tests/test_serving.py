@@ -152,7 +152,7 @@ def test_a_request_that_cannot_be_met_is_refused_with_the_reason(served):
 
 def test_no_file_of_a_logged_model_is_a_pickle(logged):
     suffixes = {file.suffix for file in logged.rglob("*") if file.is_file()}
-    assert suffixes <= {"", ".py", ".txt", ".yaml", ".json", ".parquet", ".safetensors", ".typed"}
+    assert suffixes <= {"", ".py", ".txt", ".yaml", ".json", ".parquet", ".safetensors", ".typed", ".html"}
 
 
 def test_requirements_are_pinned_without_local_builds(tmp_path):
