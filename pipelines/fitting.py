@@ -10,6 +10,7 @@ from recsys.evaluation import validator
 from recsys.interactions import Interactions
 from recsys.models import Recommender
 from recsys.plotting import training_curve
+from recsys.processes import ALONE, Group
 from recsys.splitting import Split
 from recsys.tracking import Run
 from recsys.training import Epoch, TrainingContext
@@ -18,10 +19,12 @@ from .progress import fit_progress
 from .settings import FittingOptions
 
 
-def fit_model(model: Recommender, split: Split, options: FittingOptions, seed: int, run: Run) -> Recommender:
+def fit_model(
+    model: Recommender, split: Split, options: FittingOptions, seed: int, run: Run, group: Group = ALONE
+) -> Recommender:
     """Fit with a progress bar, validate after each epoch, keep curve and epochs in the run."""
     run.log_params({"model": model.name, "seed": seed, **asdict(model.config)})
-    context = TrainingContext(seed, options.device, options.precision, patience=options.patience)
+    context = TrainingContext(seed, options.device, options.precision, patience=options.patience, group=group)
     if split.validation is not None:
         validate = validator(split.validation, options.metric, model.needs_training_users)
         context = replace(context, validate=validate)
@@ -34,14 +37,18 @@ def fit_model(model: Recommender, split: Split, options: FittingOptions, seed: i
     return model
 
 
-def refit_model(model: Recommender, split: Split, options: FittingOptions, seed: int) -> Recommender:
+def refit_model(
+    model: Recommender, split: Split, options: FittingOptions, seed: int, group: Group = ALONE
+) -> Recommender:
     """A fresh model of the same kind fitted on `split`, for as many epochs as served validation best."""
     best = max((epoch.number for epoch in model.history if epoch.best), default=None)
-    context = TrainingContext(seed, options.device, options.precision, stop_after=best)
+    context = TrainingContext(seed, options.device, options.precision, stop_after=best, group=group)
     return _fit(type(model)(model.config), split, context, f"{model.name} again, on everybody", options.metric)
 
 
 def _fit(model: Recommender, split: Split, context: TrainingContext, label: str, metric: str) -> Recommender:
+    if not context.group.is_main:  # one process tells
+        return model.fit(split.train.matrix, context)
     with fit_progress(label, metric) as progress:
         model.fit(split.train.matrix, replace(context, on_step=progress.step, on_epoch=progress.epoch))
     return model

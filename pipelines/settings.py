@@ -10,6 +10,7 @@ from typing import Literal
 from recsys import splitting
 from recsys.errors import ConfigError
 from recsys.interactions import Interactions
+from recsys.processes import ALONE, Group
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Split
 from recsys.tracking import Tracker, open_tracker
@@ -35,8 +36,9 @@ class SplitOptions:
     def split(self, interactions: Interactions, reading: ReadingOptions, seed: int) -> Split:
         """The interactions divided as asked; `--test FILE` means the given protocol."""
         if self.test is not None:
-            validation = None if self.validation is None else read_interactions(self.validation, reading)
-            return splitting.given(interactions, read_interactions(self.test, reading), validation)
+            validation = None if self.validation is None else read_interactions(self.validation, reading.beside("validation"))
+            test = read_interactions(self.test, reading.beside("test"))
+            return splitting.given(interactions, test, validation)
         if self.protocol == "temporal":
             return splitting.temporal(interactions, share=self.held_out)
         if self.protocol == "leave-one-out":
@@ -61,9 +63,9 @@ class TrackingOptions:
     track: bool = setting(True, "Track the run in MLflow (MLFLOW_TRACKING_URI, else sqlite:///mlflow.db).")
     experiment: str = setting("recsys", "MLflow experiment.")
 
-    def open(self) -> Tracker:
-        """The tracker asked for."""
-        return open_tracker(self.track, self.experiment)
+    def open(self, group: Group = ALONE) -> Tracker:
+        """The tracker asked for; of several processes only the main one tracks."""
+        return open_tracker(self.track and group.is_main, self.experiment)
 
 
 def comma_list(texts: Sequence[str] | str) -> list[str]:

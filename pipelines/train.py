@@ -11,10 +11,13 @@ import click
 
 from recsys import splitting
 from recsys.artifacts import refuse_existing, save_model
+from recsys.errors import UnsupportedError
 from recsys.evaluation import DEFAULT_METRICS, Interval, evaluate
 from recsys.interactions import Interactions
 from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
+from recsys.models.network import NetworkRecommender
+from recsys.processes import Group, joined
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Split
 
@@ -53,22 +56,35 @@ class Trained:
     run_id: str | None
 
 
-def run(job: TrainJob) -> Trained:
-    """Do the job. What can be refused is refused before the data are read."""
+def run(job: TrainJob) -> Trained | None:
+    """Do the job, alone or in the group torchrun started; None in all processes but the main one.
+
+    What can be refused is refused before the data are read.
+    """
     parse_metric(job.fitting.metric)
     model = create_model(job.model, parse_settings(job.settings))
     refuse_existing(job.output, "model.json", job.overwrite)
+    with joined() as group:
+        refuse_several(model, group)
+        return _train(job, model, group)
+
+
+def _train(job: TrainJob, model: Recommender, group: Group) -> Trained | None:
     interactions = read_interactions(job.ratings, job.reading)
     split = validation_split(interactions, model, job.held_out, job.seed)
-    with job.tracking.open().run(f"train {job.model}", "train") as tracked:
+    with job.tracking.open(group).run(f"train {job.model}", "train") as tracked:
         data = log_data(tracked, interactions, split)
+        if group.is_main:
+            state_memory(model, len(split.train.items))
         started = time.perf_counter()
-        fit_model(model, split, job.fitting, job.seed, tracked)
+        fit_model(model, split, job.fitting, job.seed, tracked, group)
         seconds = time.perf_counter() - started
-        metrics = validate(model, split, job.fitting.metric)
+        metrics = validate(model, split, job.fitting.metric) if group.is_main else {}
         if job.refit:
             split = splitting.everybody(interactions)
-            model = refit_model(model, split, job.fitting, job.seed)
+            model = refit_model(model, split, job.fitting, job.seed, group)
+        if not group.is_main:
+            return None
         about = {
             "metrics": {label: asdict(interval) for label, interval in metrics.items()},
             "seed": job.seed,
@@ -81,6 +97,21 @@ def run(job: TrainJob) -> Trained:
         tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
         tracked.log_model(job.output)
     return Trained(job.output, metrics, seconds, interactions.ledger.line(), tracked.id)
+
+
+def refuse_several(model: Recommender, group: Group) -> None:
+    """Raise UnsupportedError where several processes would each fit the whole model."""
+    if group.size > 1 and not isinstance(model, NetworkRecommender):
+        raise UnsupportedError(
+            f"Expected a model trained by gradients in {group.size} processes, found {model.name}: "
+            "run it without torchrun."
+        )
+
+
+def state_memory(model: Recommender, items: int) -> None:
+    """Say, before it is taken, what a network's training holds in memory whatever the batch."""
+    if isinstance(model, NetworkRecommender):
+        click.echo(f"{model.name}: {model.training_memory(items)}", err=True)
 
 
 def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:
@@ -107,8 +138,10 @@ def command(job: TrainJob) -> None:
     report(run(job), job)
 
 
-def report(trained: Trained, job: TrainJob) -> None:
-    """Tell the person what was made."""
+def report(trained: Trained | None, job: TrainJob) -> None:
+    """Tell the person what was made; one process of several does."""
+    if trained is None:
+        return
     if as_json():
         print_json(asdict(trained))
         return

@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
+from recsys.processes import ALONE, Group
 from recsys.topn import ScoreFunction
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class TrainingContext:
 
     validate: called after every epoch with the score function; without it all epochs run and the last weights stay.
     patience: epochs without a better value before the loop stops. stop_after: stop after so many epochs in any case,
-    schedules being those of all of them. on_step and on_epoch are told the progress.
+    schedules being those of all of them. on_step and on_epoch are told the progress. group: the processes that train
+    this model together; the main one validates for all.
     """
 
     seed: int = 0
@@ -61,6 +63,7 @@ class TrainingContext:
     validate: Validate | None = None
     patience: int = 10
     stop_after: int | None = None
+    group: Group = ALONE
     on_step: Callable[[int, int], None] = field(default=_ignore_step)
     on_epoch: Callable[[Epoch, int], None] = field(default=_ignore_epoch)
 
@@ -75,6 +78,8 @@ class TrainingContext:
     def resolve_device(self) -> torch.device:
         """The device asked for; `auto` is the GPU when there is one. Raises ConfigError where it cannot be had."""
         name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and self.group.size > 1:
+            name = f"cuda:{self.group.local_rank}"
         try:
             torch.empty(0, device=name)
         except (RuntimeError, AssertionError) as error:
@@ -148,11 +153,12 @@ class SparseRows:
         place += torch.arange(cells, device=rows.device)
         return SparseBatch(self.items[place].long(), self.values[place], offsets)
 
-    def shuffled(self, batch_size: int) -> Iterator[SparseBatch]:
-        """All rows in a new random order, `batch_size` at a time; the last batch may be smaller."""
-        order = torch.randperm(len(self)).to(self.offsets.device)
-        for rows in torch.split(order, batch_size):
-            yield self.cut(rows)
+    def shuffled(self, batch_size: int, group: Group = ALONE) -> Iterator[SparseBatch]:
+        """All rows in a new random order, the group's share of `batch_size` at a time; the last may be smaller."""
+        order = torch.randperm(len(self))
+        group.copy_main([order])  # dropout, another number of draws in each process, has moved their streams apart
+        for rows in torch.split(order.to(self.offsets.device), batch_size):
+            yield self.cut(group.share(rows))
 
 
 class Optimiser(Protocol):
@@ -177,16 +183,22 @@ def one_pass(
     optimiser: Optimiser,
     context: TrainingContext,
 ) -> float:
-    """One step of the optimiser for every batch of shuffled rows. Returns the mean of the loss over rows."""
+    """One step of the optimiser for every batch of shuffled rows. Returns the mean of the loss over rows.
+
+    `batch_size` counts the rows of all processes of the context's group; `loss` is given this one's.
+    """
+    group = context.group
     steps = steps_per_epoch(len(rows), batch_size)
     total = torch.zeros((), device=rows.offsets.device)
-    for step, batch in enumerate(rows.shuffled(batch_size), start=1):
+    for step, batch in enumerate(rows.shuffled(batch_size, group), start=1):
+        size = min(batch_size, len(rows) - (step - 1) * batch_size)
         optimiser.zero_grad()
-        value = loss(batch)
+        value = loss(batch) * group.weight(size)
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        total += value.detach() * len(batch)
+        total += value.detach() * size
         context.on_step(step, steps)
+    group.add_up([total])
     return float(total) / len(rows)
 
 
@@ -207,7 +219,8 @@ def train(
         if not math.isfinite(loss):
             raise ConfigError(f"Expected a finite loss, found {loss} in epoch {number}: lower the learning_rate.")
         network.eval()
-        value = context.validate(score) if context.validate else None
+        value = context.validate(score) if context.validate and context.group.is_main else None
+        value = context.group.main_says(value)
         if value is not None and math.isnan(value):
             raise DataError("Expected a validation value, found NaN: no validation user has anything held out.")
         better = value is not None and value > best_value

@@ -19,7 +19,7 @@ FILES = sorted([*ROOT.glob("recsys/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 # models: artifacts, evaluation, tracking, serving, plotting, batch and all that stands on them.
 FLOORS = [
     {"errors"},
-    {"interactions", "reading", "store", "datasets", "downloading", "machine", "memory", "search_space"},
+    {"interactions", "reading", "store", "datasets", "downloading", "machine", "memory", "processes", "search_space"},
     {"topn", "splitting", "metrics", "beyond"},
     {"training"},
     {"models"},

@@ -133,13 +133,17 @@ class VAENetwork(Network):
         kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=1)  # (rows,)
         return self.decoder.loss(torch.tanh(self.hidden(code)), batch) + beta * kl.mean()
 
+    def item_tables(self) -> list[nn.Parameter]:
+        """Both, where the softmax is sampled."""
+        return [self.encoder.weight, self.decoder.weight] if self.negatives else []
+
     def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[nn.Parameter]:
         """A sampler for the output, and both item tables, where the softmax is sampled."""
         if not self.negatives:
             return []
         self.encoder.sparse = True
         self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.negatives)
-        return [self.encoder.weight, self.decoder.weight]
+        return self.item_tables()
 
 
 class DAE(NetworkRecommender):

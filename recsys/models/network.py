@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
+from recsys.errors import UnsupportedError
 from recsys.models.base import Recommender
 from recsys.models.sampled import RowAdam
+from recsys.processes import SharedSteps
 from recsys.training import Optimiser, SparseBatch, SparseRows, TrainingContext, one_pass, steps_per_epoch, train
 
 
@@ -27,6 +30,10 @@ class Network(nn.Module):
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
         """Scores of some items at a time, side by side; of all at once where a network knows no better."""
         yield self(batch)
+
+    def item_tables(self) -> list[nn.Parameter]:
+        """The tables whose gradients are sparse, where the settings ask for a sampled softmax."""
+        return []
 
     def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[nn.Parameter]:
         """Prepare a sampled softmax, where the settings ask for one; the tables whose gradients are then sparse."""
@@ -63,6 +70,34 @@ class Together:
             optimiser.step()
 
 
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes that training holds for a network whatever the batch. `kept`: a copy of the best weights, if validated."""
+
+    parameters: int
+    gradients: int
+    optimiser: int
+    kept: int
+
+    @classmethod
+    def of(cls, network: Network) -> TrainingMemory:
+        """Of dense tables in full; of sparse ones no gradients, which are a batch's, and RowAdam's state."""
+        tables, sizes = network.item_tables(), [weight.numel() for weight in network.parameters()]
+        sparse, rows, every = sum(t.numel() for t in tables), sum(map(len, tables)), sum(sizes)
+        return cls(4 * every, 4 * (every - sparse), 8 * (every - sparse) + 4 * sparse + 8 * rows, 4 * every)
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.gradients + self.optimiser + self.kept
+
+    def __str__(self) -> str:
+        parts = ("parameters", "gradients", "optimiser state", "best weights kept")
+        sizes = (self.parameters, self.gradients, self.optimiser, self.kept)
+        named = ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in zip(parts, sizes, strict=True))
+        return f"{named}; {self.total / 1e6:,.1f} MB in all"
+
+
 class NetworkRecommender(Recommender):
     """Trains with Adam on shuffled batches. A subclass says which network; its Config has at least the fields
 
@@ -82,6 +117,8 @@ class NetworkRecommender(Recommender):
         batch_size = config.batch_size or default_batch_size(len(rows))
         tables = network.sample_output(rows, matrix.shape[1], batch_size)
         optimiser = make_optimiser(network, tables, config.learning_rate, config.l2)
+        if context.group.size > 1:
+            optimiser = self._share(optimiser, matrix, bool(tables), context)
         planned = config.epochs * steps_per_epoch(len(rows), batch_size)
         updates = itertools.count()
 
@@ -96,6 +133,23 @@ class NetworkRecommender(Recommender):
             config.epochs,
             context,
         )
+
+    def training_memory(self, items: int) -> TrainingMemory:
+        """What training on a catalogue of `items` will hold, before it is taken."""
+        with torch.device("meta"):
+            return TrainingMemory.of(self._build(items))
+
+    def _share(self, optimiser: Optimiser, matrix: csr_matrix, sampled: bool, context: TrainingContext) -> Optimiser:
+        group = context.group
+        if sampled:
+            raise UnsupportedError(
+                f"Expected softmax=full in {group.size} processes, found sampled: its gradients are sparse and are not "
+                "added up. Train it in one process."
+            )
+        group.require_same((*matrix.shape, matrix.nnz, int(matrix.indices.sum(dtype="int64"))), "ratings")
+        if not group.is_main:  # another stream of dropout and noise; order and weights come from the main process
+            torch.manual_seed(context.seed + group.rank)
+        return SharedSteps(optimiser, self.network, group)
 
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
         device = next(self.network.parameters()).device
