@@ -72,7 +72,7 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
     made again from what model.json says. Else all users of RATINGS, a share of whose items is hidden.
     """
     if job.test is not None:
-        held_out = read_interactions(job.test, job.reading)
+        held_out = read_interactions(job.test, job.reading.beside("test"))
         return splitting.holdout(interactions, held_out, saved.items, saved.users), f"users of {job.test}"
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
     if data.get("fingerprint") == interactions.fingerprint():

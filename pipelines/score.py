@@ -162,7 +162,8 @@ def read_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | Non
     interactions = read_interactions(job.ratings, job.reading)
     histories = UserItemMatrix.from_interactions(interactions, saved.items)
     if job.choice.new_users is not None:
-        more = UserItemMatrix.from_interactions(read_interactions(job.choice.new_users, job.reading), saved.items)
+        newcomers = read_interactions(job.choice.new_users, job.reading.beside("new-users"))
+        more = UserItemMatrix.from_interactions(newcomers, saved.items)
         histories = add_new_users(histories, more)
     return interactions, histories
 

@@ -36,7 +36,9 @@ class SplitOptions:
     def split(self, interactions: Interactions, reading: ReadingOptions, seed: int) -> Split:
         """The interactions divided as asked; `--test FILE` means the given protocol."""
         if self.test is not None:
-            validation = None if self.validation is None else read_interactions(self.validation, reading.beside("validation"))
+            validation = (
+                None if self.validation is None else read_interactions(self.validation, reading.beside("validation"))
+            )
             test = read_interactions(self.test, reading.beside("test"))
             return splitting.given(interactions, test, validation)
         if self.protocol == "temporal":

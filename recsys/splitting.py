@@ -200,18 +200,19 @@ def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0, test:
 
 
 def leave_one_out(interactions: Interactions, *, seed: int = 0) -> Split:
-    """The last item of each user is test, the one before validation; by time, or at random without timestamps.
+    """The last item of each user is test, the one before validation; by time, or as the file goes where it has none.
 
     ```
             time ->
     user 1   x x x v o      x training, v validation (seen at test), o test
     user 2   x v o          with two items: x o; with one: x
     ```
-    Equal times are ordered at random. Other people's later rows do stand in training: `temporal` avoids that.
+    Equal times are ordered at random. Other people's later rows do stand in training: `temporal` avoids that. Without
+    timestamps the seed decides nothing, and a file sorted by item would have its last items found: `weak` is fairer.
     """
-    rng = np.random.default_rng(seed)
-    tie_breaker = rng.random(len(interactions))
-    rank, size = _ranks(interactions.user, tie_breaker, interactions.timestamp)
+    row = np.arange(len(interactions)) if interactions.row is None else interactions.row
+    key = row if interactions.timestamp is None else np.random.default_rng(seed).random(len(interactions))
+    rank, size = _ranks(interactions.user, key, interactions.timestamp)
     from_end = size - 1 - rank
     part = np.full(len(interactions), TRAIN)
     part[(from_end == 0) & (size > 1)] = TEST

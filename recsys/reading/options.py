@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,9 @@ class ReadingOptions:
         "last", "What becomes of rows that repeat a (user, item) pair."
     )
     on_bad_row: Literal["reject", "fail"] = _option("reject", "Count unreadable rows and go on, or stop at the first.")
-    rejects: Path | None = _option(None, "Write every row left out, with line and reason, to this CSV.")
+    rejects: Path | None = _option(
+        None, "Write every row left out, with line and reason, to this CSV; those of a second file beside it."
+    )
 
     def __post_init__(self) -> None:
         _check_choice("duplicates", self.duplicates, ("last", "first", "mean", "max", "sum", "error"))
@@ -60,6 +62,12 @@ class ReadingOptions:
     def separator_text(self) -> str | None:
         """The separator itself: 'tab' is spelled out on the command line."""
         return None if self.separator is None else SEPARATORS.get(self.separator.lower(), self.separator)
+
+    def beside(self, name: str) -> ReadingOptions:
+        """The same for a further file of a job: its rejected rows go to `out-NAME.csv`, not over those in `out.csv`."""
+        if self.rejects is None:
+            return self
+        return replace(self, rejects=self.rejects.with_name(f"{self.rejects.stem}-{name}{self.rejects.suffix}"))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
