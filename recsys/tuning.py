@@ -27,7 +27,7 @@ from recsys.training import Epoch, TrainingContext
 # Trials that run to their end before others are measured against their median.
 _UNPRUNED = 4
 # Share of the planned epochs that no trial is denied.
-_WARM_UP = 0.05
+_WARM_UP = 0.2
 
 
 @dataclass(frozen=True)
