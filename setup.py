@@ -47,7 +47,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["recsys", "recsys.*", "pipelines", "pipelines.*"]),
-    package_data={"recsys": ["py.typed", "templates/*.html"], "pipelines": ["py.typed"]},
+    package_data={"recsys": ["py.typed", "constants.json", "templates/*.html"], "pipelines": ["py.typed"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["recsys = pipelines.cli:main"]},

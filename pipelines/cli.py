@@ -24,6 +24,7 @@ COMMANDS = {
     "tune": "Search a model's best settings on held-out users.",
     "recommend": "Recommend for one person, on the terminal.",
     "score": "Write the best n items of every user to files.",
+    "plan": "Say what training and scoring will need.",
     "demo": "Run the whole road on the sample ratings.",
     "doctor": "Say what this machine can do.",
 }

@@ -1,0 +1,143 @@
+"""`recsys plan`: what training and scoring will need, from a laptop to the internet."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import click
+
+from recsys import planning
+from recsys.planning import Need, Speed, Workload
+
+from .cli import as_json
+from .options import options_from, setting
+from .output import WIDTH, print_json, table
+
+
+@dataclass(frozen=True)
+class PlanJob:
+    """How much of everything."""
+
+    users: float = setting(100_000, "Users; 1e9 is understood.")
+    items: float = setting(20_000, "Items.")
+    interactions: float = setting(10_000_000, "Rows of ratings.")
+    machines: int = setting(1, "Machines, or GPUs, that share the work.")
+    gpu: bool = setting(False, "On GPUs such as the measured one.")
+    memory: float = setting(16, "Memory of a machine or GPU, in GB.")
+    network: float = setting(10, "Network between machines, in Gbit/s.")
+    speedup: float = setting(1, "How many times as fast a machine is as the measured one.")
+    hidden: int = setting(600, "Hidden width of the VAE.")
+    latent: int = setting(200, "Width of its code.")
+    batch_size: int = setting(500, "Users a step, of all machines together.")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is faster where the chip has it.")
+    n: int = setting(100, "Length of a list.")
+
+    def workload(self) -> Workload:
+        """The same in bytes and bytes a second."""
+        return Workload(
+            self.users,
+            self.items,
+            self.interactions,
+            machines=self.machines,
+            memory=self.memory * 1e9,
+            network=self.network * 1e9 / 8,
+            hidden=self.hidden,
+            latent=self.latent,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            n=self.n,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found: the ways to train, the one recommended, and the lists."""
+
+    workload: Workload
+    speed: Speed
+    ways: list[Need]
+    recommended: Need | None
+    lists_seconds: float
+    lists_bytes: float
+
+
+def run(job: PlanJob) -> Plan:
+    """Do the job."""
+    work = job.workload()
+    speed = planning.read_speed("cuda" if job.gpu else "cpu").times(job.speedup)
+    ways = list(planning.needs(work, speed))
+    best = planning.recommended(work, ways)
+    return Plan(work, speed, ways, best, planning.lists_seconds(work, speed), planning.lists_bytes(work))
+
+
+@click.command("plan")
+@options_from(PlanJob)
+def command(job: PlanJob) -> None:
+    """Say what training and scoring will need: memory, time, network, and which model fits."""
+    plan = run(job)
+    print_json(asdict(plan)) if as_json() else click.echo("\n".join(_lines(plan)))
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    work = plan.workload
+    yield f"{work.users:,.0f} users, {work.items:,.0f} items, {work.interactions:,.0f} interactions"
+    yield f"{work.machines} x {plan.speed.machine} (measured {plan.speed.date}), {_bytes(work.memory)} each"
+    yield ""
+    header = ("training", "memory", "a step", "an epoch", "sent a step", "machines", "fits")
+    yield table([_row(way, work) for way in plan.ways], header)
+    yield ""
+    for text in (*_advice(plan), f"Lists: {_lists(plan)}"):
+        yield textwrap.fill(text, WIDTH)
+    yield f"\n{planning.FORMULA}"
+
+
+def _row(way: Need, work: Workload) -> tuple[str, ...]:
+    step = _time(way.step_seconds) if way.epochs else ""
+    whole = _time(way.seconds) + ("" if way.epochs else " in all")
+    sent, machines = _bytes(way.sent) if way.sent else "", str(way.machines)
+    return way.name, _bytes(way.bytes), step, whole, sent, machines, "yes" if way.bytes <= work.memory else "no"
+
+
+def _advice(plan: Plan) -> Iterator[str]:
+    work, best = plan.workload, plan.recommended
+    if work.training_share < 1:
+        yield (
+            f"A matrix holds at most {planning.MATRIX_LIMIT:,} interactions: train on a sample of "
+            f"{work.training_share:.1%} of the users (the times above are of it) and score everybody, in files of at "
+            "most so many rows: a model scores histories, also of users it was not trained on."
+        )
+    if best is None:
+        least = min((way for way in plan.ways if way.epochs), key=lambda way: way.bytes)
+        yield (
+            f"No network fits {_bytes(work.memory)}: the smallest, {least.name}, needs {_bytes(least.bytes)}. "
+            "Narrower (--hidden), fewer items (--min-item-users when reading), or more memory."
+        )
+    else:
+        yield f"Recommended: {best.name}, {_time(best.seconds)} an epoch; 20 to 100 epochs are usual."
+    if best is not None and best.machines < work.machines:
+        yield f"It trains on {best.machines} machine; the others serve the lists."
+
+
+def _lists(plan: Plan) -> str:
+    work = plan.workload
+    return (
+        f"top-{work.n} for everybody in {_time(plan.lists_seconds)} on {work.machines} "
+        f"machine{'s' if work.machines > 1 else ''}, {_bytes(plan.lists_bytes)} before compression."
+    )
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.0f} kB"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("years", 365.25 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{seconds * 1000:,.0f} ms"
