@@ -3,8 +3,9 @@
     python benchmarks/reading.py                 ML-20M's shape: 20,000,263 rows, about 500 MB; a few minutes
     python benchmarks/reading.py --rows 1000000  smaller
 
-Each figure is taken in a process of its own, the kinds in turn, on a file in the page cache. `private` is anonymous
-memory (RssAnon) at the end: what a memory-mapped file does not give back when memory is short.
+Each figure is taken in a process of its own, the kinds in turn, on a file in the page cache. A ratio is of two
+neighbours in time; CPU seconds swing less than seconds where the machine has other work, and `load` says how much.
+`private` is anonymous memory (RssAnon) at the end: what a memory-mapped file does not give back when memory is short.
 """
 
 from __future__ import annotations
@@ -56,28 +57,30 @@ def compare(rows: int, users: int, items: int, rounds: int) -> str:
         csv = write_shaped_ratings(Path(folder) / "ratings.csv", users, items, rows)
         store = write_store(read_interactions(csv), Path(folder) / "store")
         size = csv.stat().st_size / 1e6
-        runs = [
-            {kind: in_own_process(kind, store if kind == "store" else csv) for kind in KINDS} for _ in range(rounds)
-        ]
+        loads, runs = [], []
+        for _ in range(rounds):
+            loads.append(os.getloadavg()[0])
+            runs.append({kind: in_own_process(kind, store if kind == "store" else csv) for kind in KINDS})
     lines = [
         f"{rows:,} rows, {users:,} users, {items:,} items, {size:,.0f} MB of CSV",
-        f"{rounds} rounds: median (least, most)",
+        f"{rounds} rounds: median (least, most); load {_spread(loads, '{:.1f}')}",
         f"{platform.processor() or platform.machine()}, {_cores()} cores, Python {platform.python_version()}, "
         f"pyarrow {pa.__version__}, numpy {np.__version__}; {date.today()}",
         "",
-        "| what | seconds | times bare | CPU seconds | peak MB | private MB |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| what | seconds | times bare | CPU seconds | times bare | peak MB | private MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for kind, name in KINDS.items():
-        seconds = _spread([run[kind]["seconds"] for run in runs], "{:.2f}")
-        ratio = _spread([run[kind]["seconds"] / run["bare"]["seconds"] for run in runs], "{:.2f}")
-        worked = _spread([run[kind]["cpu"] for run in runs], "{:.2f}")
-        peak, private = (statistics.median(run[kind][what] for run in runs) for what in ("peak", "private"))
-        lines.append(f"| {name} | {seconds} | {ratio} | {worked} | {peak:,.0f} | {private:,.0f} |")
+        cells = [name]
+        for what in ("seconds", "cpu"):
+            cells.append(_spread([run[kind][what] for run in runs]))
+            cells.append(_spread([run[kind][what] / run["bare"][what] for run in runs]))
+        cells += [f"{statistics.median(run[kind][what] for run in runs):,.0f}" for what in ("peak", "private")]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _spread(values: list[float], form: str) -> str:
+def _spread(values: list[float], form: str = "{:.2f}") -> str:
     return f"{form.format(statistics.median(values))} ({form.format(min(values))}, {form.format(max(values))})"
 
 

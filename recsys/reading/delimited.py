@@ -49,7 +49,6 @@ BLOCK = 8 << 20  # bytes; large enough for Arrow, small enough for many in fligh
 LONGEST_LINE = 1 << 20  # bytes; a longer line is no row of ratings
 SAMPLE = 1 << 18  # bytes to find the layout from
 FEW_LINES = 256  # so many are read one by one
-LINE_END = 10
 UNIT = b"\x1f"  # stands for a separator of several bytes: Arrow takes one
 
 LARGEST_RATING = float(np.finfo(np.float32).max)
@@ -176,7 +175,7 @@ def parse(block: bytes, layout: Layout) -> list[Rows]:
     rows = _rows_with_numbers(fields, layout) if layout.numbered and fields else None
     if rows is not None:
         return [rows]
-    lines = int(np.count_nonzero(np.frombuffer(block, np.uint8) == LINE_END))  # far faster than bytes.count
+    lines = _count(block, b"\n")
     rows = _rows_with_text(fields, lines, layout) if lines and fields else None
     if rows is not None:
         return [rows]
@@ -208,7 +207,8 @@ def _rows_with_numbers(block: bytes, layout: Layout) -> Rows | None:
     times = None if time is None else time.to_numpy()
     if times is not None and (times.dtype.kind != "i" or times.min() < 0):
         return None
-    size = _text_size(user) + _text_size(item) + len(user) * len(layout.names) + block.count(b"\r")
+    size = _text_size(user) + _text_size(item) + len(user) * len(layout.names)
+    size += _count(block, b"\r") if b"\r" in block else 0
     size += 0 if ratings is None else _text_size(ratings)
     size += 0 if times is None else _digits(times)
     if size != len(block) or (rating is not None and not np.isfinite(rating).all()):
@@ -278,6 +278,11 @@ def _digits(numbers: NDArray[Any]) -> int:
     """Digits of all these whole numbers from 0 up."""
     least, most = len(str(numbers.min())), len(str(numbers.max()))
     return least * len(numbers) + sum(int(np.count_nonzero(numbers >= 10**power)) for power in range(least, most))
+
+
+def _count(block: bytes, sign: bytes) -> int:
+    """How often a byte occurs: far faster than bytes.count."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord(sign)))
 
 
 def _may_hold_a_long_line(block: bytes) -> bool:
