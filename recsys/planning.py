@@ -179,7 +179,8 @@ def sampled_softmax(work: Workload, speed: Speed) -> Need:
         + rows * work.history * work.hidden * speed.cell
     )
     touched = 4 * (candidates + distinct) * work.hidden * 6  # gathered, gradient, coalesced, RowAdam's three
-    return _epochs("vae, sampled softmax", work, held, touched + 4 * rows * candidates, step, 0, 1)
+    more = touched + 4 * min(rows * candidates, _CHUNK)
+    return _epochs("vae, sampled softmax", work, held, more, step, 0, 1)
 
 
 def closed_form(work: Workload, speed: Speed) -> Need:
