@@ -2,7 +2,8 @@
 
 ```
 file --pieces--> UTF-8 bytes --blocks--> whole lines --parse--> Rows
-                                           |  Arrow likes all of it: done
+                                           |  whole numbers as ids, proven: done, the fast way
+                                           |  text as ids, and Arrow likes all of it: done
                                            |  it does not: halve it, try again; a few lines: one by one
 ```
 One line is one row. Arrow alone would let an open quote swallow the lines after it, so its rows are counted.
