@@ -29,7 +29,8 @@ def read_interactions(
     """Interactions of a file (text, gzip, Parquet), a folder or list of files, a store or a DataFrame.
 
     Ids come back exactly as they stand; those of text files are text. `ledger` accounts for every row. Peak memory
-    is about 200 MB, 30 bytes a row (60 where rows do not stand by user) and the ids. Raises DataError where nothing usable is found, naming what was.
+    is about 200 MB, 30 bytes a row (60 where rows do not stand by user) and the ids. Raises DataError where nothing
+    usable is found, naming what was.
     """
     if not isinstance(source, (str, Path, Sequence)):
         with Account(options) as account:
