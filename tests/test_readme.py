@@ -37,6 +37,7 @@ def run(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_commands_run_in_the_order_they_are_shown(clone):
     lines = shell_lines()
     assert len(lines) >= 6
