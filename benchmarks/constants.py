@@ -32,7 +32,7 @@ from recsys.planning import CONSTANTS, Speed
 from recsys.topn import top_n
 from recsys.training import SparseBatch, SparseRows
 
-TURNS = 5
+TURNS = 15
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
