@@ -46,9 +46,6 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        # Threads that spin while they wait make torch ten times slower on a machine with other work. OpenMP reads this
-        # when torch is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         command: click.Command = importlib.import_module(f"pipelines.{cmd_name}").command
         return command
 
