@@ -1,6 +1,7 @@
 """For whom, and on what, a model is good: metrics over slices of users and of items.
 
-Users are cut by the length of their histories, held-out items by their popularity in training.
+Users are cut by the length of their histories, held-out items by their popularity in training: the popular, the rare,
+and those that are as good as new to a model.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from recsys.beyond import Positions, head
 from recsys.metrics import METRICS, Values, find_hits, parse_metric
 from recsys.splitting import Holdout
 
+FEW = 5  # training users: an item with no more is as good as new to a model
+
 
 def user_slices(length: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
     """Thirds of the users by the length of their history, bool (users,); a third nobody falls into is left out."""
@@ -28,9 +31,18 @@ def user_slices(length: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
 
 
 def item_slices(counts: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
-    """Items by popularity, bool (items,): each slice holds a third of the training rows, the first in few items."""
+    """Items by popularity, bool (items,): each of three holds a third of the training rows, the first in few items.
+
+    New items are those with 1 <= counts_i <= FEW, whatever the data say of time: most of them are among the rare ones
+    too. An item nobody has in training is in no slice: no model knows it.
+    """
     first, second = head(counts, 1 / 3), head(counts, 2 / 3)
-    slices = {"popular items": first, "items between": second & ~first, "rare items": ~second}
+    slices = {
+        "popular items": first,
+        "items between": second & ~first,
+        "rare items": ~second,
+        f"new items (at most {FEW} training users)": (counts >= 1) & (counts <= FEW),
+    }
     return {name: inside for name, inside in slices.items() if inside.any()}
 
 

@@ -17,13 +17,18 @@ def test_users_alike_make_one_slice():
 
 
 def test_each_slice_of_items_holds_about_a_third_of_the_rows():
-    counts = np.array([6, 3, 3, 2, 2, 2])
+    counts = np.array([60, 30, 30, 20, 20, 20])
     slices = item_slices(counts)
     assert {name: counts[inside].sum() for name, inside in slices.items()} == {
-        "popular items": 6,
-        "items between": 6,
-        "rare items": 6,
+        "popular items": 60,
+        "items between": 60,
+        "rare items": 60,
     }
+
+
+def test_new_items_have_one_to_five_training_users():
+    inside = item_slices(np.array([100, 6, 5, 1, 0]))["new items (at most 5 training users)"]
+    assert inside.tolist() == [False, False, True, True, False]
 
 
 def test_on_a_slice_only_its_items_are_to_be_found():
