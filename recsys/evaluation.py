@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.beyond import coverage
@@ -63,6 +61,12 @@ class Evaluation:
     def users(self) -> int:
         """Users measured."""
         return len(next(iter(self.values.values())))
+
+    def only(self, metrics: Sequence[str]) -> Evaluation:
+        """What measuring these of its metrics alone would have given."""
+        longest = max(parse_metric(label)[1] for label in metrics)
+        values = {label: self.values[label] for label in metrics}
+        return replace(self, values=values, positions=self.positions[:, :longest])
 
     def means(self) -> dict[str, float]:
         """Mean of each metric over users with something held out."""
@@ -126,12 +130,3 @@ def paired_difference(ours: Values, theirs: Values, seed: int = 0) -> Interval:
     if len(ours) != len(theirs):
         raise DataError(f"Expected the same users on both sides, found {len(ours)} and {len(theirs)}.")
     return bootstrap(ours - theirs, seed)
-
-
-def per_user_table(evaluations: Mapping[str, Evaluation], users: Sequence[Any] | NDArray[Any]) -> pd.DataFrame:
-    """Long table: model, user_id and a column a metric."""
-    frames = [
-        pd.DataFrame({"model": model, "user_id": users, **evaluation.values})
-        for model, evaluation in evaluations.items()
-    ]
-    return pd.concat(frames, ignore_index=True)

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from recsys import splitting
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation import Interval, bootstrap, evaluate, paired_difference, per_user_table, validator
+from recsys.evaluation import Interval, bootstrap, evaluate, paired_difference, validator
 from recsys.models import create_model
 from recsys.reading import read_interactions
 from recsys.splitting import Holdout
@@ -122,20 +122,13 @@ def test_the_validator_gives_the_mean_of_its_metric():
     assert validator(holdout, "recall@2")(always(3, 1, 2)) == (1 + 1) / 2
 
 
-def test_the_table_of_users_has_a_row_a_model_and_user():
-    holdout = a_holdout([[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]])
-    found = {
-        "good": evaluate(always(0, 1, 0), holdout, ("recall@1",)),
-        "bad": evaluate(always(1, 0, 1), holdout, ("recall@1",)),
-    }
-    table = per_user_table(found, holdout.users.to_pylist())
-    assert table.values.tolist() == [
-        ["good", "user 0", 1],
-        ["good", "user 1", 1],
-        ["bad", "user 0", 0],
-        ["bad", "user 1", 0],
-    ]
-    assert list(table.columns) == ["model", "user_id", "recall@1"]
+def test_some_of_the_metrics_are_what_they_are_when_measured_alone():
+    holdout = a_holdout([[1, 0, 0, 0], [0, 0, 1, 0]], [[0, 1, 0, 0], [0, 1, 0, 0]])
+    score = always(3, 1, 2, 0)
+    both, alone = (evaluate(score, holdout, labels) for labels in (("recall@1", "recall@3"), ("recall@1",)))
+    some = both.only(["recall@1"])
+    assert (some.intervals(), some.coverage) == (alone.intervals(), alone.coverage)
+    assert both.coverage > some.coverage
 
 
 # Intervals
