@@ -117,7 +117,8 @@ def run(job: CompareJob) -> Comparison:
                 **comparing.facts(standing),
                 "versions": versions(),
             }
-            examples = comparing.examples(standing.results, first, titles, job.examples)
+            people = (test_part(first), first.train.items, first.train.item_counts)
+            examples = comparing.examples(standing.results, *people, titles, job.examples)
             write(place, standing, splits, facts)
             (place / "report.html").write_text(render(facts, examples), encoding="utf-8")
             write_settings(place, tuned, models, trials)

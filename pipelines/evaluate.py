@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 
-from recsys import splitting
-from recsys.artifacts import SavedModel, load_model
-from recsys.errors import UnsupportedError
+from recsys import comparing, splitting
+from recsys.artifacts import SavedModel, load_model, new_directory, refuse_existing, versions, write_json
+from recsys.comparing import Result
+from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation import DEFAULT_METRICS, Interval, evaluate
 from recsys.interactions import Interactions
 from recsys.metrics import parse_metric
-from recsys.reading import ReadingOptions, read_interactions
+from recsys.reading import ReadingOptions, read_interactions, read_titles
+from recsys.report import render
 from recsys.splitting import Holdout
 
 from .cli import as_json
@@ -22,6 +25,8 @@ from .fitting import log_data
 from .options import options_from, setting
 from .output import metrics_table, print_json
 from .settings import TrackingOptions, comma_list
+
+MARK, REPORT = "evaluation.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -32,48 +37,83 @@ class EvaluateJob:
     ratings: tuple[Path, ...]
     test: Path | None = setting(None, "Held-out rows; RATINGS are then the histories.")
     hidden: float = setting(0.2, "Without --test: share of each user's items to hide and look for.")
-    metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas.")
+    metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas; the first leads the report.")
+    output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
+    titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
+    examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
+    overwrite: bool = setting(False, "Replace an earlier evaluation in OUTPUT.")
     seed: int = setting(0, "Seed of what is hidden.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
+    def __post_init__(self) -> None:
+        if self.titles is not None and self.output is None:
+            raise ConfigError("Expected --output FOLDER beside --titles FILE, found only the latter.")
+
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics with intervals, who was measured, and what the ledger says."""
+    """Metrics with intervals, who was measured, how many could not be, the ledger in a line, the report's folder."""
 
     metrics: Mapping[str, Interval]
     who: str
+    left_out: int
     coverage: float
     ledger: str
+    directory: Path | None
 
 
 def run(job: EvaluateJob) -> Evaluated:
-    """Do the job."""
+    """Do the job. What can be refused is refused before the data are read."""
     labels = tuple(comma_list(job.metrics))
     for label in labels:
         parse_metric(label)
+    if job.output is not None:
+        refuse_existing(job.output, MARK, job.overwrite)
+    titles = {} if job.titles is None else read_titles(job.titles)
     saved = load_model(job.model, job.device)
     interactions = read_interactions(job.ratings, job.reading)
-    holdout, who = people(job, saved, interactions)
+    holdout, protocol, who = people(job, saved, interactions)
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
-        log_data(tracked, interactions)
+        data = log_data(tracked, interactions)
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
-        found = evaluate(saved.model.score, holdout, labels, with_users=saved.model.needs_training_users)
+        drawn = labels if job.output is None else comparing.all_labels(labels)
+        measured = evaluate(saved.model.score, holdout, drawn, with_users=saved.model.needs_training_users)
+        found = measured.only(labels)
         tracked.log_metrics({**found.means(), "coverage": found.coverage})
-    return Evaluated(found.intervals(job.seed), who, found.coverage, interactions.ledger.line())
+        if job.output is not None:
+            result = Result([[comparing.describe_saved(saved.model, measured, holdout, saved.item_counts)]])
+            examples = comparing.examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
+            facts = report_facts(result, holdout, labels, job.seed) | {"data": data, "protocol": protocol}
+            with new_directory(job.output, MARK, job.overwrite) as place:
+                write_json(place / MARK, facts)
+                (place / REPORT).write_text(render(facts, examples), encoding="utf-8")
+            tracked.log_artifact(job.output / REPORT)
+    metrics, ledger = found.intervals(job.seed), interactions.ledger.line()
+    return Evaluated(metrics, who, holdout.left_out, found.coverage, ledger, job.output)
 
 
-def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> tuple[Holdout, str]:
-    """Whom to measure on, and in words who they are.
+def report_facts(result: Result, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
+    """What the report says of one model: a comparison with nobody to compare with."""
+    split = {
+        "test_users": len(holdout),
+        "test_interactions": int(holdout.relevant.sum()),
+        "test_users_left_out": holdout.left_out,
+    }
+    standing = comparing.rank([result], labels[0], labels, seed)
+    return {**comparing.facts(standing), "split": split, "refused": {}, "versions": versions()}
+
+
+def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> tuple[Holdout, str, str]:
+    """Whom to measure on, how they were chosen (a name the report knows), and in words who they are.
 
     With `--test`, the users of that file. On the very data of its training, the users held out then: the split is
     made again from what model.json says. Else all users of RATINGS, a share of whose items is hidden.
     """
     if job.test is not None:
         held_out = read_interactions(job.test, job.reading.beside("test"))
-        return splitting.holdout(interactions, held_out, saved.items, saved.users), f"users of {job.test}"
+        return splitting.holdout(interactions, held_out, saved.items, saved.users), "test file", f"users of {job.test}"
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
     if data.get("fingerprint") == interactions.fingerprint():
         if split.get("protocol") not in ("strong", "weak") or split.get("refit"):
@@ -82,10 +122,10 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
             interactions, share=split["held_out"], seed=saved.about["seed"], test=False
         ).validation
         assert again is not None  # there was one then
-        return again, "users held out from its training"
+        return again, "validation", "users held out from its training"
     if saved.model.needs_training_users:
         raise UnsupportedError(f"{saved.model.name} knows only its training users: give --test FILE with their rows.")
-    return splitting.hide(interactions, saved.items, job.hidden, job.seed), "all users of these ratings"
+    return splitting.hide(interactions, saved.items, job.hidden, job.seed), "hidden", "all users of these ratings"
 
 
 @click.command("evaluate")
@@ -99,5 +139,9 @@ def command(job: EvaluateJob) -> None:
         print_json(asdict(found))
         return
     click.echo(found.ledger)
-    click.echo(f"Measured on {found.who}; {found.coverage:.0%} of the catalogue stands in some list.\n")
-    click.echo(metrics_table(found.metrics))
+    click.echo(f"Measured on {found.who}; {found.coverage:.0%} of the catalogue stands in some list.")
+    if found.left_out:
+        click.echo(f"{found.left_out:,} users left out: no history, or nothing to find, among the model's items.")
+    click.echo(f"\n{metrics_table(found.metrics)}")
+    if found.directory is not None:
+        click.echo(f"\nReport: {found.directory / REPORT}")

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys import beyond
 from recsys.evaluation import Evaluation, Interval, bootstrap
+from recsys.interactions import Vocabulary
 from recsys.metrics import Values
 from recsys.models import Recommender
 from recsys.significance import Difference, differences
@@ -44,9 +46,9 @@ class Fit:
     by_items: Mapping[str, Values]  # SLICED over slices of held-out items, (users,) each
     beyond: Mapping[str, float]
     lengths: NDArray[np.int64]  # of the histories, (users,)
-    fit_seconds: float
-    peak_megabytes: float | None
-    seed: int
+    fit_seconds: float | None = None
+    peak_megabytes: float | None = None
+    seed: int = 0
 
     @property
     def megabytes(self) -> float:
@@ -64,24 +66,42 @@ def describe_fit(
 ) -> Fit:
     """What can be said of a fitted model beside its metrics: slices, variety of its lists, costs."""
     assert split.test is not None
-    counts = split.train.item_counts
+    found = describe_saved(model, evaluation, split.test, split.train.item_counts)
+    return dataclasses.replace(
+        found,
+        beyond={**found.beyond, **_variety_in(split.train.matrix, split.train.item_counts, evaluation.positions)},
+        fit_seconds=fit_seconds,
+        peak_megabytes=peak_megabytes,
+        seed=seed,
+    )
+
+
+def describe_saved(model: Recommender, evaluation: Evaluation, holdout: Holdout, counts: NDArray[np.int64]) -> Fit:
+    """The part of it that needs no training rows and no clock; counts: training users of each item, (items,)."""
     by_items = {
-        name: on_items(evaluation.positions, split.test, items, SLICED) for name, items in item_slices(counts).items()
+        name: on_items(evaluation.positions, holdout, items, SLICED) for name, items in item_slices(counts).items()
     }
-    lengths = np.diff(split.test.history.indptr).astype(np.int64)
-    return Fit(model, evaluation, by_items, variety(evaluation, split), lengths, fit_seconds, peak_megabytes, seed)
+    lengths = np.diff(holdout.history.indptr).astype(np.int64)
+    return Fit(model, evaluation, by_items, _variety(evaluation, counts), lengths)
 
 
-def variety(evaluation: Evaluation, split: Split) -> dict[str, float]:
-    """Coverage, Gini, novelty (bits), share of the head and diversity of the lists of LIST items."""
-    lists, counts = evaluation.positions, split.train.item_counts
+def _variety(evaluation: Evaluation, counts: NDArray[np.int64]) -> dict[str, float]:
+    """Coverage, Gini and share of the head of the lists of LIST items."""
+    lists = evaluation.positions
     k = min(LIST, lists.shape[1])
     return {
         f"coverage@{k}": beyond.coverage(lists, evaluation.items, k),
         f"gini@{k}": beyond.gini(lists, evaluation.items, k),
-        f"novelty@{k}": float(np.nanmean(beyond.novelty(lists, counts, split.train.matrix.shape[0], k))),
         f"popularity_share@{k}": float(np.nanmean(beyond.popularity_share(lists, counts, k))),
-        f"diversity@{k}": float(np.nanmean(beyond.diversity(lists, split.train.matrix, k))),
+    }
+
+
+def _variety_in(train: csr_matrix, counts: NDArray[np.int64], lists: NDArray[np.int32]) -> dict[str, float]:
+    """Novelty (bits) and diversity of the same lists."""
+    k = min(LIST, lists.shape[1])
+    return {
+        f"novelty@{k}": float(np.nanmean(beyond.novelty(lists, counts, train.shape[0], k))),
+        f"diversity@{k}": float(np.nanmean(beyond.diversity(lists, train, k))),
     }
 
 
@@ -131,10 +151,14 @@ class Result:
         return {key: float(np.mean([fit.beyond[key] for fit in self.fits])) for key in self.first.beyond}
 
     def costs(self) -> dict[str, Any]:
-        """Of one fit, mean over fits: seconds, users a second, memory, size; and what the model cannot do."""
+        """Of one fit, mean over fits: seconds, users a second, memory, size; and what the model cannot do.
+
+        None for what nobody measured: a saved model does not know what its fit took.
+        """
+        seconds = [fit.fit_seconds for fit in self.fits if fit.fit_seconds is not None]
         peaks = [fit.peak_megabytes for fit in self.fits if fit.peak_megabytes is not None]
         return {
-            "fit_seconds": float(np.mean([fit.fit_seconds for fit in self.fits])),
+            "fit_seconds": float(np.mean(seconds)) if seconds else None,
             "users_per_second": float(np.mean([fit.evaluation.users / fit.evaluation.seconds for fit in self.fits])),
             "peak_megabytes": max(peaks, default=None),
             "megabytes": float(np.mean([fit.megabytes for fit in self.fits])),
@@ -259,13 +283,22 @@ class Example:
     lists: Mapping[str, list[tuple[str, bool]]] = field(default_factory=dict)  # model -> (title, was it held out)
 
 
-def examples(results: Sequence[Result], split: Split, names: Mapping[str, str], count: int = 3) -> list[Example]:
-    """Users of the first fold with a short, a middle and a long history; `names`: titles by item id."""
-    assert split.test is not None
-    order = np.argsort(np.diff(split.test.history.indptr), kind="stable")
+def examples(
+    results: Sequence[Result],
+    test: Holdout,
+    items: Vocabulary,
+    counts: NDArray[np.int64],
+    names: Mapping[str, str],
+    count: int = 3,
+) -> list[Example]:
+    """Users of a test part (the first fold's) with a short, a middle and a long history.
+
+    items, counts: their ids, and training users of each; names: titles by item id.
+    """
+    order = np.argsort(np.diff(test.history.indptr), kind="stable")
     chosen = [order[int(len(order) * (place + 0.5) / count)] for place in range(min(count, len(order)))]
-    titles = [names.get(str(item), str(item)) for item in split.train.items.to_list()]
-    return [_example(int(user), results, split.test, split.train.item_counts, titles) for user in chosen]
+    titles = [names.get(str(item), str(item)) for item in items.to_list()]
+    return [_example(int(user), results, test, counts, titles) for user in chosen]
 
 
 def _example(

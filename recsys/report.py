@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that opens offline: nothing is fetched, no script runs.
+"""A comparison, or one model alone, as one HTML file that opens offline: nothing is fetched, no script runs.
 
 `render` takes the facts of recsys.comparing as plain JSON, so that a report can be made again from comparison.json.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from recsys import charts
@@ -33,6 +33,9 @@ PROTOCOLS = {
     "leave-one-out": "people whose last item is to be found",
     "temporal": "people whose later items are to be found",
     "given": "people of a published division",
+    "validation": "people held out from its training, who may have chosen its settings and epochs",
+    "test file": "people of a test file",
+    "hidden": "people a share of whose items was hidden",
 }
 
 
@@ -56,7 +59,7 @@ def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
         matrix=_matrix(facts),
         summary=summary(facts),
         formulas={label: _formula(label) for label in [*facts["metrics"], facts["sliced"]]},
-        meanings=MEANINGS,
+        meanings=_meanings(facts["models"][0]["beyond"]),
         protocols=PROTOCOLS,
     )
 
@@ -67,7 +70,7 @@ def summary(facts: Mapping[str, Any]) -> list[str]:
     metric = facts["metric"]
     found = best["metrics"][metric]
     sentences = [
-        f"{best['name']} is on top with {metric} {found['mean']:.4f} "
+        f"{best['name']} {'is on top with' if others else 'reaches'} {metric} {found['mean']:.4f} "
         f"(95 % interval {found['low']:.4f} to {found['high']:.4f}, {found['users']:,} users)."
     ]
     if others:
@@ -158,6 +161,17 @@ def _charts(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str
 
     models, metric = facts["models"], facts["metric"]
     drawn = {f"by_cutoff_{name}": _by_cutoff(models, slots, name) for name in CURVES}
+    drawn["by_users"] = _strips(models, slots, "user_slices", metric)
+    if models[0]["item_slices"]:
+        drawn["by_items"] = _strips(models, slots, "item_slices", facts["sliced"])
+    drawn |= _training_curves(models, slots) | _search_curves(models, slots)
+    if len(models) > 1:
+        drawn |= _trade_offs(models, slots, metric)
+    return {name: Markup(svg) for name, svg in drawn.items()}  # of our own making, names escaped
+
+
+def _trade_offs(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], metric: str) -> dict[str, str]:
+    """Accuracy against what it costs and against how much is shown: of several models, since one alone has no rank."""
     coverage = next(key for key in models[0]["beyond"] if key.startswith("coverage"))
 
     def accuracy_against(value: str, points: Sequence[float], log: bool = False) -> str:
@@ -167,13 +181,11 @@ def _charts(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str
         ]
         return charts.scatter(series, value, metric, log, f"{metric} against {value}")
 
-    drawn["coverage"] = accuracy_against(coverage, [model["beyond"][coverage] for model in models])
     seconds = [max(0.001, model["costs"]["fit_seconds"]) for model in models]
-    drawn["cost"] = accuracy_against("seconds to fit, by powers of ten", seconds, log=True)
-    drawn["by_users"] = _strips(models, slots, "user_slices", metric)
-    drawn["by_items"] = _strips(models, slots, "item_slices", facts["sliced"])
-    drawn |= _training_curves(models, slots) | _search_curves(models, slots)
-    return {name: Markup(svg) for name, svg in drawn.items()}  # of our own making, names escaped
+    return {
+        "coverage": accuracy_against(coverage, [model["beyond"][coverage] for model in models]),
+        "cost": accuracy_against("seconds to fit, by powers of ten", seconds, log=True),
+    }
 
 
 def _by_cutoff(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], name: str) -> str:
@@ -218,6 +230,12 @@ def _search_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]
         if len(points) > 1:
             series.append(Series(model["name"], slots[model["name"]], points))
     return {"search": charts.lines(series, "trial", title="best validation metric by trial")} if series else {}
+
+
+def _meanings(shown: Collection[str]) -> dict[str, str]:
+    """What the figures beyond accuracy mean, of those that are shown."""
+    names = {label.partition("@")[0] for label in shown}
+    return {name: meaning for name, meaning in MEANINGS.items() if name in names}
 
 
 def _formula(label: str) -> str:

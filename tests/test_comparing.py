@@ -26,6 +26,10 @@ def fit(split, name="ease", seed=0, **settings):
     return comparing.describe_fit(model, found, split, 1.0, None, seed)
 
 
+def known(split):
+    return split.train.items, split.train.item_counts
+
+
 @pytest.fixture(scope="module")
 def results(split):
     seeds = [fit(split, "dae", seed, **DAE) for seed in (0, 1)]
@@ -66,14 +70,29 @@ def test_the_facts_are_json_and_hold_no_id(results, split):
     assert not any(f'"{each}"' in text for each in ids)
 
 
+def test_of_a_saved_model_all_is_told_but_what_needs_training_rows_or_a_clock(results, split):
+    fitted = results[1].first
+    saved = comparing.describe_saved(fitted.model, fitted.evaluation, split.test, split.train.item_counts)
+    whole, part = (comparing.facts(rank([Result([[one]])], METRIC, [METRIC]))["models"][0] for one in (fitted, saved))
+    assert {key for key in whole if whole[key] != part[key]} == {"beyond", "costs"}
+    assert whole["beyond"].keys() - part["beyond"].keys() == {"novelty@10", "diversity@10"}
+    assert (whole["costs"]["fit_seconds"], part["costs"]["fit_seconds"]) == (1.0, None)
+
+
 def test_every_average_says_how_many_users_are_behind_it(results):
     [first, *_] = comparing.facts(rank(results, METRIC, [METRIC]))["models"]
     assert first["metrics"][METRIC]["users"] == 8
     assert sum(part["users"] for part in first["user_slices"].values()) == 8
 
 
+def test_new_items_stand_in_the_facts_beside_the_popular_and_the_rare():
+    few = strong(two_tastes(users=10), share=0.2)  # six training users, three a taste: every item is new
+    [alone] = comparing.facts(rank([Result([[fit(few)]])], METRIC, [METRIC]))["models"]
+    assert alone["item_slices"]["new items (at most 5 training users)"] == alone["metrics"][comparing.SLICED]
+
+
 def test_examples_are_users_with_short_to_long_histories_and_hits_are_marked(results, split):
-    people = comparing.examples(results, split, {"i0": "The First"}, count=3)
+    people = comparing.examples(results, split.test, *known(split), {"i0": "The First"}, count=3)
     lengths = [person.history_length for person in people]
     assert lengths == sorted(lengths)
     marked = [hit for person in people for _, hit in person.lists["ease"]]
@@ -81,4 +100,4 @@ def test_examples_are_users_with_short_to_long_histories_and_hits_are_marked(res
 
 
 def test_no_examples_are_made_where_none_are_wanted(results, split):
-    assert comparing.examples(results, split, {}, count=0) == []
+    assert comparing.examples(results, split.test, *known(split), {}, count=0) == []
