@@ -48,6 +48,29 @@ def test_als_lists_are_those_of_implicit_with_users_recalculated():
     np.testing.assert_allclose(values, scores, rtol=1e-4)
 
 
+def test_als_folds_in_with_the_factors_it_has_now_not_those_of_before():
+    settings = {"factors": 4, "iterations": 2}
+    first, second = (create_model("als", settings).fit(preferences(seed=seed)) for seed in (0, 1))
+    expected = second.score(preferences())
+    first.score(preferences())
+    assert not torch.equal(first.score(preferences()), expected)
+    assert torch.equal(first.fit(preferences(seed=1)).score(preferences()), expected)
+    first.fit(preferences(seed=0)).score(preferences())
+    assert torch.equal(first.set_state(second.get_state(), 25, "cpu").score(preferences()), expected)
+
+
+def test_als_folds_in_the_same_on_one_thread_as_on_two():
+    model = create_model("als", {"factors": 8, "iterations": 2}).fit(preferences(users=400, items=150))
+    history, threads = preferences(users=300, items=150, seed=1), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = model._fold_in(history)
+        torch.set_num_threads(2)
+        assert torch.equal(model._fold_in(history), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_als_gives_a_history_without_items_no_preference():
     model = create_model("als", {"factors": 2, "iterations": 2}).fit(preferences())
     assert not model.score(csr_matrix((1, 25), dtype=np.float32)).any()

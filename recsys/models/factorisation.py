@@ -7,11 +7,13 @@ know only the users they were trained on and say so. All repeat under a seed (BP
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -98,11 +100,14 @@ class ALS(Recommender):
     family = "matrix factorisation"
     Config = ALSConfig
 
+    _solver: Any = None  # made at the first history, so that a model can be loaded without implicit
+
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         with _one_blas_thread():
             model = self._model(context.seed)
             _learn(model, matrix)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
+        self._solver = None
 
     def _model(self, seed: int) -> Any:
         config = self.config
@@ -117,10 +122,21 @@ class ALS(Recommender):
 
     def _fold_in(self, history: csr_matrix) -> Tensor:
         with _one_blas_thread():
-            model = self._model(0)
-            model.item_factors = self.item_factors.numpy()
+            model = copy.copy(
+                self._prepared()
+            )  # the number of threads is this call's own, other callers' is not touched
+            model.num_threads = torch.get_num_threads()  # of this thread: 1 where many of us work side by side
             user_factors = model.recalculate_user(np.arange(history.shape[0]), history)
         return torch.as_tensor(user_factors)
+
+    def _prepared(self) -> Any:
+        """The items' side of the solve, with the product of their factors: the same for every history."""
+        if self._solver is None:
+            model = self._model(0)
+            model.item_factors = self.item_factors.numpy()
+            assert model.YtY is not None  # it keeps the product once asked for it
+            self._solver = model  # whole when others see it
+        return self._solver
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return self._fold_in(history) @ self.item_factors.T
@@ -138,6 +154,7 @@ class ALS(Recommender):
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"]
+        self._solver = None
 
 
 class _KnownUsersFactorisation(Recommender):
@@ -275,7 +292,13 @@ def _learn(model: Any, matrix: csr_matrix) -> None:
 
 def _one_blas_thread() -> Any:
     """`implicit` runs its own threads; BLAS threads under them make it slower, and it warns."""
-    from threadpoolctl import threadpool_limits
-
     _implicit("als")  # brings a BLAS of its own, which the limit must find loaded
-    return threadpool_limits(1, "blas")
+    return _loaded_libraries().limit(limits=1, user_api="blas")
+
+
+@cache
+def _loaded_libraries() -> Any:
+    """Looked for once: that takes milliseconds, as long as a small batch of histories."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
