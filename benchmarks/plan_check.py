@@ -28,7 +28,7 @@ cli.set_environment()  # as the recsys command does, before torch is imported
 import torch
 from training import generated
 
-from recsys.distributed import cores
+from recsys.machine import usable_cores
 from recsys.memory import now_and_peak, peak_memory
 from recsys.models import create_model
 from recsys.planning import Workload, closed_form, full_softmax, lists_seconds, read_speed, sampled_softmax
@@ -73,7 +73,7 @@ class Clock:
 
     def best(self, skip: int = 0) -> Times:
         """The least of each, the first pieces left out."""
-        both = [(b[0] - a[0], (b[1] - a[1]) / cores()) for a, b in pairwise(self.marks[skip:])]
+        both = [(b[0] - a[0], (b[1] - a[1]) / usable_cores()) for a, b in pairwise(self.marks[skip:])]
         return min(wall for wall, _ in both), min(cpu for _, cpu in both)
 
 

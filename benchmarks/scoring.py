@@ -31,8 +31,8 @@ from pipelines.settings import TrackingOptions
 from recsys.artifacts import load_model, save_model
 from recsys.audience import Rules, make_audience
 from recsys.batch import Plan, open_output
-from recsys.distributed import cores
 from recsys.interactions import UserItemMatrix, Vocabulary
+from recsys.machine import usable_cores
 from recsys.models import create_model
 from recsys.reading import read_interactions
 from recsys.shards import ShardWriter, one_thread_each
@@ -125,7 +125,7 @@ def generated(arguments: argparse.Namespace) -> None:
     """`recsys score` as a process of its own, the bare products measured before and after it."""
     arguments.folder.mkdir(parents=True, exist_ok=True)
     model, store = generate(arguments.folder, arguments.users, arguments.items, arguments.seed)
-    out, threads = arguments.folder / "lists", cores()
+    out, threads = arguments.folder / "lists", usable_cores()
     command = [sys.executable, "-m", "pipelines.cli", "--json", "score", model, store, "-o", out, "-n", "100"]
     command += ["--max-memory", arguments.max_memory, "--overwrite", "--no-track"]
     products, load = [bare_products(arguments.items, threads).clock], [os.getloadavg()[0]]
@@ -156,9 +156,9 @@ def share(arguments: argparse.Namespace) -> None:
     shares = []
     with tempfile.TemporaryDirectory() as folder:
         open_output(Path(folder), plan)
-        writer = ShardWriter(Path(folder), plan, saved, Rules(), cores())
+        writer = ShardWriter(Path(folder), plan, saved, Rules(), usable_cores())
         for _ in range(arguments.rounds):
-            bare = bare_products(arguments.items, cores())
+            bare = bare_products(arguments.items, usable_cores())
             ours = measured(lambda: writer((plan.shards[0], audience)), len(audience))
             shares.append((ours.clock / bare.clock, ours.processor / bare.processor, ours.clock, bare.clock))
     print(f"{arguments.users:,} users x {arguments.items:,} items, top-100, VAE 600-200; load {os.getloadavg()[0]:.1f}")

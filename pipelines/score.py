@@ -26,10 +26,11 @@ from recsys.audience import (
     make_audience,
 )
 from recsys.batch import Note, Plan, keep_notes, open_output, write_manifest
-from recsys.distributed import cores, on_ray
+from recsys.distributed import on_ray
 from recsys.errors import ConfigError, DataError, GateError
 from recsys.gates import measure, read_gates, refusals, require_finished
 from recsys.interactions import Interactions, UserItemMatrix
+from recsys.machine import usable_cores
 from recsys.memory import now_and_peak
 from recsys.plotting import exposure
 from recsys.reading import ReadingOptions, read_interactions
@@ -210,7 +211,7 @@ def make_plan(job: ScoreJob, saved: SavedModel, audience: Audience, rules: Rules
 def plan_memory(job: ScoreJob, plan: Plan, saved: SavedModel) -> tuple[int, dict[str, Any]]:
     """Threads of this process (or of an actor), and what their memory is expected to be, in bytes."""
     limit = None if job.max_memory is None else parse_size(job.max_memory)
-    wanted = 1 if job.engine == "ray" else job.workers or cores()
+    wanted = 1 if job.engine == "ray" else job.workers or usable_cores()
     if job.batch_size is not None:
         wanted = min(wanted, max(1, job.batch_size // plan.tile))
     writer = ShardWriter(job.output, plan, saved, Rules())

@@ -16,16 +16,12 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from recsys.errors import ArtifactError, ConfigError, MissingPackageError
+from recsys.machine import usable_cores
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 _RETRIES = 5  # of a piece whose worker died; a piece that kills five has a reason
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_ray(
@@ -96,7 +92,7 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            ray.init(num_cpus=workers or cores(), include_dashboard=False, **quiet)
+            ray.init(num_cpus=workers or usable_cores(), include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
