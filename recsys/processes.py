@@ -8,6 +8,7 @@ our losses do not go through, and it averages processes, not rows, which is wron
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -114,6 +115,9 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Group]:
     if int(environment.get("WORLD_SIZE", "1")) == 1 or "RANK" not in environment:
         yield ALONE
         return
+    # Optimisers import this. Were it imported inside the group, default arguments of torch.distributed would hold the
+    # group for ever: gloo's threads would outlive it, and one that frees its last tensor while Python ends aborts us.
+    importlib.import_module("torch._dynamo")
     local_rank = int(environment.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
