@@ -74,6 +74,33 @@ def test_the_fused_loss_and_its_gradients_are_those_of_the_plain_one(counts):
         torch.testing.assert_close(ours, autograds)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_a_smoothed_loss_is_that_of_a_target_spread_over_all_items(smoothing):
+    (output, codes), target = random_output(), random_target(counts=True)
+    spread = (1 - smoothing) * target + smoothing * target.sum(dim=1, keepdim=True) / ITEMS
+    fused, plain = output.loss(codes, batch_of(target), smoothing), plain_loss(output, codes, spread)
+    torch.testing.assert_close(fused, plain)
+    for ours, autograds in zip(gradients(fused, output, codes), gradients(plain, output, codes), strict=True):
+        torch.testing.assert_close(ours, autograds)
+
+
+def test_a_table_at_rest_gets_no_gradient_and_the_codes_the_same():
+    (output, codes), target = random_output(), random_target()
+    expected, *_ = gradients(plain_loss(output, codes, target), output, codes)
+    output.requires_grad_(False)
+    output.loss(codes, batch_of(target)).backward()
+    assert output.weight.grad is None and output.bias.grad is None
+    torch.testing.assert_close(codes.grad, expected)
+
+
+def test_codes_at_rest_get_no_gradient_and_the_table_the_same():
+    (output, codes), target = random_output(), random_target()
+    _, weight, bias = gradients(plain_loss(output, codes, target), output, codes)
+    output.loss(codes.detach(), batch_of(target)).backward()
+    torch.testing.assert_close(output.weight.grad, weight)
+    torch.testing.assert_close(output.bias.grad, bias)
+
+
 def test_gradients_follow_what_comes_from_above():
     (output, codes), target = random_output(), random_target()
     fused = 3 * output.loss(codes, batch_of(target)) + codes.square().sum()

@@ -24,6 +24,7 @@ SPECIAL = {
     "bpr": {"learning_rate": 0.1},
     "dae": {"learning_rate": 0.02},
     "vae": {"learning_rate": 0.02},
+    "recvae": {"learning_rate": 0.02, "epochs": 20},
 }
 
 
@@ -86,6 +87,24 @@ def test_an_unknown_setting_is_refused_with_the_names_of_the_known_ones(name):
         create_model(name, {"size": 3})
     known = [field.name for field in dataclasses.fields(MODELS[name].Config)]
     assert all(setting in str(caught.value) for setting in known)
+
+
+@every_model
+def test_an_unknown_preset_is_refused_with_the_names_of_the_known_ones(name):
+    known = ", ".join(MODELS[name].presets) or "none"
+    with pytest.raises(ConfigError, match=f"Expected {name}.preset of {known}; found 'best'"):
+        create_model(name, {"preset": "best"})
+
+
+PRESETS = [(name, preset) for name, model in MODELS.items() for preset in model.presets]
+
+
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_a_preset_gives_its_settings_and_those_beside_it_win(name, preset):
+    setting, value = next(iter(MODELS[name].presets[preset].items()))
+    config = dataclasses.asdict(create_model(name, {"preset": preset}).config)
+    assert config == {**dataclasses.asdict(MODELS[name].Config()), **MODELS[name].presets[preset]}
+    assert getattr(create_model(name, {"preset": preset, setting: value * 2}).config, setting) == value * 2
 
 
 SETTINGS = [(name, field.name) for name, model in MODELS.items() for field in dataclasses.fields(model.Config)]

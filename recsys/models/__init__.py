@@ -11,9 +11,10 @@ from recsys.models.ease import EASE
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.multinomial import DAE, VAE
 from recsys.models.popularity import Popularity
+from recsys.models.recvae import RecVAE
 
 MODELS: dict[str, type[Recommender]] = {
-    model.name: model for model in (Popularity, ItemKNN, ALS, BPR, LMF, EASE, DAE, VAE)
+    model.name: model for model in (Popularity, ItemKNN, ALS, BPR, LMF, EASE, DAE, VAE, RecVAE)
 }
 
 

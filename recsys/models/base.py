@@ -31,7 +31,7 @@ class Recommender(ABC):
 
     name: its entry in MODELS. family: which kind of model, in words. task: "ranking" or "rating".
     needs_training_users: True for a model that can score only users it was fitted on; their training rows are then
-    passed as `users`. is_random: whether the seed matters to a fit.
+    passed as `users`. is_random: whether the seed matters to a fit. presets: settings of publications, by name.
     """
 
     name: ClassVar[str]
@@ -40,6 +40,7 @@ class Recommender(ABC):
     task: ClassVar[str] = "ranking"
     needs_training_users: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: Any | None = None):
         self.config = self.Config() if config is None else config
@@ -50,9 +51,18 @@ class Recommender(ABC):
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
         """A model with the given settings; text is turned into the type of the field.
 
-        Raises ConfigError for a setting the model does not have, or a value that does not fit.
+        `preset` starts from one of `presets`; other settings win over it. Raises ConfigError for a preset or a setting
+        the model does not have, or a value that does not fit.
         """
-        return cls(make_config(cls.Config, settings or {}, cls.name))
+        return cls(make_config(cls.Config, cls._with_preset(settings or {}), cls.name))
+
+    @classmethod
+    def _with_preset(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "preset" not in settings:
+            return settings
+        name, known = settings["preset"], ", ".join(cls.presets) or "none"
+        require(name in cls.presets, f"Expected {cls.name}.preset of {known}; found {name!r}.")
+        return {**cls.presets[name], **{key: value for key, value in settings.items() if key != "preset"}}
 
     def fit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
         """Learn from CSR (users, items), from nothing: an earlier fit leaves no trace. Returns self.

@@ -55,10 +55,17 @@ class SparseInput(nn.Module):
 
     def forward(self, batch: SparseBatch) -> Tensor:
         """Shapes: batch (rows, items) -> (rows, width)."""
+        return self.add_up(self.shown(batch))
+
+    def shown(self, batch: SparseBatch) -> SparseBatch:
+        """What the encoder is shown of a batch: its cells, scaled, those hidden at 0."""
         norms = batch.row_sums(batch.values.square()).sqrt().clamp_min(1e-12)
         values = batch.values / norms.repeat_interleave(batch.lengths, output_size=len(batch.values))
-        values = F.dropout(values, self.dropout, self.training)
-        return weighted_sum(SparseBatch(batch.items, values, batch.offsets), self.weight, self.sparse) + self.bias
+        return SparseBatch(batch.items, F.dropout(values, self.dropout, self.training), batch.offsets)
+
+    def add_up(self, shown: SparseBatch) -> Tensor:
+        """X @ W + b of what is shown."""
+        return weighted_sum(shown, self.weight, self.sparse) + self.bias
 
 
 class ItemOutput(nn.Module):
@@ -82,17 +89,31 @@ class ItemOutput(nn.Module):
         for weight, bias in zip(torch.split(self.weight, width), torch.split(self.bias, width), strict=True):
             yield F.linear(codes, weight, bias)
 
-    def loss(self, codes: Tensor, target: SparseBatch) -> Tensor:
+    def loss(self, codes: Tensor, target: SparseBatch, smoothing: float = 0.0) -> Tensor:
         """Negative multinomial log-likelihood, -sum_i x_i log softmax(logits)_i, mean over rows, in nats (scalar).
 
-        Liang et al. 2018, equation 2. Shapes: codes (rows, width), target (rows, items).
+        Liang et al. 2018, equation 2. `smoothing` s moves that share of a row's target, whose sum is n, to all items
+        evenly: (1 - s) x_i + s n / items. With a sampled softmax it must be 0. Shapes: codes (rows, width), target
+        (rows, items).
         """
         if self.sampler is None:
-            return multinomial_loss(codes, self.weight, self.bias, target)
+            loss = multinomial_loss(codes, self.weight, self.bias, target)
+            return loss + smoothing * self._lift(codes, target) if smoothing else loss
         candidates = self.sampler.draw(target)
         reduced, correction, own = self.sampler.reduce(target, candidates)
         bias = self.bias[candidates] + correction
         return multinomial_loss(codes, gather_rows(self.weight, candidates), bias, reduced, own)
+
+    def _lift(self, codes: Tensor, target: SparseBatch) -> Tensor:
+        """How far the target's logits stand above the mean of all: sum_i x_i (logit_i - mean logit), mean over rows.
+
+        A smoothed loss is the plain one plus s times this, since the normaliser of the softmax cancels: no other pass
+        over the catalogue is needed.
+        """
+        sums = target.row_sums(target.values)
+        above = weighted_sum(target, self.weight) - sums[:, None] * self.weight.mean(dim=0)
+        biases = target.values @ self.bias[target.items] - sums.sum() * self.bias.mean()
+        return ((codes * above).sum() + biases) / len(codes)
 
 
 def multinomial_loss(
@@ -111,7 +132,8 @@ class _MultinomialLoss(torch.autograd.Function):
 
     With n_u = sum of row u's targets x_u, the gradient of the logits is n_u softmax(logits) - x_u. The factor n_u is
     moved to the codes' side, which are small, so that the slopes are softmax - x_u / n_u. Under autocast the products
-    are in bfloat16, their sums, the softmax inside and the loss in float32.
+    are in bfloat16, their sums, the softmax inside and the loss in float32. Codes or a table (with its biases) that
+    want no gradient save their product.
     """
 
     @staticmethod
@@ -123,6 +145,7 @@ class _MultinomialLoss(torch.autograd.Function):
         sums = target.row_sums(target.values).clamp_min(1e-12)
         share = (sums / len(codes)).to(kind)[:, None]  # n_u over the number of rows: the loss is a mean
         grad_codes, grad_weight, grad_bias = torch.empty_like(codes), None, None
+        to_codes, to_table = ctx.needs_input_grad[:2]
         loss = torch.zeros((), device=codes.device)
         chunk = max(1, min(len(codes), _CHUNK // len(weight)))
         buffer = torch.empty(chunk, len(weight), device=codes.device, dtype=kind)
@@ -130,17 +153,20 @@ class _MultinomialLoss(torch.autograd.Function):
             slopes = buffer[: len(part)]
             extra = None if own is None else own[cells]
             loss += _slopes(codes[rows], table, shift, part, sums[rows], extra, slopes)
-            torch.mm(slopes, table, out=grad_codes[rows])
-            grad_weight = _sum(grad_weight, slopes.T @ (codes[rows] * share[rows]))
-            grad_bias = _sum(grad_bias, (share[rows].T @ slopes)[0])
-        ctx.gradients = ((grad_codes * share).float(), grad_weight, grad_bias)
+            if to_codes:
+                torch.mm(slopes, table, out=grad_codes[rows])
+            if to_table:
+                grad_weight = _sum(grad_weight, slopes.T @ (codes[rows] * share[rows]))
+                grad_bias = _sum(grad_bias, (share[rows].T @ slopes)[0])
+        ctx.gradients = ((grad_codes * share).float() if to_codes else None, grad_weight, grad_bias)
         return loss / len(codes)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         # Not kept: autograd takes a gradient nobody else holds as it is, without a copy.
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(gradient.mul_(upstream[0]) for gradient in gradients), None, None)
+        scaled = (None if gradient is None else gradient.mul_(upstream[0]) for gradient in gradients)
+        return (*scaled, None, None)
 
 
 def _slopes(

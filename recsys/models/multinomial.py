@@ -21,7 +21,8 @@ from recsys.search_space import Range, tunable
 from recsys.training import SparseBatch, SparseRows
 
 
-def _check_training(dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float) -> None:
+def check_training(dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float) -> None:
+    """Refuse nonsense in what all gradient-trained autoencoders share."""
     require(0 <= dropout < 1, f"Expected dropout in [0, 1), found {dropout}.")
     require(epochs >= 1, f"Expected epochs of at least 1, found {epochs}.")
     require(batch_size is None or batch_size >= 1, f"Expected batch_size of at least 1, found {batch_size}.")
@@ -42,7 +43,7 @@ class DAEConfig:
 
     def __post_init__(self) -> None:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
-        _check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class VAEConfig:
         )
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
-        _check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
 
 
 class DAENetwork(Network):

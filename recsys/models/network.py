@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
@@ -45,12 +45,22 @@ def default_batch_size(users: int) -> int:
     return min(500, max(32, users // 20))
 
 
-def make_optimiser(network: Network, tables: list[nn.Parameter], learning_rate: float, l2: float) -> Optimiser:
+def make_optimiser(network: nn.Module, tables: list[nn.Parameter], learning_rate: float, l2: float) -> Optimiser:
     """Adam; for `tables`, whose gradients are sparse, RowAdam."""
     others = [weight for weight in network.parameters() if all(weight is not table for table in tables)]
     fused = others[0].device.type in ("cpu", "cuda")
     adam = torch.optim.Adam(others, lr=learning_rate, weight_decay=l2, fused=fused)
     return Together([adam, RowAdam(tables, learning_rate)]) if tables else adam
+
+
+def cast_to(context: TrainingContext, loss: Callable[[SparseBatch], Tensor]) -> Callable[[SparseBatch], Tensor]:
+    """The loss with its products in the precision of the context."""
+
+    def in_precision(batch: SparseBatch) -> Tensor:
+        with torch.autocast(batch.values.device.type, torch.bfloat16, enabled=context.precision == "bf16"):
+            return loss(batch)
+
+    return in_precision
 
 
 class Together:
@@ -114,42 +124,46 @@ class NetworkRecommender(Recommender):
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = SparseRows(matrix, device)
-        batch_size = config.batch_size or default_batch_size(len(rows))
-        tables = network.sample_output(rows, matrix.shape[1], batch_size)
-        optimiser = make_optimiser(network, tables, config.learning_rate, config.l2)
         if context.group.size > 1:
-            optimiser = self._share(optimiser, matrix, bool(tables), context)
+            self._join(matrix, context)
+        one_epoch = self._one_epoch(rows, config.batch_size or default_batch_size(len(rows)), context)
+        self.history = train(network, one_epoch, self.score, config.epochs, context)
+
+    def _one_epoch(self, rows: SparseRows, batch_size: int, context: TrainingContext) -> Callable[[], float]:
+        """What one epoch is: here a pass over all rows, every weight learning. Returns a function of its mean loss."""
+        network, config = self.network, self.config
+        tables = network.sample_output(rows, cast(int, self.items), batch_size)
+        optimiser = self._optimiser(network, tables, context)
         planned = config.epochs * steps_per_epoch(len(rows), batch_size)
         updates = itertools.count()
 
         def loss(batch: SparseBatch) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=context.precision == "bf16"):
-                return network.loss(batch, next(updates) / planned)
+            return network.loss(batch, next(updates) / planned)
 
-        self.history = train(
-            network,
-            lambda: one_pass(rows, batch_size, loss, optimiser, context),
-            self.score,
-            config.epochs,
-            context,
-        )
+        return lambda: one_pass(rows, batch_size, cast_to(context, loss), optimiser, context)
+
+    def _optimiser(self, part: nn.Module, tables: list[nn.Parameter], context: TrainingContext) -> Optimiser:
+        """For a part of the network, or all of it: Adam by the config, shared over the processes of the context."""
+        optimiser = make_optimiser(part, tables, self.config.learning_rate, self.config.l2)
+        if context.group.size == 1:
+            return optimiser
+        if tables:
+            raise UnsupportedError(
+                f"Expected softmax=full in {context.group.size} processes, found sampled: its gradients are sparse and "
+                "are not added up. Train it in one process."
+            )
+        return SharedSteps(optimiser, part, context.group)
 
     def training_memory(self, items: int) -> TrainingMemory:
         """What training on a catalogue of `items` will hold, before it is taken."""
         with torch.device("meta"):
             return TrainingMemory.of(self._build(items))
 
-    def _share(self, optimiser: Optimiser, matrix: csr_matrix, sampled: bool, context: TrainingContext) -> Optimiser:
+    def _join(self, matrix: csr_matrix, context: TrainingContext) -> None:
         group = context.group
-        if sampled:
-            raise UnsupportedError(
-                f"Expected softmax=full in {group.size} processes, found sampled: its gradients are sparse and are not "
-                "added up. Train it in one process."
-            )
         group.require_same((*matrix.shape, matrix.nnz, int(matrix.indices.sum(dtype="int64"))), "ratings")
         if not group.is_main:  # another stream of dropout and noise; order and weights come from the main process
             torch.manual_seed(context.seed + group.rank)
-        return SharedSteps(optimiser, self.network, group)
 
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
         device = next(self.network.parameters()).device
