@@ -11,9 +11,10 @@ from scipy.sparse import csr_matrix
 from torch.distributions import Normal, kl_divergence
 
 from recsys.errors import ConfigError
-from recsys.models.multinomial import DAE, VAE, DAEConfig, DAENetwork, VAEConfig, VAENetwork
+from recsys.models.layers import ItemOutput
+from recsys.models.multinomial import DAE, VAE, DAEConfig, DAENetwork, VAEConfig, VAENetwork, emphasise
 from recsys.models.network import default_batch_size
-from recsys.training import SparseRows, TrainingContext
+from recsys.training import SparseBatch, SparseRows, TrainingContext
 
 USERS, ITEMS = 9, 12
 NO_DROPOUT = VAEConfig(hidden=6, latent=3, dropout=0, beta=0.3, anneal=0.5)
@@ -87,6 +88,47 @@ def test_the_vae_is_the_one_of_the_paper(progress, weight):
         strict=True,
     ):
         torch.testing.assert_close(fused, autograds, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("progress", "weight"), [(0.25, 0.05), (1, 0.1)])
+def test_with_gamma_a_users_divergence_weighs_as_many_times_as_the_user_has_items(progress, weight):
+    network = VAENetwork(ITEMS, dataclasses.replace(NO_DROPOUT, gamma=0.1))
+    x = torch.as_tensor(preferences())
+    torch.manual_seed(7)
+    ours = network.loss(batch_of(x), progress)
+    torch.manual_seed(7)
+    mean, log_variance = encode_densely(network, x)
+    deviation = (log_variance / 2).exp()
+    kl = kl_divergence(Normal(mean, deviation), Normal(0.0, 1.0)).sum(dim=1)
+    logits = decode_densely(network, mean + deviation * torch.randn_like(mean))
+    torch.testing.assert_close(ours, (weight * x.sum(dim=1) * kl - likelihood(logits, x)).mean())
+
+
+def test_emphasis_weighs_hidden_items_more_and_each_row_keeps_its_sum():
+    target = batch_of([[1, 1, 1, 2], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
+    shown = SparseBatch(target.items, torch.tensor([0.5, 0, 0, 0.5, 0.7, 0.7, 0, 0]), target.offsets)
+    found = emphasise(target, shown, 3.0).values  # first row: weights 1, 3, 3, 2 of 9 instead of 1, 1, 1, 2 of 5
+    torch.testing.assert_close(found, torch.tensor([5, 15, 15, 10, 9, 9, 9, 9]) / 9)
+    assert emphasise(target, shown, 1.0) is target
+
+
+@pytest.mark.parametrize(("network", "config"), [(DAENetwork, DAEConfig), (VAENetwork, VAEConfig)])
+def test_the_emphasised_and_smoothed_loss_is_that_of_the_dense_target(network, config):
+    settings = {"dropout": 0.5, "emphasis": 4.0, "smoothing": 0.2, "latent": 3}
+    settings |= {"beta": 0.0} if config is VAEConfig else {}
+    model, x, hidden = network(ITEMS, config(**settings)), torch.as_tensor(preferences()), []
+    shown = model.encoder.shown
+    model.encoder.shown = lambda batch: hidden.append(shown(batch)) or hidden[-1]
+    codes = []
+    model.decoder.loss = lambda *given: codes.append(given[0]) or ItemOutput.loss(model.decoder, *given)
+    ours = model.loss(batch_of(x), 1.0)
+    is_hidden = torch.zeros(x.shape)
+    is_hidden[hidden[0].rows, hidden[0].items] = (hidden[0].values == 0).float()
+    assert 0 < is_hidden.sum() < x.sum()
+    weights = x * (1 + 3 * is_hidden)
+    target = weights * (x.sum(dim=1) / weights.sum(dim=1).clamp_min(1)).unsqueeze(1)
+    target = 0.8 * target + 0.2 * x.sum(dim=1, keepdim=True) / ITEMS
+    torch.testing.assert_close(ours, -likelihood(model.decoder(codes[0]), target).mean())
 
 
 def test_without_annealing_beta_is_whole_from_the_first_update():
@@ -219,6 +261,10 @@ def test_item_codes_are_the_weights_of_the_output():
         (VAEConfig, {"batch_size": 0}),
         (DAEConfig, {"latent": 0}),
         (VAEConfig, {"hidden": 0}),
+        (VAEConfig, {"smoothing": 1}),
+        (DAEConfig, {"emphasis": 0}),
+        (VAEConfig, {"gamma": -0.1}),
+        (VAEConfig, {"smoothing": 0.1, "softmax": "sampled"}),
     ],
 )
 def test_settings_out_of_range_are_refused(config, settings):

@@ -138,14 +138,25 @@ def _draw(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 class RecVAE(NetworkRecommender):
     """Each epoch: passes for the encoder, items hidden; the prior takes this encoder; one pass for the decoder, none
-    hidden. An Adam for each of the two.
+    hidden. An Adam for each of the two. preset=shenbin2020: the settings of the paper for MovieLens-20M.
     """
 
     name = "recvae"
     family = "deep autoencoder"
     Config = RecVAEConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "shenbin2020": {"hidden": 600, "latent": 200, "dropout": 0.5, "gamma": 0.005, "batch_size": 500, "epochs": 50},
+        "shenbin2020": {
+            "hidden": 600,
+            "latent": 200,
+            "dropout": 0.5,
+            "gamma": 0.005,
+            "smoothing": 0.0,
+            "encoder_passes": 3,
+            "l2": 0.0,
+            "epochs": 50,
+            "batch_size": 500,
+            "learning_rate": 5e-4,
+        }
     }
     network: RecVAENetwork
 
