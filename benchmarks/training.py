@@ -82,7 +82,7 @@ def our_step(
     network = VAENetwork(items, config).to(device)
     rows = SparseRows(matrix, device)
     tables = network.sample_output(rows, items, batch)
-    optimiser = make_optimiser(network, tables, 1e-3, 0.0)
+    optimiser = make_optimiser(network, tables, 1e-3, 0.0, mixed=bf16 and device.type == "cpu")
 
     def step() -> None:
         cut = rows.cut(torch.randperm(len(rows))[:batch].to(device))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from recsys.models.sampled import CandidateSampler, gather_rows
 from recsys.training import SparseBatch
 
-# Numbers held at once: slopes for the gradients' products (256 MB of float32), and logits between two products, small
-# enough to stay in the processor's cache.
+# Numbers held at once: slopes for the gradients' products (256 MB of float32), and logits between two float32
+# products, small enough to stay in the processor's cache.
 _CHUNK = 64_000_000
 _BLOCK = 8_000_000
 _TINY = 1e-38  # a probability below it counts as it: the loss stays finite, the gradient does not notice
@@ -77,6 +77,7 @@ class ItemOutput(nn.Module):
     def __init__(self, items: int, width: int):
         super().__init__()
         self.sampler: CandidateSampler | None = None
+        self.working: Tensor | None = None  # the weight in bfloat16 (recsys.models.mixed): the loss then learns by it
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(items, width)))
         self.bias = nn.Parameter(torch.zeros(items))
 
@@ -97,12 +98,18 @@ class ItemOutput(nn.Module):
         (rows, items).
         """
         if self.sampler is None:
-            loss = multinomial_loss(codes, self.weight, self.bias, target)
+            loss = multinomial_loss(codes, self._table(), self.bias, target)
             return loss + smoothing * self._lift(codes, target) if smoothing else loss
         candidates = self.sampler.draw(target)
         reduced, correction, own = self.sampler.reduce(target, candidates)
         bias = self.bias[candidates] + correction
         return multinomial_loss(codes, gather_rows(self.weight, candidates), bias, reduced, own)
+
+    def _table(self) -> Tensor:
+        """What the loss learns by."""
+        if self.working is None:
+            return self.weight
+        return self.working if self.weight.requires_grad else self.working.detach()
 
     def _lift(self, codes: Tensor, target: SparseBatch) -> Tensor:
         """How far the target's logits stand above the mean of all: sum_i x_i (logit_i - mean logit), mean over rows.
@@ -158,7 +165,11 @@ class _MultinomialLoss(torch.autograd.Function):
             if to_table:
                 grad_weight = _sum(grad_weight, slopes.T @ (codes[rows] * share[rows]))
                 grad_bias = _sum(grad_bias, (share[rows].T @ slopes)[0])
-        ctx.gradients = ((grad_codes * share).float() if to_codes else None, grad_weight, grad_bias)
+        ctx.gradients = (
+            (grad_codes * share).float() if to_codes else None,
+            grad_weight if grad_weight is None else grad_weight.to(weight.dtype),
+            grad_bias if grad_bias is None else grad_bias.float(),
+        )
         return loss / len(codes)
 
     @staticmethod
@@ -173,11 +184,13 @@ def _slopes(
     codes: Tensor, table: Tensor, shift: Tensor, target: SparseBatch, sums: Tensor, own: Tensor | None, out: Tensor
 ) -> Tensor:
     """Write softmax(codes @ table.T + shift) - x / n to `out` (rows, items); returns the loss, summed over rows."""
-    block = max(1, min(len(out), _BLOCK // len(table))) if out.device.type == "cpu" else len(out)
+    # In bfloat16 a processor rearranges the whole table for each product: few products are worth more than the cache.
+    in_cache = out.device.type == "cpu" and out.dtype == torch.float32
+    block = max(1, min(len(out), _BLOCK // len(table))) if in_cache else len(out)
     loss = torch.zeros((), device=out.device)
     for rows, numbers, part in target.blocks(block):
         cells = (part.rows, part.items)
-        p = torch.addmm(shift, codes[rows], table.T, out=out[rows])
+        p = _logits(codes[rows], table, shift, out[rows])
         if own is not None:
             p[cells] += own[numbers].to(p.dtype)
         torch.softmax(p, dim=1, out=p)  # bfloat16 is summed in float32 inside
@@ -187,6 +200,13 @@ def _slopes(
     return loss
 
 
+def _logits(codes: Tensor, table: Tensor, shift: Tensor, out: Tensor) -> Tensor:
+    """codes @ table.T + shift, written to `out`."""
+    if out.device.type == "cpu" and out.dtype == torch.bfloat16:  # inside the product the shift takes twice as long
+        return torch.mm(codes, table.T, out=out).add_(shift)
+    return torch.addmm(shift, codes, table.T, out=out)
+
+
 def _sum(total: Tensor | None, more: Tensor) -> Tensor:
-    """total + more in float32; `more` itself where there is no total yet."""
-    return more.float() if total is None else total.add_(more)
+    """total + more, in float32; `more` itself where there is no total yet."""
+    return more if total is None else total.float().add_(more)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from recsys.errors import UnsupportedError
 from recsys.models.base import Recommender
+from recsys.models.layers import ItemOutput
+from recsys.models.mixed import MixedAdam
 from recsys.models.sampled import RowAdam
 from recsys.processes import SharedSteps
 from recsys.training import Optimiser, SparseBatch, SparseRows, TrainingContext, one_pass, steps_per_epoch, train
@@ -45,12 +47,22 @@ def default_batch_size(users: int) -> int:
     return min(500, max(32, users // 20))
 
 
-def make_optimiser(network: nn.Module, tables: list[nn.Parameter], learning_rate: float, l2: float) -> Optimiser:
-    """Adam; for `tables`, whose gradients are sparse, RowAdam."""
-    others = [weight for weight in network.parameters() if all(weight is not table for table in tables)]
+def make_optimiser(
+    network: nn.Module, tables: list[nn.Parameter], learning_rate: float, l2: float, mixed: bool = False
+) -> Optimiser:
+    """Adam; for `tables`, whose gradients are sparse, RowAdam; with `mixed`, MixedAdam for the other output tables."""
+    outputs = [output for output in _outputs(network) if mixed and output.sampler is None]
+    apart = [*tables, *(output.weight for output in outputs)]
+    others = [weight for weight in network.parameters() if all(weight is not table for table in apart)]
     fused = others[0].device.type in ("cpu", "cuda")
-    adam = torch.optim.Adam(others, lr=learning_rate, weight_decay=l2, fused=fused)
-    return Together([adam, RowAdam(tables, learning_rate)]) if tables else adam
+    optimisers: list[Optimiser] = [torch.optim.Adam(others, lr=learning_rate, weight_decay=l2, fused=fused)]
+    if tables:
+        optimisers.append(RowAdam(tables, learning_rate))
+    for output in outputs:
+        one = MixedAdam(output.weight, learning_rate, l2)
+        optimisers.append(one)
+        output.working = one.working
+    return Together(optimisers) if len(optimisers) > 1 else optimisers[0]
 
 
 def cast_to(context: TrainingContext, loss: Callable[[SparseBatch], Tensor]) -> Callable[[SparseBatch], Tensor]:
@@ -63,10 +75,14 @@ def cast_to(context: TrainingContext, loss: Callable[[SparseBatch], Tensor]) -> 
     return in_precision
 
 
+def _outputs(network: nn.Module) -> list[ItemOutput]:
+    return [part for part in network.modules() if isinstance(part, ItemOutput)]
+
+
 class Together:
     """Several optimisers as one."""
 
-    def __init__(self, optimisers: list[torch.optim.Optimizer]):
+    def __init__(self, optimisers: list[Optimiser]):
         self.optimisers = optimisers
 
     def zero_grad(self) -> None:
@@ -128,6 +144,8 @@ class NetworkRecommender(Recommender):
             self._join(matrix, context)
         one_epoch = self._one_epoch(rows, config.batch_size or default_batch_size(len(rows)), context)
         self.history = train(network, one_epoch, self.score, config.epochs, context)
+        for output in _outputs(network):
+            output.working = None
 
     def _one_epoch(self, rows: SparseRows, batch_size: int, context: TrainingContext) -> Callable[[], float]:
         """What one epoch is: here a pass over all rows, every weight learning. Returns a function of its mean loss."""
@@ -144,7 +162,9 @@ class NetworkRecommender(Recommender):
 
     def _optimiser(self, part: nn.Module, tables: list[nn.Parameter], context: TrainingContext) -> Optimiser:
         """For a part of the network, or all of it: Adam by the config, shared over the processes of the context."""
-        optimiser = make_optimiser(part, tables, self.config.learning_rate, self.config.l2)
+        on_cpu = context.resolve_device().type == "cpu"
+        mixed = context.precision == "bf16" and on_cpu and context.group.size == 1  # gradients of several are float32
+        optimiser = make_optimiser(part, tables, self.config.learning_rate, self.config.l2, mixed)
         if context.group.size == 1:
             return optimiser
         if tables:

@@ -1,0 +1,66 @@
+"""bfloat16 on a processor: a table kept in float32 and used in bfloat16, without extra passes through memory.
+
+Under autocast every step turns the whole table to bfloat16 and its gradient back to float32. Here the bfloat16 copy is
+what the step reads, its gradient stays as it came, and Adam, on its only way through the table, widens the one and
+renews the other, some rows at a time while they are in the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+_BLOCK = 600_000  # numbers of the table moved at once: with gradient and moments, 8 MB
+
+
+class MixedAdam:
+    """Adam for one float32 table whose gradient comes by its bfloat16 copy, `working`; its own gradient is added.
+
+    `l2`: the gradient of each weight w gets l2 * w.
+    """
+
+    def __init__(self, table: nn.Parameter, learning_rate: float, l2: float, betas: tuple[float, float] = (0.9, 0.999)):
+        self.table, self.learning_rate, self.l2, self.betas = table, learning_rate, l2, betas
+        self.working = table.detach().bfloat16().requires_grad_()
+        rows = max(1, _BLOCK // table.shape[1])
+        moments = torch.zeros_like(table), torch.zeros_like(table)
+        self._blocks = [torch.split(tensor.detach(), rows) for tensor in (table, self.working, *moments)]
+        self._gradient = torch.empty(rows, table.shape[1])
+        self._steps = [torch.zeros(()) for _ in self._blocks[0]]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.table.grad = self.working.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the table, and renew the copy."""
+        rows = len(self._gradient)
+        found = [torch.split(part.grad, rows) for part in (self.working, self.table) if part.grad is not None]
+        if found:
+            for number, parts in enumerate(zip(*found, strict=True)):
+                self._move(number, parts)
+
+    def _move(self, block: int, gradients: tuple[Tensor, ...]) -> None:
+        table, working, mean, square = (blocks[block] for blocks in self._blocks)
+        gradient = self._gradient[: len(table)].copy_(gradients[0])
+        for more in gradients[1:]:
+            gradient += more
+        adam(
+            [table],
+            [gradient],
+            [mean],
+            [square],
+            [],
+            [self._steps[block]],
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=self.learning_rate,
+            weight_decay=self.l2,
+            eps=1e-8,
+            maximize=False,
+        )
+        working.copy_(table)
