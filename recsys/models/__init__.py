@@ -11,11 +11,12 @@ from recsys.models.ease import EASE
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.multinomial import DAE, VAE
 from recsys.models.popularity import Popularity
+from recsys.models.rating import Biases, GlobalMean
 from recsys.models.recvae import RecVAE
 
 MODELS: dict[str, type[Recommender]] = {
     model.name: model for model in (Popularity, ItemKNN, ALS, BPR, LMF, EASE, DAE, VAE, RecVAE)
-}
+} | {model.name: model for model in (GlobalMean, Biases)}
 
 
 def create_model(name: str, settings: Mapping[str, Any] | None = None) -> Recommender:

@@ -1,0 +1,212 @@
+"""RatingRecommender: what all models of ratings share, and the two plainest of them.
+
+A rating is what one could say without knowing the person's taste (mean + bias of the item + bias of the user) and what
+taste adds to it. The first is taken out here before a model learns and put back when it predicts; what a model predicts
+is cut to the scale of the ratings it learned from.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from recsys.models.base import Recommender, require
+from recsys.search_space import Range, tunable
+from recsys.training import SparseBatch, SparseRows, TrainingContext
+
+_ROUNDS = 10  # of biases fitted in turn: they move by less than .001 after that
+_NUMBERS = 32_000_000  # held at once by fold_in (128 MB)
+
+
+@dataclass(frozen=True)
+class RatingConfig:
+    """The settings of all models of ratings that take biases out."""
+
+    # a bias is a mean over so many more ratings, all of them exactly as expected
+    user_shrinkage: float = tunable(5.0, Range(0.5, 50.0, log=True))
+    item_shrinkage: float = tunable(5.0, Range(0.5, 50.0, log=True))
+
+    def __post_init__(self) -> None:
+        for name in ("user_shrinkage", "item_shrinkage"):
+            require(getattr(self, name) >= 0, f"Expected {name} of 0 or more, found {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Rating without taste: mean + item bias (items,) + user bias, which is worked out from a history, so of anybody.
+
+    lowest, highest: the scale.
+    """
+
+    mean: Tensor
+    items: Tensor
+    lowest: Tensor
+    highest: Tensor
+    user_shrinkage: Tensor
+
+    @classmethod
+    def fit(cls, matrix: csr_matrix, user_shrinkage: float, item_shrinkage: float, device: torch.device) -> Baseline:
+        """From CSR (users, items) of ratings, by turns."""
+        rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        mean = matrix.data.mean(dtype=np.float64)
+        rest = matrix.data - mean
+        users, items = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
+        for _ in range(_ROUNDS):
+            users = _shrunken_means(rest - items[matrix.indices], rows, len(users), user_shrinkage)
+            items = _shrunken_means(rest - users[rows], matrix.indices, len(items), item_shrinkage)
+        numbers = (mean, items, matrix.data.min(), matrix.data.max(), user_shrinkage)
+        return cls(*(torch.as_tensor(number, dtype=torch.float32, device=device) for number in numbers))
+
+    def split(self, ratings: SparseBatch) -> tuple[SparseBatch, Tensor]:
+        """What is left of ratings (rows, items), and the biases of their users (rows,)."""
+        rest = ratings.values - self.mean - self.items[ratings.items]
+        users = ratings.row_sums(rest) / (ratings.lengths + self.user_shrinkage).clamp_min(1e-12)
+        rest = rest - users.repeat_interleave(ratings.lengths, output_size=len(rest))
+        return SparseBatch(ratings.items, rest, ratings.offsets), users
+
+    def join(self, taste: Tensor, users: Tensor) -> Tensor:
+        """Ratings from what taste adds (rows, items) and biases of users (rows,), within the scale."""
+        return (taste + (self.mean + self.items) + users[:, None]).clamp_(self.lowest, self.highest)
+
+
+def _shrunken_means(values: NDArray[np.float64], groups: NDArray[Any], count: int, more: float) -> NDArray[np.float64]:
+    sums, sizes = np.bincount(groups, values, count), np.bincount(groups, minlength=count)
+    means: NDArray[np.float64] = sums / np.maximum(sizes + more, 1e-12)
+    return means
+
+
+class RatingRecommender(Recommender):
+    """A model of ratings, real zeros and negative ones included: `score` gives ratings, on the scale of training.
+
+    A subclass brings `_learn`, `_rate` and its weights. `fit` has made `self.baseline` before it asks to learn.
+    """
+
+    task = "rating"
+    baseline: Baseline
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        self.baseline = self._make_baseline(matrix, context.resolve_device())
+        self._learn(matrix, context)
+
+    def _make_baseline(self, matrix: csr_matrix, device: torch.device) -> Baseline:
+        return Baseline.fit(matrix, self.config.user_shrinkage, self.config.item_shrinkage, device)
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        ratings = SparseRows(history, self.baseline.mean.device).everything()
+        return self._rate(ratings).clamp_(self.baseline.lowest, self.baseline.highest)
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {f"baseline.{name}": tensor for name, tensor in vars(self.baseline).items()} | self._get_weights()
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        own = {name: tensor.to(device) for name, tensor in state.items()}
+        self.baseline = Baseline(**{name[9:]: own.pop(name) for name in state if name.startswith("baseline.")})
+        self._set_weights(own)
+
+    @abstractmethod
+    def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None: ...
+
+    @abstractmethod
+    def _rate(self, ratings: SparseBatch) -> Tensor:
+        """Ratings of all items (rows, items), new memory, for people who gave `ratings`."""
+
+    def _get_weights(self) -> dict[str, Tensor]:
+        return {}
+
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what `_get_weights` gave, on the right device."""
+
+
+def fold_in(residuals: SparseBatch, codes: Tensor, l2: Tensor) -> Tensor:
+    """Weights (rows, width) of people: ridge regression of their residuals on the codes (items, width) of the items.
+
+    min_w sum_i (residual_i - w . code_i)^2 + l2 |w|^2, l2 (rows,) above 0. Exact, in blocks of people with as many
+    ratings each; short histories by the equations of their ratings, long ones by those of the weights.
+    """
+    lengths = residuals.lengths
+    order = lengths.argsort(stable=True)
+    weights = torch.zeros(len(residuals), codes.shape[1], device=codes.device)
+    for rows in _alike(order, lengths[order], codes.shape[1]):
+        inputs, targets = _padded(residuals, rows, codes)
+        weights[rows] = _ridge(inputs, targets, l2[rows])
+    return weights
+
+
+def _alike(order: Tensor, lengths: Tensor, width: int) -> Iterator[Tensor]:
+    """Rows in blocks, from short to long, that need at most _NUMBERS numbers when all are as long as the last."""
+    sizes, start = lengths.tolist(), int((lengths == 0).sum())
+    while start < len(sizes):
+        stop = start + 1
+        while stop < len(sizes) and sizes[stop] <= 1.2 * sizes[start] + 4:
+            size = sizes[stop]
+            if (stop + 1 - start) * (size * width + min(size, width) ** 2) > _NUMBERS:
+                break
+            stop += 1
+        yield order[start:stop]
+        start = stop
+
+
+def _padded(residuals: SparseBatch, rows: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (rows, longest, width) and residuals (rows, longest) of some rows; zeros where one has no more."""
+    lengths = residuals.lengths[rows]
+    place = torch.arange(int(lengths.max()), device=rows.device)
+    here = place < lengths[:, None]
+    cells = (residuals.offsets[rows][:, None] + place).clamp_max(len(residuals.items) - 1)
+    return codes[residuals.items[cells]] * here[..., None], residuals.values[cells] * here
+
+
+def _ridge(inputs: Tensor, targets: Tensor, l2: Tensor) -> Tensor:
+    """(rows, width) from inputs (rows, n, width), targets (rows, n) and l2 (rows,)."""
+    dual = inputs.shape[1] < inputs.shape[2]
+    right = targets if dual else torch.einsum("rnw,rn->rw", inputs, targets)
+    gram = inputs @ inputs.mT if dual else inputs.mT @ inputs
+    gram.diagonal(dim1=1, dim2=2).add_(l2[:, None])
+    solved = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(gram))[..., 0]
+    return torch.einsum("rnw,rn->rw", inputs, solved) if dual else solved
+
+
+@dataclass(frozen=True)
+class GlobalMeanConfig:
+    """No settings."""
+
+
+class GlobalMean(RatingRecommender):
+    """The mean of all ratings, for everybody and everything."""
+
+    name = "global-mean"
+    family = "baseline"
+    Config = GlobalMeanConfig
+    is_random = False
+
+    def _make_baseline(self, matrix: csr_matrix, device: torch.device) -> Baseline:
+        return Baseline.fit(matrix, np.inf, np.inf, device)
+
+    def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        """Nothing more."""
+
+    def _rate(self, ratings: SparseBatch) -> Tensor:
+        return self.baseline.mean.repeat(len(ratings), len(self.baseline.items))
+
+
+class Biases(RatingRecommender):
+    """Mean + bias of the item + bias of the user: the floor every model of taste must clear."""
+
+    name = "biases"
+    family = "baseline"
+    Config = RatingConfig
+    is_random = False
+
+    def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        """Nothing more."""
+
+    def _rate(self, ratings: SparseBatch) -> Tensor:
+        _, users = self.baseline.split(ratings)
+        return self.baseline.join(torch.zeros((), device=users.device), users)
