@@ -10,6 +10,7 @@ REQUIRED = [
     "scipy>=1.13,<2",  # sparse user-item matrices
     "pandas>=2.2.3,<4",  # frames in, frames out
     "pyarrow>=17",  # reading CSV and Parquet in streams, ids in their own type
+    "fsspec>=2024.6",  # addresses of object stores; torch needs it too
     "safetensors>=0.5,<1",  # weights on disk without pickle
     "click>=8.1.7,<9",  # the command line
     "tqdm>=4.66,<5",  # progress bars
@@ -25,12 +26,16 @@ EXTRAS = {
     "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
     "tune": ["optuna>=4,<6"],  # the search of settings, resumable
     "ray": ["ray>=2.50,<3"],  # scoring on a cluster; the core alone, actors and tasks
+    "object-stores": ["s3fs>=2024.6", "gcsfs>=2024.6"],  # fsspec's s3:// and gs://; others (adlfs, ...) work as well
     "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4"],
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",  # a hanging test is a failing test
         "pytest-xdist>=3.6",  # two cores, half the time
         "hypothesis>=6.100",  # properties of reading, splits and top-n
+        "s3fs>=2024.6",  # what is written to an object store is tested with
+        "moto[s3]>=5,<6",  # a real S3 server on this machine,
+        "flask-cors>=5",  # which needs Flask and this
         "ir-measures>=0.4.2,<0.5",  # independent metrics to check ours against
     ],
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],

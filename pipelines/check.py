@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from recsys.interactions import Interactions, Ledger
+from recsys.places import Place, local_copies
 from recsys.reading import ReadingOptions, read_interactions, text_layout
 from recsys.reading.hints import hints
 from recsys.reading.layout import Layout
 
 from .cli import as_json
-from .options import options_from, setting
+from .options import PlaceType, options_from, setting
 from .output import WIDTH, print_json, shorten
 
 SEPARATOR_NAMES = {"\t": "tab", " ": "blank", ",": "comma", ";": "semicolon", "|": "pipe"}
@@ -26,7 +27,7 @@ SEPARATOR_NAMES = {"\t": "tab", " ": "blank", ",": "comma", ";": "semicolon", "|
 class CheckJob:
     """What to describe."""
 
-    ratings: tuple[Path, ...]
+    ratings: tuple[Place, ...]
     plots: Path | None = setting(None, "Folder for pictures: long tail, ratings, activity over time.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
@@ -45,8 +46,9 @@ class Description:
 
 def run(job: CheckJob) -> Description:
     """Do the job."""
-    layout = text_layout(job.ratings, job.reading)
-    interactions = read_interactions(job.ratings, job.reading)
+    with local_copies(job.ratings) as files:
+        layout = text_layout(files, job.reading)
+        interactions = read_interactions(files, job.reading)
     source = " ".join(map(str, job.ratings))
     plots = [] if job.plots is None else _draw(interactions, job.plots)
     ledger, said = interactions.ledger, hints(interactions)
@@ -85,7 +87,7 @@ def _draw(interactions: Interactions, folder: Path) -> list[Path]:
 
 
 @click.command("check")
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(CheckJob)
 def command(job: CheckJob) -> None:
     """Describe RATINGS (files, a folder or a prepared store) and account for every row."""

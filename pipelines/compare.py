@@ -22,6 +22,7 @@ from recsys.interactions import Interactions
 from recsys.memory import peak_memory
 from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
+from recsys.places import Place
 from recsys.reading import ReadingOptions, read_interactions, read_titles
 from recsys.report import render
 from recsys.splitting import Holdout, Split
@@ -30,7 +31,7 @@ from recsys.tuning import Budget, Search, Tuned
 
 from .cli import as_json
 from .fitting import fit_model, log_data
-from .options import options_from, parse_settings, setting
+from .options import PlaceType, options_from, parse_settings, setting
 from .output import WIDTH, print_json, table
 from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
 from .tune import TRIALS, search_settings, trials_file, write_best
@@ -43,7 +44,7 @@ SHARED = (MARK, "comparison.json", "report.html")  # what the tracker gets: no i
 class CompareJob:
     """Which models, on what, divided how, tuned how long, and where the leaderboard goes."""
 
-    ratings: tuple[Path, ...]
+    ratings: tuple[Place, ...]
     output: Path = setting(Path("comparison"), "Folder for the leaderboard and the report.", "--output", "-o")
     models: str = setting("popularity,item-knn,als,ease,dae,vae", "Models, separated by commas.", "--models", "-m")
     settings: tuple[str, ...] = setting((), "Setting of one model, model.key=value.", "--set", "-s", multiple=True)
@@ -288,7 +289,7 @@ def write_settings(
 
 
 @click.command("compare")
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(CompareJob)
 def command(job: CompareJob) -> None:
     """Fit several models on the same split of RATINGS and rank them on its test part."""

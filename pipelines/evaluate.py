@@ -16,13 +16,14 @@ from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation import DEFAULT_METRICS, Interval, evaluate
 from recsys.interactions import Interactions
 from recsys.metrics import parse_metric
+from recsys.places import Place
 from recsys.reading import ReadingOptions, read_interactions, read_titles
 from recsys.report import render
 from recsys.splitting import Holdout
 
 from .cli import as_json
 from .fitting import log_data
-from .options import options_from, setting
+from .options import PlaceType, options_from, setting
 from .output import metrics_table, print_json
 from .settings import TrackingOptions, comma_list
 
@@ -33,9 +34,9 @@ MARK, REPORT = "evaluation.json", "report.html"
 class EvaluateJob:
     """Which model, on what."""
 
-    model: Path
-    ratings: tuple[Path, ...]
-    test: Path | None = setting(None, "Held-out rows; RATINGS are then the histories.")
+    model: Place
+    ratings: tuple[Place, ...]
+    test: Place | None = setting(None, "Held-out rows; RATINGS are then the histories.")
     hidden: float = setting(0.2, "Without --test: share of each user's items to hide and look for.")
     metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas; the first leads the report.")
     output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
@@ -129,8 +130,8 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
 
 
 @click.command("evaluate")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("model", type=PlaceType())
+@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(EvaluateJob)
 def command(job: EvaluateJob) -> None:
     """Measure the model directory MODEL on held-out items of the users in RATINGS."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import click
 
 from recsys.errors import ConfigError
+from recsys.places import Place, as_place
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +28,22 @@ else:
     import tomli as tomllib
 
 _T = TypeVar("_T")
+
+
+class PlaceType(click.ParamType):  # type: ignore[type-arg]  # older Clicks take no argument there
+    """A path of this machine, or an address (s3://bucket/key), which is refused where files of here are needed."""
+
+    name = "path"
+
+    def __init__(self, addresses: bool = True):
+        self.addresses = addresses
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """What was typed, or stands in a settings file, as the job takes it."""
+        place = as_place(value)
+        if isinstance(place, str) and not self.addresses:
+            self.fail(f"Expected a path of this machine, found the address {value}: copy it from or to there.")
+        return place
 
 
 def setting(default: Any, help: str, *flags: str, multiple: bool = False) -> Any:
@@ -82,20 +99,22 @@ def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
         is_flag=is_switch,
         default=default,
         multiple=item.metadata.get("multiple", False),
-        show_default=default not in (None, False, ()),
+        show_default=default not in (None, False, (), ""),
         help=item.metadata.get("help"),
     )
 
 
 def _click_type(hint: Any) -> Any:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if Path in inner and str in inner:
+        return PlaceType()
     if origin in (typing.Union, types.UnionType):
         return _click_type(next(kind for kind in inner if kind is not type(None)))
     if origin is typing.Literal:
         return click.Choice(inner)
     if origin is tuple:
         return _click_type(inner[0])
-    return click.Path(path_type=Path) if hint is Path else hint
+    return PlaceType(addresses=False) if hint is Path else hint
 
 
 def _build(job: type[_T], flags: Mapping[str, Any]) -> _T:

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from recsys.errors import ConfigError
+from recsys.places import Place
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.store import refuse_existing_store, write_store
 
 from .cli import as_json
-from .options import options_from, setting
+from .options import PlaceType, options_from, setting
 from .output import print_json
 
 
@@ -20,7 +21,7 @@ from .output import print_json
 class PrepareJob:
     """What to prepare and where it goes."""
 
-    ratings: tuple[Path, ...]
+    ratings: tuple[Place, ...]
     output: Path | None = setting(None, "Folder of the store to write.", "--output", "-o")
     overwrite: bool = setting(False, "Replace an earlier store.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -49,7 +50,7 @@ def run(job: PrepareJob) -> Prepared:
 
 
 @click.command("prepare")
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(PrepareJob)
 def command(job: PrepareJob) -> None:
     """Write a compact, memory-mapped copy of RATINGS that every command takes in their place."""

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from recsys.artifacts import SavedModel, load_model
 from recsys.errors import DataError, UnsupportedError
 from recsys.interactions import UserItemMatrix, sparse_rows
+from recsys.places import Place
 from recsys.reading import ReadingOptions, read_interactions, read_titles
 
 from .cli import as_json
-from .options import options_from, setting
+from .options import PlaceType, options_from, setting
 from .output import WIDTH, print_json, shorten, table
 from .settings import comma_list
 
@@ -26,9 +27,9 @@ from .settings import comma_list
 class RecommendJob:
     """For whom, from which model, how many."""
 
-    model: Path
+    model: Place
     user: str | None = setting(None, "The person's id in the ratings file.")
-    ratings: Path | None = setting(None, "Ratings that hold the person's history.")
+    ratings: Place | None = setting(None, "Ratings that hold the person's history.")
     items: str | None = setting(None, "Instead: items the person took, ids separated by commas.")
     n: int = setting(10, "Length of the list.", "-n")
     keep_seen: bool = setting(False, "Let items of the history be recommended too.")
@@ -98,7 +99,7 @@ def named(saved: SavedModel, positions: NDArray[np.int32], titles: dict[str, str
 
 
 @click.command("recommend")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=PlaceType())
 @options_from(RecommendJob)
 def command(job: RecommendJob) -> None:
     """Recommend for one person with the model directory MODEL."""

@@ -25,13 +25,14 @@ from recsys.audience import (
     group_cap,
     make_audience,
 )
-from recsys.batch import Note, Plan, keep_notes, open_output, write_manifest
+from recsys.batch import Note, Plan, keep_notes, open_output, refuse_output, write_manifest
 from recsys.distributed import on_ray
-from recsys.errors import ConfigError, DataError, GateError
+from recsys.errors import ConfigError, DataError, GateError, StoreError
 from recsys.gates import measure, read_gates, refusals, require_finished
 from recsys.interactions import Interactions, UserItemMatrix
 from recsys.machine import usable_cores
 from recsys.memory import now_and_peak
+from recsys.places import Place, absolute, folder_at
 from recsys.plotting import exposure
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.shards import ShardWriter, load_writer, memory_needed, pieces, threads_within, widest_block
@@ -39,7 +40,7 @@ from recsys.training import TrainingContext
 
 from .cli import as_json
 from .fitting import log_data
-from .options import options_from, setting
+from .options import PlaceType, options_from, setting
 from .output import print_json
 from .progress import watch
 from .settings import TrackingOptions
@@ -51,15 +52,15 @@ GPU_TILE = 4096  # a GPU wants more users in one product than a core
 class Choice:
     """Who gets lists, and what may stand in them."""
 
-    users: Path | None = setting(None, "File of the users to score, in its order; all without it.")
-    new_users: Path | None = setting(None, "Ratings of more people, of whom none is in RATINGS.")
-    only_items: Path | None = setting(None, "File of the only items to list.")
-    exclude_items: Path | None = setting(None, "File of items never to list.")
-    exclude_pairs: Path | None = setting(None, "File of user_id, item_id: items not to list for that user.")
+    users: Place | None = setting(None, "File of the users to score, in its order; all without it.")
+    new_users: Place | None = setting(None, "Ratings of more people, of whom none is in RATINGS.")
+    only_items: Place | None = setting(None, "File of the only items to list.")
+    exclude_items: Place | None = setting(None, "File of items never to list.")
+    exclude_pairs: Place | None = setting(None, "File of user_id, item_id: items not to list for that user.")
     keep_seen: bool = setting(False, "Let items of the history be recommended too.")
     min_score: float | None = setting(None, "Leave out items with a lower score.")
     max_per_group: int | None = setting(None, "At most so many items of a group in a list.")
-    groups: Path | None = setting(None, "File of item_id, group (a brand, an author, ...).")
+    groups: Place | None = setting(None, "File of item_id, group (a brand, an author, ...).")
     cold: Literal["popularity", "skip", "fail"] = setting(
         "skip", "Users without a known item: popular items (said in a column), no list, or refuse the job."
     )
@@ -80,9 +81,9 @@ class Choice:
 class ScoreJob:
     """Which model, whose histories, how many items, and where the lists go."""
 
-    model: Path
-    ratings: tuple[Path, ...]
-    output: Path = setting(Path("lists"), "Folder for the lists.", "--output", "-o")
+    model: Place
+    ratings: tuple[Place, ...]
+    output: Place = setting(Path("lists"), "Folder or address for the lists.", "--output", "-o")
     n: int = setting(10, "Length of each list.", "-n")
     choice: Choice = field(default_factory=Choice)
     format: Literal["parquet", "csv"] = setting("parquet", "Format of the lists.")
@@ -93,8 +94,8 @@ class ScoreJob:
     ray_address: str | None = setting(None, "Address of a running Ray cluster; without it one is started here.")
     batch_size: int | None = setting(None, "Users scored at once, at most: fewer workers where it says so.")
     max_memory: str | None = setting(None, "Limit such as 2GB, kept by running fewer workers.")
-    gates: Path | None = setting(None, "TOML file of limits the lists must keep to be published.")
-    previous: Path | None = setting(None, "An earlier output, to measure the overlap with.")
+    gates: Place | None = setting(None, "TOML file of limits the lists must keep to be published.")
+    previous: Place | None = setting(None, "An earlier output, to measure the overlap with.")
     resume: bool = setting(False, "Go on with a job that was stopped: the same bytes come out.")
     overwrite: bool = setting(False, "Replace an earlier output.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
@@ -106,7 +107,7 @@ class ScoreJob:
 class Scored:
     """The folder, its manifest, and how the job went."""
 
-    directory: Path
+    directory: Place
     manifest: Mapping[str, Any]
     went: Mapping[str, float]
     ledger: str
@@ -117,6 +118,7 @@ def run(job: ScoreJob) -> Scored:
     gates = read_gates(job.gates, job.previous is not None) if job.gates else {}
     if job.previous is not None:
         require_finished(job.previous)
+    refuse_output(job.output, job.resume, job.overwrite)
     saved = load_model(job.model, job.device)
     interactions, histories = read_histories(job, saved)
     audience, rules = choose(job.choice, saved, histories)
@@ -129,7 +131,7 @@ def run(job: ScoreJob) -> Scored:
         tracked.log_params({"model": saved.model.name, "n": job.n, "plan": plan.hash, "engine": job.engine})
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
-        written = keep_notes(job.output, done, write(job, plan, saved, audience, rules, threads, done))
+        written = keep_notes(job.output, plan, done, write(job, plan, saved, audience, rules, threads, done))
         notes = dict(watch(written, len(plan.shards), "scoring", "file"))
         seconds = time.perf_counter() - started
         quality = measure(job.output, plan, notes, saved.items, saved.item_counts, job.previous)
@@ -150,7 +152,8 @@ def run(job: ScoreJob) -> Scored:
         tracked.log_metrics({**went, "rows": manifest["rows"], **quality.measures})
         if quality.listed.any():
             tracked.log_figure(partial(exposure, quality.listed), "exposure")
-        tracked.log_artifact(job.output / "manifest.json")
+        with folder_at(job.output).local("manifest.json") as file:
+            tracked.log_artifact(file)
         if refused:
             raise GateError(f"Not published: {'; '.join(refused)}. The lists are in {job.output}, marked so.")
     return Scored(job.output, manifest, went, ledger)
@@ -235,7 +238,7 @@ def write(
     todo = pieces(audience, [shard for shard in plan.shards if shard.name not in done])
     if job.engine == "local" or len(done) == len(plan.shards):
         return map(ShardWriter(job.output, plan, saved, rules, threads), todo)
-    make = partial(load_writer, job.model.absolute(), job.device, job.output.absolute(), plan, rules)
+    make = partial(load_writer, absolute(job.model), job.device, absolute(job.output), plan, rules)
     return on_ray(make, todo, job.workers, job.ray_address, is_gpu(job))
 
 
@@ -254,24 +257,29 @@ def parse_size(text: str) -> int:
 
 
 @click.command("score")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1)
+@click.argument("model", type=PlaceType())
+@click.argument("ratings", type=PlaceType(), nargs=-1)
 @options_from(ScoreJob)
 def command(job: ScoreJob) -> None:
-    """Write the best N unseen items of every user in RATINGS, with the model directory MODEL."""
+    """Write the best N unseen items of every user in RATINGS, with the model directory MODEL.
+
+    All may lie in an object store: s3://bucket/key, gs://bucket/key, ...
+    """
     if bool(job.ratings) == job.choice.item_to_item:
         raise click.UsageError("Expected RATINGS, or --item-to-item without them.")
     try:
         scored = run(job)
-    except (KeyboardInterrupt, OSError) as error:
+    except (KeyboardInterrupt, OSError, StoreError) as error:
         raise click.ClickException(stopped(job.output, error)) from error
     report(scored)
 
 
-def stopped(output: Path, error: BaseException) -> str:
+def stopped(output: Place, error: BaseException) -> str:
     """What stopped the job, what is there, and how to go on."""
+    if isinstance(error, StoreError):  # it is not asked again
+        return f"Stopped. {error} What is written stays: the same command with --resume goes on after it."
     why = "by you" if isinstance(error, KeyboardInterrupt) else f"{error}"
-    count = len(list(output.glob("recommendations/part-*")))
+    count = len(folder_at(output).names("recommendations"))
     return f"Stopped: {why}. {count} files of lists are in {output}; the same command with --resume goes on after them."
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from recsys import splitting
 from recsys.errors import ConfigError
 from recsys.interactions import Interactions
+from recsys.places import Place
 from recsys.processes import ALONE, Group
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Split
@@ -24,8 +24,8 @@ class SplitOptions:
 
     protocol: Literal["strong", "weak", "leave-one-out", "temporal", "given"] = setting("strong", "Who is held out.")
     held_out: float = setting(0.1, "Share of users (strong) or of rows (weak, temporal) in each held-out part.")
-    test: Path | None = setting(None, "Test file of a published division (protocol given).")
-    validation: Path | None = setting(None, "Validation file; it belongs to the history at test time.")
+    test: Place | None = setting(None, "Test file of a published division (protocol given).")
+    validation: Place | None = setting(None, "Validation file; it belongs to the history at test time.")
 
     def __post_init__(self) -> None:
         if self.validation is not None and self.test is None:

@@ -17,13 +17,14 @@ from recsys.interactions import Interactions
 from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
 from recsys.models.network import NetworkRecommender
+from recsys.places import Place
 from recsys.processes import Group, joined
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Split
 
 from .cli import as_json
 from .fitting import fit_model, log_data, refit_model
-from .options import options_from, parse_settings, setting
+from .options import PlaceType, options_from, parse_settings, setting
 from .output import metrics_table, print_json
 from .settings import FittingOptions, TrackingOptions
 
@@ -32,7 +33,7 @@ from .settings import FittingOptions, TrackingOptions
 class TrainJob:
     """What to train, on what, and where it goes."""
 
-    ratings: tuple[Path, ...]
+    ratings: tuple[Place, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
     model: str = setting("vae", "Which model: popularity, item-knn, als, bpr, lmf, ease, dae, vae.", "--model", "-m")
     settings: tuple[str, ...] = setting((), "Setting of the model, key=value.", "--set", "-s", multiple=True)
@@ -131,7 +132,7 @@ def validate(model: Recommender, split: Split, metric: str) -> Mapping[str, Inte
 
 
 @click.command("train")
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(TrainJob)
 def command(job: TrainJob) -> None:
     """Fit a model on RATINGS, validate it on held-out users, save it, track the run."""

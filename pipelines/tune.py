@@ -15,6 +15,7 @@ from recsys.errors import ArtifactError
 from recsys.interactions import Interactions
 from recsys.metrics import parse_metric
 from recsys.models import create_model
+from recsys.places import Place
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.tracking import Tracker
 from recsys.training import TrainingContext
@@ -22,7 +23,7 @@ from recsys.tuning import Budget, Search, Trial, Tuned, load_optuna, settings_to
 
 from .cli import as_json
 from .fitting import log_data
-from .options import options_from, parse_settings, setting
+from .options import PlaceType, options_from, parse_settings, setting
 from .output import print_json, table
 from .progress import trials_progress
 from .settings import FittingOptions, TrackingOptions
@@ -35,7 +36,7 @@ TRIALS = "tuning.db"  # all trials of all models, an Optuna study each
 class TuneJob:
     """Which model, on what, how long, and where the trials and the best settings go."""
 
-    ratings: tuple[Path, ...]
+    ratings: tuple[Place, ...]
     output: Path = setting(Path("tuning"), "Folder for the trials and the best settings.", "--output", "-o")
     model: str = setting("vae", "Which model.", "--model", "-m")
     trials: int = setting(20, "Settings to try, the defaults first.", "--trials", "-n")
@@ -132,7 +133,7 @@ def trials_table(tuned: Tuned) -> pd.DataFrame:
 
 
 @click.command("tune")
-@click.argument("ratings", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(TuneJob)
 def command(job: TuneJob) -> None:
     """Search the best settings of a model for RATINGS on held-out users; killed, it goes on with --resume."""

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,6 +32,7 @@ from safetensors.torch import load_file, save_file
 from recsys.errors import ArtifactError, DataError, RecsysError
 from recsys.interactions import Vocabulary
 from recsys.models import MODELS, Recommender, create_model
+from recsys.places import Place, flush, folder_at, local_copy, sha256
 from recsys.training import TrainingContext
 
 SCHEMA_VERSION = 1
@@ -104,8 +103,16 @@ def _check_ids(model: Recommender, items: Vocabulary, item_counts: NDArray[np.in
         raise DataError(f"Expected the ids of the training users: {model.name} knows no others. Pass them as users.")
 
 
-def load_model(directory: Path, device: str = "auto") -> SavedModel:
-    """Read a model directory. Raises ArtifactError, with the reason, where it is damaged, foreign or too new."""
+def load_model(directory: Place, device: str = "auto") -> SavedModel:
+    """Read a model directory, fetched first where it has an address (recsys.places).
+
+    Raises ArtifactError, with the reason, where it is damaged, foreign or too new.
+    """
+    with local_copy(directory) as path:
+        return _load(path, device)
+
+
+def _load(directory: Path, device: str) -> SavedModel:
     about = _read_description(directory)
     TrainingContext(device=device).resolve_device()  # a device that cannot be had is no damage
     for name, expected in about["files"].items():
@@ -183,37 +190,20 @@ def _take_the_place(new: Path, directory: Path) -> None:
     flush(directory.parent)
 
 
-def refuse_existing(directory: Path, mark: str, overwrite: bool) -> None:
+def refuse_existing(directory: Place, mark: str, overwrite: bool) -> None:
     """Raise ArtifactError where `directory` is a file or holds something, unless `overwrite` and it is one of ours.
 
     `mark` is the file that shows it is: nobody's folder is replaced because of a mistyped path.
     """
-    if directory.is_file():
-        raise ArtifactError(f"Expected a folder to write to, found the file {directory}: choose another place.")
-    if not directory.is_dir() or not any(directory.iterdir()):
+    folder = folder_at(directory)
+    if folder.is_file():
+        raise ArtifactError(f"Expected a folder to write to, found the file {folder}: choose another place.")
+    if folder.is_empty():
         return
     if not overwrite:
-        raise ArtifactError(f"{directory} already holds something: choose another place, or add --overwrite.")
-    if not (directory / mark).is_file():
-        raise ArtifactError(f"{directory} holds something that is not ours to replace (no {mark}): remove it by hand.")
-
-
-def flush(path: Path) -> None:
-    """Have the system write a file or folder to disk, so that a rename after it never shows an empty one."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(file: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        raise ArtifactError(f"{folder} already holds something: choose another place, or add --overwrite.")
+    if not folder.is_file(mark):
+        raise ArtifactError(f"{folder} holds something that is not ours to replace (no {mark}): remove it by hand.")
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix, vstack
 from recsys.artifacts import SavedModel
 from recsys.errors import DataError
 from recsys.interactions import UserItemMatrix, Vocabulary, sparse_rows
+from recsys.places import Place, local_copy
 from recsys.reading import ReadingOptions, find_files, read_interactions
 from recsys.reading.delimited import read_lines
 from recsys.reading.layout import ALIASES, find_separator, plain_name, split_line
@@ -94,7 +95,7 @@ def _feed(digest: Any, part: Any) -> None:
         digest.update(repr(part).encode())
 
 
-def make_audience(histories: UserItemMatrix, saved: SavedModel, users: Path | None = None) -> Audience:
+def make_audience(histories: UserItemMatrix, saved: SavedModel, users: Place | None = None) -> Audience:
     """All users of `histories`, or those of a file in its order; one without a history there gets an empty one."""
     ids, history = histories.users.ids, histories.matrix
     if users is not None:
@@ -134,7 +135,7 @@ def add_new_users(histories: UserItemMatrix, new: UserItemMatrix) -> UserItemMat
     return UserItemMatrix(matrix, Vocabulary(ids), histories.items, histories.unknown + new.unknown)
 
 
-def excluded_pairs(path: Path, audience: Audience, items: Vocabulary) -> csr_matrix:
+def excluded_pairs(path: Place, audience: Audience, items: Vocabulary) -> csr_matrix:
     """CSR (audience, items): the pairs of a file (user_id, item_id). Pairs on others are of no use and no harm."""
     pairs = read_interactions(path, ReadingOptions(rating_column="none", timestamp_column="none"))
     row = Vocabulary(audience.ids).positions(pairs.users.ids)[pairs.user]
@@ -144,7 +145,7 @@ def excluded_pairs(path: Path, audience: Audience, items: Vocabulary) -> csr_mat
     return sparse_rows(row[known], column[known], ones, (len(audience), len(items)))
 
 
-def allowed_items(items: Vocabulary, only: Path | None, exclude: Path | None) -> NDArray[np.bool_] | None:
+def allowed_items(items: Vocabulary, only: Place | None, exclude: Place | None) -> NDArray[np.bool_] | None:
     """Bool (items,): those of the file `only` (all without it) without those of the file `exclude`; None: all."""
     if only is None and exclude is None:
         return None
@@ -156,14 +157,14 @@ def allowed_items(items: Vocabulary, only: Path | None, exclude: Path | None) ->
     return allowed
 
 
-def _known(items: Vocabulary, named: Vocabulary, path: Path) -> NDArray[np.int32]:
+def _known(items: Vocabulary, named: Vocabulary, path: Place) -> NDArray[np.int32]:
     positions = items.positions(named.ids)
     if len(named) and (positions < 0).all():
         raise DataError(f"Expected items the model knows in {path}, found none among {len(named)}: check the ids.")
     return positions[positions >= 0]
 
 
-def group_cap(items: Vocabulary, path: Path, most: int) -> GroupCap:
+def group_cap(items: Vocabulary, path: Place, most: int) -> GroupCap:
     """At most `most` items of a group, by a file (item_id, group); an item not in it is not limited."""
     names, groups = read_columns(path, "item", 2)
     positions = items.positions(names)
@@ -173,16 +174,21 @@ def group_cap(items: Vocabulary, path: Path, most: int) -> GroupCap:
     return GroupCap(group, most)
 
 
-def read_ids(path: Path, kind: str) -> Vocabulary:
+def read_ids(path: Place, kind: str) -> Vocabulary:
     """The distinct ids of a file, in order of first appearance; it may hold none."""
     return Vocabulary(read_columns(path, kind, 1)[0].unique())
 
 
-def read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
+def read_columns(path: Place, kind: str, width: int) -> list[pa.Array]:
     """The first `width` columns, text or integers, that of the `kind` of id first: Parquet, or text with any separator.
 
     A first line of text that names its id column as ratings files do is a header.
     """
+    with local_copy(path) as file:
+        return _read_columns(file, kind, width)
+
+
+def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
     find_files(path)
     if path.suffix == ".parquet":
         table = pq.read_table(path)

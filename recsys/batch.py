@@ -6,24 +6,22 @@ recommendations/part-*     user_id, item_id, rank (from 1), score: users in orde
 short_lists/part-*         user_id, items, reason: who got fewer than n items, and why
 manifest.json              last: the sign of completeness, with rows and sha256 of every file
 ```
-A shard's files are written to temporary names, flushed and renamed, then noted in progress.jsonl. A job that was
-killed goes on after the shards noted there; one whose files are damaged is written again. How a shard is made:
-recsys.shards.
+It lies in a folder of this machine or of an object store (recsys.places). A shard's files appear whole, then are noted
+in progress.jsonl. A job that was killed goes on after the shards noted there; one whose files are damaged is written
+again. How a shard is made: recsys.shards.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from recsys.artifacts import flush, refuse_existing, sha256, versions, write_json
+from recsys.artifacts import refuse_existing, versions, write_json
 from recsys.errors import ArtifactError, ConfigError
+from recsys.places import Folder, Place, folder_at
 
 SCHEMA_VERSION = 1
 
@@ -88,64 +86,63 @@ class Plan:
         return [f"{_FOLDERS[0]}/{shard.name}.{self.format}", f"{_FOLDERS[1]}/{shard.name}.parquet"]
 
 
-def open_output(directory: Path, plan: Plan, resume: bool = False, overwrite: bool = False) -> dict[str, Note]:
+def open_output(directory: Place, plan: Plan, resume: bool = False, overwrite: bool = False) -> dict[str, Note]:
     """Make the folder ready; notes of the shards that are done already and whole, by name.
 
     Raises ArtifactError where the folder holds something and neither `resume` nor `overwrite` is given, or where
     `resume` finds the output of another plan.
     """
-    if resume and (directory / _PLAN).is_file():
-        if _read_json(directory / _PLAN).get("hash") != plan.hash:
+    folder = folder_at(directory)
+    if resume and folder.is_file(_PLAN):
+        if _read_json(folder, _PLAN).get("hash") != plan.hash:
             raise ArtifactError(
-                f"{directory} holds the output of another job (other model, histories or settings): resume it with "
+                f"{folder} holds the output of another job (other model, histories or settings): resume it with "
                 "its own settings, choose another place, or use --overwrite instead of --resume."
             )
-        _make_folders(directory)
-        return _finished(directory, plan)
-    refuse_existing(directory, _PLAN, overwrite)
-    directory.mkdir(parents=True, exist_ok=True)
-    _clear(directory)
+        folder.make(*_FOLDERS)
+        return _finished(folder, plan)
+    refuse_output(directory, overwrite=overwrite)
+    folder.make()
+    _clear(folder)
     # The plan is never missing once there is anything else: it shows whose folder this is, should the job be killed.
-    with renamed(directory / _PLAN) as file:
+    with folder.new_file(_PLAN) as file:
         write_json(file, {"hash": plan.hash, **asdict(plan)})
-    _make_folders(directory)
+    folder.make(*_FOLDERS)
     return {}
 
 
-def _make_folders(directory: Path) -> None:
-    """The folders of the shards, and nothing in them that a killed job left half written."""
-    for folder in _FOLDERS:
-        (directory / folder).mkdir(exist_ok=True)
-    for leftover in (*directory.glob("*/.part-*"), *directory.glob(".plan.*"), *directory.glob(".manifest.*")):
-        leftover.unlink()
+def refuse_output(directory: Place, resume: bool = False, overwrite: bool = False) -> None:
+    """Raise ArtifactError where something is in the way of an output: better before all the work than after it."""
+    if not (resume and folder_at(directory).is_file(_PLAN)):
+        refuse_existing(directory, _PLAN, overwrite)
 
 
-def _clear(directory: Path) -> None:
+def _clear(folder: Folder) -> None:
     """Remove an earlier output, the manifest first: without it nobody takes the rest for complete."""
     for name in (_MANIFEST, _PROGRESS):
-        (directory / name).unlink(missing_ok=True)
-    for folder in _FOLDERS:
-        for file in (directory / folder).glob("part-*"):
-            file.unlink()
+        folder.remove(name)
+    for name in (name for inner in _FOLDERS for name in folder.names(inner)):
+        if name.partition("/")[2].startswith("part-"):
+            folder.remove(name)
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _read_json(folder: Folder, name: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(json.loads(folder.read_text(name)))
     except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{file} is damaged ({error}): use --overwrite instead of --resume.") from error
+        raise ArtifactError(f"{folder}/{name} is damaged ({error}): use --overwrite instead of --resume.") from error
 
 
-def _finished(directory: Path, plan: Plan) -> dict[str, Note]:
+def _finished(folder: Folder, plan: Plan) -> dict[str, Note]:
     notes: dict[str, Note] = {}
-    if (directory / _MANIFEST).is_file():
-        notes = _read_json(directory / _MANIFEST).get("shards", {})
-        (directory / _MANIFEST).unlink()  # whatever is missing, the output is not complete until it is written anew
+    if folder.is_file(_MANIFEST):
+        notes = _read_json(folder, _MANIFEST).get("shards", {})
+        folder.remove(_MANIFEST)  # whatever is missing, the output is not complete until it is written anew
         for name, note in notes.items():
-            _note(directory, name, note)
-    elif (directory / _PROGRESS).is_file():
-        notes = dict(_read_notes((directory / _PROGRESS).read_text(encoding="utf-8")))
-    whole = {name: note for name, note in notes.items() if _is_whole(directory, note)}
+            _note(folder, name, note)
+    elif folder.is_file(_PROGRESS):
+        notes = dict(_read_notes(folder.read_text(_PROGRESS)))
+    whole = {name: note for name, note in notes.items() if _is_whole(folder, note)}
     return {shard.name: whole[shard.name] for shard in plan.shards if shard.name in whole}
 
 
@@ -158,32 +155,45 @@ def _read_notes(text: str) -> Iterator[tuple[str, Note]]:
         yield name, note
 
 
-def _is_whole(directory: Path, note: Note) -> bool:
-    return all((directory / name).is_file() and sha256(directory / name) == sum for name, sum in note["sha256"].items())
+def _is_whole(folder: Folder, note: Note) -> bool:
+    return all(folder.is_file(name) and folder.sha256(name) == sum for name, sum in note["sha256"].items())
 
 
 def keep_notes(
-    directory: Path, done: Mapping[str, Note], written: Iterable[tuple[str, Note]]
+    directory: Place, plan: Plan, done: Mapping[str, Note], written: Iterable[tuple[str, Note]]
 ) -> Iterator[tuple[str, Note]]:
-    """Note each shard as it is written, so that a killed job can go on after it; the `done` ones come first."""
+    """Note each shard as it is written, so that a killed job can go on after it; the `done` ones come first.
+
+    Raises ArtifactError where another job has taken the folder meanwhile.
+    """
+    folder = folder_at(directory)
     yield from done.items()
     for name, note in written:
-        _note(directory, name, note)
+        _require_ours(folder, plan)
+        _note(folder, name, note)
         yield name, note
 
 
-def _note(directory: Path, name: str, note: Note) -> None:
-    with (directory / _PROGRESS).open("a", encoding="utf-8") as progress:
-        progress.write("\n" + json.dumps([name, note]))  # on a line of its own, whatever a killed job left before
+def _note(folder: Folder, name: str, note: Note) -> None:
+    folder.append(_PROGRESS, "\n" + json.dumps([name, note]))  # on its own line, whatever a killed job left before
+
+
+def _require_ours(folder: Folder, plan: Plan) -> None:
+    if not folder.is_file(_PLAN) or _read_json(folder, _PLAN).get("hash") != plan.hash:
+        raise ArtifactError(
+            f"Expected {folder} for this job alone, found that another has taken it: choose a place for each."
+        )
 
 
 def write_manifest(
-    directory: Path, plan: Plan, notes: Mapping[str, Note], facts: Mapping[str, Any], refused: Sequence[str] = ()
+    directory: Place, plan: Plan, notes: Mapping[str, Note], facts: Mapping[str, Any], refused: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Say that the output is complete, and what it is. `facts` are added. Returns the manifest.
 
-    `refused`: why it must not be published, from the gates. Raises ArtifactError where a shard is missing.
+    `refused`: why it must not be published, from the gates. Raises ArtifactError where a shard is missing, or
+    where another job has taken the folder.
     """
+    folder = folder_at(directory)
     missing = [shard.name for shard in plan.shards if shard.name not in notes]
     if missing:
         raise ArtifactError(f"Expected notes of all {len(plan.shards)} shards, found none of {', '.join(missing[:5])}.")
@@ -200,24 +210,9 @@ def write_manifest(
         "shards": {shard.name: notes[shard.name] for shard in plan.shards},
         "versions": versions(),
     }
-    _make_folders(directory)  # a worker that was killed may have left something half written
-    with renamed(directory / _MANIFEST) as file:
+    _require_ours(folder, plan)
+    folder.make(*_FOLDERS)  # a worker that was killed may have left something half written
+    with folder.new_file(_MANIFEST) as file:
         write_json(file, manifest)
-    (directory / _PROGRESS).unlink(missing_ok=True)
+    folder.remove(_PROGRESS)
     return manifest
-
-
-@contextlib.contextmanager
-def renamed(file: Path) -> Iterator[Path]:
-    """A temporary file to fill, which then takes the name: nobody ever sees half of it."""
-    temporary = file.with_name(
-        f".{file.stem}.{uuid.uuid4().hex[:8]}{file.suffix}"
-    )  # of no other worker, on any machine
-    try:
-        yield temporary
-        flush(temporary)
-        temporary.replace(file)
-        flush(file.parent)
-    finally:
-        with contextlib.suppress(OSError):  # the first error is the one to hear about
-            temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ RecsysError
 ├── UnsupportedError      this model cannot do that (score an unseen user, say)
 ├── NotFittedError        a model was asked before it learned
 ├── ArtifactError         a model directory or a batch output is damaged, foreign or in the way
+├── StoreError            an object store does not take or give back what a job writes there
 ├── GateError             the lists are written, and a gate does not let them be published
 └── MissingPackageError   an optional package is needed here
 
@@ -37,6 +38,10 @@ class NotFittedError(RecsysError):
 
 class ArtifactError(RecsysError):
     """A directory written by recsys is damaged, foreign or in the way."""
+
+
+class StoreError(RecsysError):
+    """An object store does not do what was asked: away, full, or closed to us."""
 
 
 class GateError(RecsysError):

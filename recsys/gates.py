@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from recsys.batch import Note, Plan
 from recsys.errors import ArtifactError, ConfigError
 from recsys.interactions import Vocabulary
+from recsys.places import Place, folder_at, local_copy
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,10 +50,11 @@ class Quality:
     listed: NDArray[np.int64]
 
 
-def read_gates(path: Path, with_previous: bool) -> dict[str, tuple[float, float]]:
+def read_gates(path: Place, with_previous: bool) -> dict[str, tuple[float, float]]:
     """Least and most allowed of each measure. Raises ConfigError for what is not a gate, before any work is done."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with local_copy(path) as file:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
     gates = {}
@@ -82,12 +84,12 @@ def _limits(least: float, most: float) -> str:
 
 
 def measure(
-    directory: Path,
+    directory: Place,
     plan: Plan,
     notes: Mapping[str, Note],
     items: Vocabulary,
     counts: NDArray[np.int64],
-    previous: Path | None = None,
+    previous: Place | None = None,
 ) -> Quality:
     """Read a written batch once, a piece at a time. `counts`: training users of each item, int64 (items,).
 
@@ -121,7 +123,7 @@ def _short_head(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return order[: int(np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)) + 1]
 
 
-def _overlap(rows: pa.Table, previous: Path) -> float:
+def _overlap(rows: pa.Table, previous: Place) -> float:
     """Mean over the users of `rows` who are in `previous` too; not a number without such."""
     target = rows.column_names[0]
     ours = _pairs(rows)
@@ -143,21 +145,27 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def require_finished(directory: Path) -> None:
+def require_finished(directory: Place) -> None:
     """Raise ArtifactError where the folder is not a complete batch."""
-    if not (directory / "manifest.json").is_file():
-        raise ArtifactError(f"Expected a finished batch with manifest.json in {directory}, found none.")
+    folder = folder_at(directory)
+    if not folder.is_file("manifest.json"):
+        raise ArtifactError(f"Expected a finished batch with manifest.json in {folder}, found none.")
 
 
-def _tables(directory: Path) -> Iterator[pa.Table]:
+def _tables(directory: Place) -> Iterator[pa.Table]:
     """The rows of a batch, some hundred thousand at a time, none of them empty."""
-    plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
-    for file in sorted((directory / "recommendations").glob(f"part-*.{plan['format']}")):
-        if plan["format"] == "csv":
-            ids = {name: pa.string() for name in ("user_id", "target_item_id", "item_id")}
-            stream = pa_csv.open_csv(file, convert_options=pa_csv.ConvertOptions(column_types=ids))
-            pieces: Iterator[pa.Table] = (pa.Table.from_batches([batch]) for batch in stream)
-        else:
-            source = pq.ParquetFile(file)
-            pieces = (source.read_row_group(i) for i in range(source.num_row_groups))
-        yield from (table for table in pieces if len(table))
+    folder = folder_at(directory)
+    format = json.loads(folder.read_text("plan.json"))["format"]
+    for name in folder.names("recommendations"):
+        if name.endswith(f".{format}"):
+            with folder.local(name) as file:
+                yield from (table for table in _pieces(file, format) if len(table))
+
+
+def _pieces(file: Path, format: str) -> Iterator[pa.Table]:
+    if format == "csv":
+        ids = {name: pa.string() for name in ("user_id", "target_item_id", "item_id")}
+        stream = pa_csv.open_csv(file, convert_options=pa_csv.ConvertOptions(column_types=ids))
+        return (pa.Table.from_batches([batch]) for batch in stream)
+    source = pq.ParquetFile(file)
+    return (source.read_row_group(i) for i in range(source.num_row_groups))

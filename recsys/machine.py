@@ -105,7 +105,7 @@ def packages() -> list[tuple[str, str | None, str | None]]:
         if "python_version" in marker:
             continue
         name = re.split(r"[\s<>=!~\[(]", requirement, maxsplit=1)[0]
-        extra = re.search(r"""extra == ["'](\w+)["']""", marker)
+        extra = re.search(r"""extra == ["']([\w-]+)["']""", marker)
         if extra is None or extra[1] not in ("all", "dev", "test", "lint"):
             found.setdefault(name, extra[1] if extra else None)
     return [(name, _version(name), extra) for name, extra in found.items()]

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.artifacts import SavedModel, load_model, sha256
+from recsys.artifacts import SavedModel, load_model
 from recsys.audience import Audience, Rules, nobody
-from recsys.batch import Note, Plan, Shard, renamed
+from recsys.batch import Note, Plan, Shard
 from recsys.errors import ConfigError
 from recsys.interactions import Vocabulary
 from recsys.models.layers import weighted_sum
+from recsys.places import Place, folder_at, sha256
 from recsys.topn import top_n_of_blocks
 from recsys.training import SparseRows
 
@@ -85,8 +86,14 @@ class Lists:
 class ShardWriter:
     """Makes the files of a shard. Holds the model; knows nothing of who calls it, where, or beside how many others."""
 
-    def __init__(self, directory: Path, plan: Plan, saved: SavedModel, rules: Rules, threads: int = 1):
-        self.directory, self.plan, self.items, self.rules, self.threads = directory, plan, saved.items, rules, threads
+    def __init__(self, directory: Place, plan: Plan, saved: SavedModel, rules: Rules, threads: int = 1):
+        self.folder, self.plan, self.items, self.rules, self.threads = (
+            folder_at(directory),
+            plan,
+            saved.items,
+            rules,
+            threads,
+        )
         similar = plan.lists_for == "items"
         self.scorer: BlockScorer = SimilarItems(saved.model.item_codes()) if similar else saved.model
 
@@ -94,20 +101,23 @@ class ShardWriter:
         """Write a shard's two files. Returns its name and its note: users, rows, short lists, checksums."""
         shard, audience = piece
         names = self.plan.files(shard)
-        rows, short = 0, []
-        with one_thread_each(), renamed(self.directory / names[0]) as file, self._open(file, audience) as writer:
-            for group in self._groups(audience):
-                table = self._table(group)
-                rows += table.num_rows
-                writer.write_table(table)
-                short.append(self._short_lists(group))
-        with renamed(self.directory / names[1]) as file:
+        rows, short, sums = 0, [], {}
+        with one_thread_each(), self.folder.new_file(names[0]) as file:
+            with self._open(file, audience) as writer:
+                for group in self._groups(audience):
+                    table = self._table(group)
+                    rows += table.num_rows
+                    writer.write_table(table)
+                    short.append(self._short_lists(group))
+            sums[names[0]] = sha256(file)  # as it was meant: whatever becomes of it on its way, --resume sees
+        with self.folder.new_file(names[1]) as file:
             pq.write_table(pa.concat_tables(short), file, compression="zstd")
+            sums[names[1]] = sha256(file)
         return shard.name, {
             "users": len(audience),
             "rows": rows,
             "short_lists": sum(table.num_rows for table in short),
-            "sha256": {name: sha256(self.directory / name) for name in names},
+            "sha256": sums,
         }
 
     def _groups(self, audience: Audience) -> Iterator[list[Lists]]:
@@ -203,8 +213,8 @@ class ShardWriter:
         return pq.ParquetWriter(file, schema, compression="zstd")
 
 
-def load_writer(model: Path, device: str, directory: Path, plan: Plan, rules: Rules) -> ShardWriter:
-    """A writer on another machine: the model comes from its folder."""
+def load_writer(model: Place, device: str, directory: Place, plan: Plan, rules: Rules) -> ShardWriter:
+    """A writer on another machine: the model comes from its folder or address."""
     return ShardWriter(directory, plan, load_model(model, device), rules)
 
 

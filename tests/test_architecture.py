@@ -19,7 +19,18 @@ FILES = sorted([*ROOT.glob("recsys/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 # models: artifacts, evaluation, tracking, serving, plotting, batch and all that stands on them.
 FLOORS = [
     {"errors"},
-    {"interactions", "reading", "store", "datasets", "downloading", "machine", "memory", "processes", "search_space"},
+    {
+        "interactions",
+        "reading",
+        "places",
+        "store",
+        "datasets",
+        "downloading",
+        "machine",
+        "memory",
+        "processes",
+        "search_space",
+    },
     {"topn", "splitting", "metrics", "beyond"},
     {"training"},
     {"models"},
@@ -34,6 +45,7 @@ HOMES = {
     "ray": {"recsys.distributed"},
     "optuna": {"recsys.tuning"},
     "jinja2": {"recsys.report"},
+    "fsspec": {"recsys.places"},
 }
 LOADED_BY_MLFLOW = "recsys.serving_model"  # a program of MLflow's: the one that imports at its top
 

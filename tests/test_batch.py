@@ -52,7 +52,7 @@ def write(folder, saved, plan, audience, resume=False, overwrite=False, limit=No
     done = open_output(folder, plan, resume, overwrite)
     todo = [shard for shard in plan.shards if shard.name not in done]
     written = map(ShardWriter(folder, plan, saved, Rules()), pieces(audience, todo[:limit]))
-    notes = dict(keep_notes(folder, done, written))
+    notes = dict(keep_notes(folder, plan, done, written))
     return write_manifest(folder, plan, notes, {}) if limit is None else None
 
 
@@ -209,7 +209,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import recsys.batch, recsys.shards
+import recsys.batch, recsys.places
 from recsys.artifacts import load_model
 from test_batch import job, write
 
@@ -220,8 +220,8 @@ def die(file):
     if count == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-flush, note = recsys.batch.flush, recsys.batch._note
-recsys.batch.flush = lambda file: (flush(file), die(file))  # after the temporary file is whole, before it is renamed
+flush, note = recsys.places.flush, recsys.batch._note
+recsys.places.flush = lambda file: (flush(file), die(file))  # after the temporary file is whole, before it is renamed
 recsys.batch._note = lambda directory, name, content: (die("noting"), note(directory, name, content))
 model = load_model(Path(sys.argv[2]) / "model", "cpu")
 write(Path(sys.argv[2]) / "lists", model, *job(model))

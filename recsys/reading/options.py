@@ -63,6 +63,11 @@ class ReadingOptions:
         """The separator itself: 'tab' is spelled out on the command line."""
         return None if self.separator is None else SEPARATORS.get(self.separator.lower(), self.separator)
 
+    @property
+    def columns(self) -> tuple[str | None, ...]:
+        """The columns named, if any."""
+        return self.user_column, self.item_column, self.rating_column, self.timestamp_column
+
     def beside(self, name: str) -> ReadingOptions:
         """The same for a further file of a job: its rejected rows go to `out-NAME.csv`, not over those in `out.csv`."""
         if self.rejects is None:

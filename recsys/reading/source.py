@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from recsys.errors import ConfigError, DataError
 from recsys.interactions import Interactions
+from recsys.places import local_copies
 from recsys.reading.assembly import apply_policies, assemble
 from recsys.reading.delimited import read_text, sniff
 from recsys.reading.layout import Layout
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT = ReadingOptions()
 LEAN_LINE = 16  # bytes of a short line of four columns
+PARTITION = re.compile(r"([^=]+)=(.*)|\d+")  # a folder that divides a table: date=2026-01-31, or 2026
+NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def read_interactions(
@@ -28,14 +33,21 @@ def read_interactions(
 ) -> Interactions:
     """Interactions of a file (text, gzip, Parquet), a folder or list of files, a store or a DataFrame.
 
-    Ids come back exactly as they stand; those of text files are text. `ledger` accounts for every row. Peak memory
-    is about 200 MB, 30 bytes a row (60 where rows do not stand by user) and the ids. Raises DataError where nothing
-    usable is found, naming what was.
+    All but the last may have an address (`s3://bucket/key`, see recsys.places). Folders in a folder must be partitions,
+    `date=2026-01-31` or `2026`; what the former say is a column of Parquet files for options that name it, and else
+    ignored. Ids come back exactly as they stand; those of text files are text. `ledger` accounts for every row. Peak
+    memory is about 200 MB, 30 bytes a row (60 where rows do not stand by user) and the ids. Raises DataError where
+    nothing usable is found, naming what was.
     """
     if not isinstance(source, (str, Path, Sequence)):
         with Account(options) as account:
             account.open_file(FRAME)
             return assemble(read_frame(source, options), account, options)
+    with local_copies([source] if isinstance(source, (str, Path)) else source) as paths:
+        return _read(paths, options)
+
+
+def _read(source: list[Path], options: ReadingOptions) -> Interactions:
     store = _store(source)
     files = [store / MANIFEST] if store is not None else find_files(source)
     _spare_the_input(files, options.rejects)
@@ -47,7 +59,10 @@ def read_interactions(
 
 
 def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of a source, a folder's in order of name, hidden ones left out. Raises DataError if there is none."""
+    """The files of a source, a folder's in order of name, hidden ones left out. Raises DataError if there is none.
+
+    Those in partitions (`date=2026-01-31`, or `2026`) come before the folder's own.
+    """
     given = [Path(source)] if isinstance(source, (str, Path)) else [Path(path) for path in source]
     files = [file for path in given for file in (_files_in(path) if path.is_dir() else [path])]
     if not files:
@@ -95,14 +110,28 @@ def _read_store(path: Path, account: Account, options: ReadingOptions) -> Intera
 
 
 def _files_in(folder: Path) -> list[Path]:
-    shown = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
-    files = [path for path in shown if path.is_file()]
-    if len(files) < len(shown):
-        inner = next(path for path in shown if not path.is_file())
-        raise DataError(f"Expected only ratings files in the folder {folder}, found the folder {inner.name}: name it.")
+    files = list(_walk(folder))
     if not files:
         raise DataError(f"Expected ratings files in the folder {folder}, found none.")
     return files
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    shown = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
+    for inner in (path for path in shown if path.is_dir()):
+        if not PARTITION.fullmatch(inner.name):
+            raise DataError(
+                f"Expected only ratings files or partitions (date=2026-01-31, or 2026) in the folder {folder}, found "
+                f"the folder {inner.name}: name it."
+            )
+        yield from _walk(inner)
+    yield from (path for path in shown if not path.is_dir())
+
+
+def partitions(file: Path) -> dict[str, str | None]:
+    """What the folders around a file say of its rows: `.../date=2026-01-31/part-0.parquet` -> that date."""
+    found = [match for part in file.parts[:-1] if (match := PARTITION.fullmatch(part)) and match[1]]
+    return {match[1]: None if match[2] == NULL else unquote(match[2]) for match in found}
 
 
 def _read_files(files: list[Path], account: Account, options: ReadingOptions) -> Iterator[Rows]:
@@ -110,7 +139,7 @@ def _read_files(files: list[Path], account: Account, options: ReadingOptions) ->
     for file in files:
         account.open_file(file.name)
         if _is_parquet(file):
-            pieces = read_parquet(file, options)
+            pieces = read_parquet(file, options, partitions(file))
         else:
             layout = sniff(file, options)
             headers.add(layout.header)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,18 +34,43 @@ FRAME = "the DataFrame"
 BATCH = 1 << 18  # rows
 
 
-def read_parquet(path: Path, options: ReadingOptions) -> Iterator[Rows]:
-    """Rows of a Parquet file, batch by batch."""
+def read_parquet(
+    path: Path, options: ReadingOptions, partitions: Mapping[str, str | None] = MappingProxyType({})
+) -> Iterator[Rows]:
+    """Rows of a Parquet file, batch by batch. `partitions`: columns with one value for all rows, for who names them."""
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
+            own = file.schema_arrow.names
+            names = [*own, *(name for name in partitions if name in options.columns and name not in own)]
             columns = find_columns(names, options, path.name)
-            for batch in file.iter_batches(BATCH, columns=[names[place] for place in columns.used()]):
-                yield _rows({place: batch.column(names[place]) for place in columns.used()}, columns, path.name)
+            constant = {
+                place: _constant(names[place], partitions[names[place]], place, columns, path.name)
+                for place in columns.used()
+                if place >= len(own)
+            }
+            for batch in file.iter_batches(BATCH, columns=[names[p] for p in columns.used() if p not in constant]):
+                arrays = {
+                    place: pa.repeat(constant[place], len(batch)) if place in constant else batch.column(names[place])
+                    for place in columns.used()
+                }
+                yield _rows(arrays, columns, path.name)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
         ) from error
+
+
+def _constant(name: str, text: str | None, place: int, columns: Columns, where: str) -> Any:
+    """The value of a partition, as the column it stands for needs it."""
+    kind = {columns.rating: pa.float64(), columns.timestamp: pa.timestamp("ms")}.get(place, pa.string())
+    if place == columns.timestamp and text is not None:
+        text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)  # 20260131: a day, and no epoch
+        kind = pa.int64() if re.fullmatch(r"\d{9,}", text) else kind
+    try:
+        return pa.scalar(text, pa.string()).cast(kind)
+    except pa.ArrowInvalid:
+        expected = "a date (2026-01-31) or an epoch" if place == columns.timestamp else "a number"
+        raise DataError(f"Expected {expected} after {name}= in the folders of {where}, found {text!r}.") from None
 
 
 def read_frame(frame: pd.DataFrame, options: ReadingOptions) -> Iterator[Rows]:
