@@ -1,10 +1,17 @@
-"""How much memory a piece of work took at its peak."""
+"""How much memory a piece of work took at its peak, and whether there is enough for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.errors import UnsupportedError
+from recsys.machine import memory_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -47,3 +54,25 @@ def now_and_peak() -> tuple[int, int] | None:
     """Bytes of main memory this process holds, and the most it ever held; None where the system does not say."""
     now, peak = _read("VmRSS"), _read("VmHWM")
     return None if now is None or peak is None else (round(now * 1e6), round(peak * 1e6))
+
+
+def require_memory(who: str, needed: int, device: torch.device, instead: str) -> None:
+    """Raise UnsupportedError where the device has less than the bytes needed; nothing where it does not say.
+
+    `who` needs them; `instead` says what a person can take in its place.
+    """
+    available = available_memory(device)
+    if available is not None and needed > available:
+        place = "memory" if device.type == "cpu" else f"memory of {device}"
+        raise UnsupportedError(
+            f"{who} needs {needed / 1e9:,.1f} GB of {place}, found {available / 1e9:,.1f} GB free: use {instead}."
+        )
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes free on a device, the limit of a container considered; None where unknown."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    return memory_bytes()[1] if device.type == "cpu" else None

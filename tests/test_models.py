@@ -21,6 +21,7 @@ TINY = {"factors": 2, "latent": 4, "hidden": 8, "neighbours": 10, "epochs": 60, 
 SPECIAL = {
     "als": {"l2": 0.1, "iterations": 10},
     "ease": {"l2": 1.0},
+    "edlae": {"l2": 1.0},
     "bpr": {"learning_rate": 0.1},
     "dae": {"learning_rate": 0.02},
     "vae": {"learning_rate": 0.02},
