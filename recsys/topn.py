@@ -23,6 +23,8 @@ ScoreFunction = Callable[..., Tensor]
 
 # Candidates taken beyond n, so that ties at the cut rarely need a full sort of the row.
 _MARGIN = 16
+_GROUP = 4  # scores of which only the best is looked at first
+_SCORES = 64_000_000  # of a batch at once, at most: 256 MB
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _check_shapes(table: Tensor, seen: csr_matrix | None, allowed: NDArray[np.bo
 def _best(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """torch.topk, but equal scores in order of position (topk leaves their order, and who is in, open)."""
     width = min(n + _MARGIN, table.shape[1])
-    values, positions = table.topk(width, dim=1)
+    values, positions = _largest(table, width)
     positions, order = positions.sort(dim=1)
     values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
     positions = positions.gather(1, order)
@@ -194,6 +196,27 @@ def _best(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
         best, where = table[doubtful].sort(dim=1, descending=True, stable=True)
         values[doubtful], positions[doubtful] = best[:, :width], where[:, :width]
     return values[:, :n], positions[:, :n]
+
+
+def _largest(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n largest of each row, (rows, n) twice, in any order; of equal ones at the cut any.
+
+    ```
+    9 1 4 | 3 7 2 | 0 5 8     groups of every third: 9 3 0   1 7 5   4 2 8     the best of each: 9 7 8
+    ```
+    The n largest are in the n groups with the largest best member. Those are looked for in the same way, and what is
+    left to sort is n groups: twice as fast as sorting the row.
+    """
+    groups = table.shape[1] // _GROUP
+    if groups <= n:
+        return table.topk(n, dim=1, sorted=False)
+    whole = groups * _GROUP
+    _, chosen = _largest(table[:, :whole].reshape(len(table), _GROUP, groups).amax(dim=1), n)
+    steps = torch.arange(0, whole, groups, device=table.device)
+    left = torch.arange(whole, table.shape[1], device=table.device).expand(len(table), -1)
+    members = torch.cat([(chosen[:, None] + steps[:, None]).flatten(1), left], dim=1)
+    values, places = table.gather(1, members).topk(n, dim=1, sorted=False)
+    return values, members.gather(1, places)
 
 
 def recommend(
@@ -207,10 +230,11 @@ def recommend(
 ) -> Iterator[TopN]:
     """Lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items.
 
-    `users`, if given, are passed to `score` with their histories: rows of the training matrix.
+    Batches are smaller than asked where their scores would take more than 256 MB. `users`, if given, are passed to `score` with their histories: rows of the training matrix.
     """
     if batch_size < 1:
         raise ConfigError(f"Expected a batch_size of at least 1, found {batch_size}.")
+    batch_size = min(batch_size, max(1, _SCORES // max(1, history.shape[1])))
     for start in range(0, history.shape[0], batch_size):
         batch = history[start : start + batch_size]
         known = {} if users is None else {"users": users[start : start + batch_size]}

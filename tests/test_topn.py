@@ -1,5 +1,7 @@
 """The best n items: against a slow and obvious reference, with ties, masks and short lists."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from recsys import topn
 from recsys.errors import ConfigError, DataError
 from recsys.topn import GroupCap, recommend, top_n, top_n_of_blocks
 
@@ -48,6 +51,17 @@ def test_lists_are_those_of_the_obvious_reference(table, n, as_tensor):
     assert positions.tolist() == wanted.tolist()
     assert values.tolist() == their_scores.tolist()
     assert (positions.dtype, values.dtype) == (np.int32, np.float32)
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["no_ties", "ties"])
+@pytest.mark.parametrize("items", [499, 500, 501, 4999])
+def test_wide_rows_are_searched_group_by_group_and_nothing_is_lost(items, ties):
+    rng = np.random.default_rng(items)
+    scores = rng.integers(0, items // 3, (4, items)).astype(np.float32) if ties else rng.random((4, items), np.float32)
+    positions, values = top_n(scores, 20)
+    wanted, their_scores = obvious_top_n(scores, 20, None, None)
+    assert positions.tolist() == wanted.tolist()
+    assert values.tolist() == their_scores.tolist()
 
 
 def test_seen_items_never_return_even_when_all_other_scores_are_negative():
@@ -98,6 +112,13 @@ def test_nan_is_an_error_wherever_it_stands(place, nan):
     scores[1, place] = nan
     with pytest.raises(DataError, match="found NaN"):
         top_n(scores, 1)
+
+
+def test_nan_in_a_wide_row_is_an_error_too():
+    scores = np.zeros((1, 5000), dtype=np.float32)
+    scores[0, 4321] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        top_n(scores, 3)
 
 
 def test_nan_under_the_mask_does_no_harm():
@@ -187,6 +208,13 @@ def test_the_next_batch_is_scored_only_when_it_is_wanted():
     assert scored == [(10, 40)]
     assert len(list(lists)) == 2
     assert scored == [(10, 40), (10, 40), (3, 40)]
+
+
+def test_a_wide_catalogue_is_scored_for_fewer_users_at_once(monkeypatch):
+    monkeypatch.setattr(topn, "_SCORES", 3 * 40)
+    sizes = []
+    deque(recommend(lambda history: sizes.append(history.shape[0]) or torch.zeros(history.shape), HISTORY, 1, 10), 0)
+    assert sizes == [3] * 7 + [2]
 
 
 def test_gradients_are_off_while_scoring_and_as_before_between_batches():
