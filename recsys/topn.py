@@ -230,7 +230,8 @@ def recommend(
 ) -> Iterator[TopN]:
     """Lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items.
 
-    Batches are smaller than asked where their scores would take more than 256 MB. `users`, if given, are passed to `score` with their histories: rows of the training matrix.
+    Batches are smaller than asked where their scores would take more than 256 MB. `users`, if given, are passed to
+    `score` with their histories: rows of the training matrix.
     """
     if batch_size < 1:
         raise ConfigError(f"Expected a batch_size of at least 1, found {batch_size}.")
