@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 
 from recsys.models import layers
-from recsys.models.layers import ItemOutput, SparseInput, weighted_sum
+from recsys.models.layers import ItemOutput, SparseInput, squared_error, weighted_sum
 from recsys.training import SparseBatch, SparseRows
 
 ROWS, ITEMS, WIDTH = 7, 11, 3
@@ -176,6 +176,18 @@ def test_rows_without_targets_cost_nothing_and_pull_nowhere():
     loss = output.loss(codes, batch_of(np.zeros((ROWS, ITEMS))))
     assert loss.item() == 0
     assert all(part.abs().max() < 1e-9 for part in gradients(loss, output, codes))
+
+
+# The squared error
+
+
+def test_the_squared_error_is_that_of_the_dense_reconstruction():
+    (output, codes), target = random_output(), random_target(counts=True)
+    ours = squared_error(codes, output.weight, output.bias, batch_of(target))
+    plain = (output(codes) - target).square().sum(dim=1).mean()
+    torch.testing.assert_close(ours, plain)
+    for one, other in zip(gradients(ours, output, codes), gradients(plain, output, codes), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 # Logits

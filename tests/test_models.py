@@ -25,7 +25,11 @@ SPECIAL = {
     "bpr": {"learning_rate": 0.1},
     "dae": {"learning_rate": 0.02},
     "vae": {"learning_rate": 0.02},
+    "ae": {"hidden": 0, "learning_rate": 0.02, "l2": 0.01},
+    "sparse-ae": {"learning_rate": 0.02},
+    "rbm": {"learning_rate": 0.02},
     "recvae": {"learning_rate": 0.02, "epochs": 20},
+    "blend": {"members": "ease,svd", "weights": "1,1", "ease.l2": 1.0, "svd.factors": 2},
 }
 
 

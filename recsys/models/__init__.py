@@ -6,19 +6,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys.errors import ConfigError
+from recsys.models.autoencoder import AE, SparseAE
 from recsys.models.base import Recommender
+from recsys.models.blend import Blend
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.ials import IALS
 from recsys.models.linear import EASE, EDLAE
 from recsys.models.multinomial import DAE, VAE
 from recsys.models.popularity import Popularity
 from recsys.models.rating import Biases, GlobalMean
+from recsys.models.rbm import RBM
 from recsys.models.recvae import RecVAE
 from recsys.models.svd import SVD
 
 MODELS: dict[str, type[Recommender]] = {
     model.name: model
-    for model in (Popularity, ItemKNN, ALS, BPR, LMF, IALS, SVD, EASE, EDLAE, DAE, VAE, RecVAE)
+    for model in (
+        Popularity,
+        ItemKNN,
+        ALS,
+        BPR,
+        LMF,
+        IALS,
+        SVD,
+        EASE,
+        EDLAE,
+        DAE,
+        VAE,
+        RecVAE,
+        AE,
+        SparseAE,
+        RBM,
+        Blend,
+    )
 } | {model.name: model for model in (GlobalMean, Biases)}
 
 

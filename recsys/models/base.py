@@ -252,8 +252,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         return value  # the config itself refuses what it does not know
     kind = kinds[0]
     try:
-        if kind is bool and isinstance(value, str):
-            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
         if kind is int and not isinstance(value, int):
             number = float(value)
             if number != int(number):

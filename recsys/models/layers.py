@@ -134,6 +134,19 @@ def multinomial_loss(
     return loss
 
 
+def squared_error(codes: Tensor, weight: Tensor, bias: Tensor, target: SparseBatch) -> Tensor:
+    """sum_i (y_i - x_i)^2 over all items with y = codes @ weight.T + bias, mean over rows (scalar).
+
+    y is never made: the sum of its squares is codes' (weight' weight) codes and what the bias adds. Shapes: codes
+    (rows, width), weight (items, width), bias (items,), target (rows, items).
+    """
+    with torch.autocast(codes.device.type, enabled=False):  # large numbers are subtracted
+        codes = codes.float()
+        squares = ((codes @ (weight.T @ weight) + 2 * (bias @ weight)) * codes).sum() + len(codes) * (bias @ bias)
+        own = (codes * weighted_sum(target, weight)).sum() + target.values @ bias[target.items]
+        return (squares - 2 * own + target.values @ target.values) / len(codes)
+
+
 class _MultinomialLoss(torch.autograd.Function):
     """Loss and gradients in one pass: three products; the logits become slopes where they were made.
 
