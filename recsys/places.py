@@ -32,12 +32,10 @@ log = logging.getLogger(__name__)
 
 def as_place(place: str | Path) -> Place:
     """A Path, or an address as text without a slash at its end. `file://` is a path of this machine in other words."""
-    text = str(place)
-    if isinstance(place, Path) or "://" not in text:
+    protocol, mark, rest = str(place).partition("://")
+    if isinstance(place, Path) or not mark:
         return Path(place)
-    if text.startswith("file://"):
-        return Path(url2pathname(text.removeprefix("file://")))
-    return text if text.endswith("://") else text.rstrip("/")
+    return Path(url2pathname(rest)) if protocol == "file" else f"{protocol}://{rest.rstrip('/')}"
 
 
 def absolute(place: Place) -> Place:

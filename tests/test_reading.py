@@ -150,6 +150,52 @@ def test_a_file_without_the_header_of_the_others_is_refused(tmp_path):
         read_interactions(tmp_path)
 
 
+def write_partitions(folder: Path, *names: str) -> Path:
+    """A Parquet file in each of the folders, in which the user u took one item: a, b, ... in this order."""
+    for name, item in zip(names, "abcdef", strict=False):
+        (folder / name).mkdir(parents=True)
+        pq.write_table(pa.table({"user_id": ["u"], "item_id": [item]}), folder / name / "part-0.parquet")
+    return folder
+
+
+def test_partitions_are_read_in_order_whatever_divides_them(tmp_path):
+    write_partitions(tmp_path / "days", "date=2026-01-02", "date=2026-01-01", "_temporary/0")
+    write_partitions(tmp_path / "years", "2025/12/31", "2026/01/01")
+    (tmp_path / "days" / "_SUCCESS").touch()
+    assert read_interactions(tmp_path / "days").items.ids.to_pylist() == ["b", "a"]
+    assert read_interactions(tmp_path / "years").items.ids.to_pylist() == ["a", "b"]
+    assert read_interactions(tmp_path / "days").timestamp is None  # a column that nobody named
+
+
+@pytest.mark.parametrize("days", [("date=2026-01-01", "date=2026-01-02"), ("date=20260101", "date=20260102")])
+def test_a_partition_is_a_column_for_who_names_it(days, tmp_path):
+    found = read_interactions(write_partitions(tmp_path, *days), ReadingOptions(timestamp_column="date"))
+    assert found.timestamp.astype("datetime64[ms]").astype(str).tolist() == [
+        "2026-01-01T00:00:00.000",
+        "2026-01-02T00:00:00.000",
+    ]
+
+
+def test_partitions_may_be_ids_ratings_and_epochs(tmp_path):
+    folder = write_partitions(tmp_path, "shop=Z%C3%BCrich/stars=4/at=1700000000", "shop=b/stars=2.5/at=1700000001")
+    found = read_interactions(folder, ReadingOptions(user_column="shop", rating_column="stars", timestamp_column="at"))
+    assert cells(found) == {("Zürich", "a"): 4.0, ("b", "b"): 2.5}
+    assert found.timestamp.tolist() == [1_700_000_000_000, 1_700_000_001_000]
+
+
+def test_the_partition_without_a_value_is_a_missing_cell(tmp_path):
+    folder = write_partitions(tmp_path, "stars=5", "stars=__HIVE_DEFAULT_PARTITION__")
+    found = read_interactions(folder, ReadingOptions(rating_column="stars"))
+    assert cells(found) == {("u", "a"): 5.0}
+    assert dict(found.ledger.rejected) == {"missing rating": 1}
+
+
+@pytest.mark.parametrize("name", ["at=2026", "at=soon"])
+def test_a_partition_that_is_no_time_is_refused_as_one(name, tmp_path):
+    with pytest.raises(DataError, match=r"a date \(2026-01-31\) or an epoch after at="):
+        read_interactions(write_partitions(tmp_path, name), ReadingOptions(timestamp_column="at"))
+
+
 def test_a_folder_within_a_folder_is_not_passed_over(tmp_path):
     (tmp_path / "1.csv").write_text("user,item\n1,2\n")
     (tmp_path / "more").mkdir()
