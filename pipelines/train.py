@@ -36,7 +36,7 @@ class TrainJob:
     ratings: tuple[Place, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
     model: str = setting("vae", "Which model: popularity, item-knn, als, bpr, lmf, ease, dae, vae.", "--model", "-m")
-    settings: tuple[str, ...] = setting((), "Setting of the model, key=value; preset=liang2018 is its paper's.", "--set", "-s", multiple=True)
+    settings: tuple[str, ...] = setting((), "Setting of it, key=value; or preset=NAME.", "--set", "-s", multiple=True)
     held_out: float = setting(0.1, "Share of users held out for validation, 10,000 at most; 0 for none.")
     refit: bool = setting(False, "Before saving, fit again on everybody for the best number of epochs.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.")
