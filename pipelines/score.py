@@ -99,6 +99,9 @@ class ScoreJob:
     resume: bool = setting(False, "Go on with a job that was stopped: the same bytes come out.")
     overwrite: bool = setting(False, "Replace an earlier output.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32", "bf16 is faster where the chip has it, and approximate: items of nearly equal score change places."
+    )
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
@@ -207,6 +210,7 @@ def make_plan(job: ScoreJob, saved: SavedModel, audience: Audience, rules: Rules
         format=job.format,
         csv_safe=job.csv_safe,
         device="cuda" if on_gpu else "cpu",
+        precision=job.precision,
         tile=GPU_TILE if on_gpu else Plan.tile,
     )
 

@@ -55,9 +55,12 @@ class Plan:
     format: Literal["parquet", "csv"] = "parquet"
     csv_safe: bool = False
     device: str = "cpu"  # kind of device: they round differently
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the scores
     tile: int = 256  # users scored in one product, whose last bits depend on its shape
 
     def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
         for name in ("n", "shard_users", "tile"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")

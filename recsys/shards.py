@@ -94,6 +94,8 @@ class ShardWriter:
             rules,
             threads,
         )
+        if plan.precision == "bf16":
+            saved.model.to_bf16()
         similar = plan.lists_for == "items"
         self.scorer: BlockScorer = SimilarItems(saved.model.item_codes()) if similar else saved.model
 
@@ -152,6 +154,7 @@ class ShardWriter:
         start, rows = 0, np.flatnonzero(cold)
         for block in self.scorer.score_blocks(history, trained, BLOCK):
             if len(rows):
+                block = block.float()  # counts have more digits than bfloat16
                 popularity = self.rules.popularity
                 stop = start + block.shape[1]
                 given = torch.tensor(-torch.inf) if popularity is None else torch.as_tensor(popularity[start:stop])

@@ -62,7 +62,9 @@ def top_n(
     """
     if n < 1:
         raise ConfigError(f"Expected n of at least 1, found {n}.")
-    table = torch.as_tensor(scores, dtype=torch.float32)
+    table = torch.as_tensor(scores)
+    if table.dtype != torch.bfloat16:  # widened after the cut
+        table = table.float()
     _check_shapes(table, seen, allowed)
     if not overwrite and (seen is not None or allowed is not None):
         table = table.clone()
@@ -80,7 +82,7 @@ def top_n(
     short = n - positions.shape[1]
     return (
         np.pad(positions.cpu().numpy().astype(np.int32), ((0, 0), (0, short)), constant_values=-1),
-        np.pad(values.cpu().numpy(), ((0, 0), (0, short)), constant_values=-np.inf),
+        np.pad(values.float().cpu().numpy(), ((0, 0), (0, short)), constant_values=-np.inf),
     )
 
 

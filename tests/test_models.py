@@ -14,6 +14,7 @@ from recsys.artifacts import load_model, save_model
 from recsys.errors import ConfigError, DataError, NotFittedError, UnsupportedError
 from recsys.interactions import Vocabulary
 from recsys.models import MODELS, create_model
+from recsys.models.network import NetworkRecommender
 from recsys.training import TrainingContext
 
 # By the name of the setting: the vocabulary of settings is one for all models.
@@ -544,3 +545,25 @@ def test_loading_leaves_the_callers_random_streams_alone(name, fitted, tmp_path)
 def test_scores_on_a_gpu_are_those_on_the_processor(name, fitted, tmp_path):
     on_gpu = load_model(save(fitted(name), tmp_path / "model"), device="cuda").model
     torch.testing.assert_close(scores_of(on_gpu).cpu(), scores_of(fitted(name)).cpu(), rtol=1e-4, atol=1e-5)
+
+
+# Precision
+
+
+def in_bf16(name, fitted):
+    model = create(name).set_state(fitted(name).get_state(), 10, "cpu")
+    model.to_bf16()
+    return model
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if issubclass(model, NetworkRecommender)])
+def test_networks_score_in_bfloat16_within_its_digits(name, fitted):
+    exact, near = scores_of(fitted(name)), scores_of(in_bf16(name, fitted))
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    assert (near - exact).abs().max() < 0.03 * exact.abs().max()
+
+
+def test_a_model_without_products_refuses_bfloat16(fitted):
+    with pytest.raises(UnsupportedError, match="fp32 only"):
+        in_bf16("popularity", fitted)

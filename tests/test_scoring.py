@@ -1,6 +1,7 @@
 """The scoring job: who gets which items, and the same bytes whatever the machine does."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.csv as pa_csv
@@ -48,6 +49,15 @@ def test_the_bytes_are_the_same_however_the_work_is_done(vae, tmp_path, way):
     score(*vae, tmp_path / "two", n=20, shard_users=300, **way)
     assert len(bytes_of(tmp_path / "one")) == 6
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "two")
+
+
+def test_lists_in_bfloat16_are_nearly_those_of_float32(vae, tmp_path):
+    items = []
+    for kind in ("fp32", "bf16"):
+        score(*vae, tmp_path / kind, n=20, precision=kind)
+        items.append([set(re.findall(r"i\d+", text)) for text in lists_of(tmp_path / kind).values()])
+    assert bytes_of(tmp_path / "fp32") != bytes_of(tmp_path / "bf16")
+    assert np.mean([len(exact & near) / 20 for exact, near in zip(*items, strict=True)]) > 0.9
 
 
 def test_a_user_scores_the_same_in_any_company(vae, tmp_path):

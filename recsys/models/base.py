@@ -92,14 +92,15 @@ class Recommender(ABC):
         matrix, known = self._checked(history, users)
         wanted = None if items is None else _positions(items, matrix.shape[1])
         with torch.no_grad():  # not inference_mode: the caller may write into what it gets
-            scores = self._score(matrix, known)
+            scores = self._score(matrix, known).float()
         return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
 
     @torch.inference_mode()
     def score_blocks(
         self, history: csr_matrix, users: ArrayLike | None = None, width: int = 65_536
     ) -> Iterator[Tensor]:
-        """Scores in blocks of items, side by side: float32 (users, up to `width`) each, in order of position.
+        """Scores in blocks of items, side by side: (users, up to `width`) each, in order of position, float32, or
+        bfloat16 after `to_bf16`.
 
         A model that makes its scores in a last product makes a block at a time; others give one block of all items.
         """
@@ -159,6 +160,13 @@ class Recommender(ABC):
     def item_codes(self) -> Tensor:
         """A vector an item, (items, size), whose angles say how alike items are."""
         raise UnsupportedError(f"{self.name} has no item codes.")
+
+    def to_bf16(self) -> None:
+        """Score in bfloat16 from now on, which has three digits: faster where the chip has it, and approximate.
+
+        Raises UnsupportedError for a model that has no such way.
+        """
+        raise UnsupportedError(f"{self.name} is scored in fp32 only.")
 
     def get_state(self) -> dict[str, Tensor]:
         """All that scoring needs, by name."""

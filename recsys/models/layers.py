@@ -34,7 +34,7 @@ def weighted_sum(batch: SparseBatch, table: Tensor, sparse: bool = False) -> Ten
         batch.offsets,
         mode="sum",
         sparse=sparse,
-        per_sample_weights=batch.values,
+        per_sample_weights=batch.values.to(table.dtype),
         include_last_offset=True,
     )
 
@@ -83,12 +83,12 @@ class ItemOutput(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits (rows, items)."""
-        return F.linear(codes, self.weight, self.bias)
+        return F.linear(codes.to(self.weight.dtype), self.weight, self.bias)
 
     def blocks(self, codes: Tensor, width: int) -> Iterator[Tensor]:
         """Logits (rows, up to `width`) of some items at a time, side by side."""
         for weight, bias in zip(torch.split(self.weight, width), torch.split(self.bias, width), strict=True):
-            yield F.linear(codes, weight, bias)
+            yield F.linear(codes.to(weight.dtype), weight, bias)
 
     def loss(self, codes: Tensor, target: SparseBatch, smoothing: float = 0.0) -> Tensor:
         """Negative multinomial log-likelihood, -sum_i x_i log softmax(logits)_i, mean over rows, in nats (scalar).
