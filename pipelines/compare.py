@@ -7,33 +7,31 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
-import numpy as np
 import pandas as pd
 
-from recsys import comparing, plotting, splitting
+from recsys import comparing, plotting
 from recsys.artifacts import new_directory, refuse_existing, save_model, versions, write_json
 from recsys.comparing import Fit, Result, Standing
 from recsys.errors import ConfigError, UnsupportedError
-from recsys.evaluation import DEFAULT_METRICS, evaluate
 from recsys.interactions import Interactions
 from recsys.memory import peak_memory
-from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
 from recsys.places import Place
-from recsys.reading import ReadingOptions, read_interactions, read_titles
+from recsys.reading import ReadingOptions, read_titles
 from recsys.report import render
-from recsys.splitting import Holdout, Split
+from recsys.splitting import FOLDS, Holdout, Split
+from recsys.tasks import TASKS, Task, find_task
 from recsys.tracking import Tracker
 from recsys.tuning import Budget, Search, Tuned
 
 from .cli import as_json
-from .fitting import fit_model, log_data
+from .fitting import fit_model, log_calibration, log_data, refit_model
 from .options import PlaceType, options_from, parse_settings, setting
-from .output import WIDTH, print_json, table
-from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
+from .output import WIDTH, cells_text, print_json, table
+from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, read_for
 from .tune import TRIALS, search_settings, trials_file, write_best
 
 MARK = "leaderboard.csv"
@@ -46,21 +44,25 @@ class CompareJob:
 
     ratings: tuple[Place, ...]
     output: Path = setting(Path("comparison"), "Folder for the leaderboard and the report.", "--output", "-o")
-    models: str = setting("popularity,item-knn,als,ease,dae,vae", "Models, separated by commas.", "--models", "-m")
+    models: str = setting("", "Models, separated by commas; a few of the task without it.", "--models", "-m")
     settings: tuple[str, ...] = setting((), "Setting of one model, model.key=value.", "--set", "-s", multiple=True)
     tune: int = setting(0, "Settings to try for each model on the validation users before it is compared.", "--tune")
     tune_minutes: float | None = setting(None, "Minutes of trials for each model, in place of their number.")
     resume: bool = setting(False, "Go on with the trials of an interrupted comparison in OUTPUT.")
     seeds: int = setting(1, "Seeds to fit each model under that draws at random; its scores are averaged.")
     folds: int | None = setting(
-        None, "Test every user once, in so many folds (3 or more), in place of one held-out part."
+        None, "Test every user (strong) or cell (cells) once, in so many folds, in place of one held-out part."
     )
-    metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas.")
+    refit: bool = setting(False, "Before the test, fit again on training and validation rows together.")
+    metrics: str = setting("", "Metrics, separated by commas; the usual ones of the task without it.")
     titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
     save_models: bool = setting(False, "Keep the fitted models in OUTPUT/models.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.")
     overwrite: bool = setting(False, "Replace an earlier comparison.")
+    task: Literal["ranking", "rating"] | None = setting(
+        None, "Lists, or predicted ratings; the models' own without it."
+    )
     who: SplitOptions = field(default_factory=SplitOptions)
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
@@ -69,13 +71,19 @@ class CompareJob:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"Expected at least 1 seed, found {self.seeds}.")
-        if self.folds and (self.save_models or self.who.protocol != "strong" or self.who.test is not None):
-            raise ConfigError("Expected --folds alone, found it beside --save-models, --protocol or --test.")
+        foldable = self.who.protocol in (None, *FOLDS) and self.who.test is None
+        if self.folds and (self.save_models or not foldable):
+            raise ConfigError("Expected --folds without --save-models, --test, or a protocol that has no folds.")
 
     @property
     def budget(self) -> Budget | None:
         """Of each model's search; None where the settings stay as they are."""
         return Budget(self.tune or 1, self.tune_minutes) if self.tune or self.tune_minutes else None
+
+    def of(self, task: Task) -> CompareJob:
+        """The same with what is usual for the task where nothing was said."""
+        models, metrics = self.models or ",".join(task.models), self.metrics or ",".join(task.metrics)
+        return replace(self, task=task.name, models=models, metrics=metrics, fitting=self.fitting.of(task))
 
 
 @dataclass(frozen=True)
@@ -88,19 +96,24 @@ class Comparison:
     facts: Mapping[str, int]
     ledger: str
     directory: Path
+    task: str
+    metric: str
 
 
 def run(job: CompareJob) -> Comparison:
     """Do the job. What can be refused is refused before the data are read."""
+    task = find_task(job.task, comma_list(job.models))
+    job = job.of(task)
     metrics = tuple(dict.fromkeys((job.fitting.metric, *comma_list(job.metrics))))
     for label in metrics:
-        parse_metric(label)
+        task.check(label)
     models = [create_model(name, chosen) for name, chosen in model_settings(job).items()]
     trials = place_of_trials(job)
     titles = {} if job.titles is None else read_titles(job.titles)
-    interactions = read_interactions(job.ratings, job.reading)
+    interactions = read_for(task, job.ratings, job.reading)
     splits = dict(divisions(job, interactions))
-    first = next(iter(splits.values()))
+    finals = {name: for_the_test(split, job.refit) for name, split in splits.items()}
+    first = next(iter(finals.values()))
     able, refused = split_by_ability(models, first)
     tracker = job.tracking.open()
     with tracker.run("compare", "compare") as tracked:
@@ -108,7 +121,7 @@ def run(job: CompareJob) -> Comparison:
         tuned = {} if trials is None else search_all(able, job, splits, trials, tracker, interactions)
         mark = MARK if trials is None else TRIALS
         with new_directory(job.output, mark, job.overwrite or trials is not None) as place:
-            results = [measure_all(model, splits, tuned, job, metrics, tracker, place) for model in able]
+            results = [measure_all(model, splits, finals, tuned, job, metrics, tracker, place) for model in able]
             standing = comparing.rank(results, job.fitting.metric, metrics, job.seed)
             facts = {
                 "data": data,
@@ -120,22 +133,44 @@ def run(job: CompareJob) -> Comparison:
             }
             people = (test_part(first), first.train.items, first.train.item_counts)
             examples = comparing.examples(standing.results, *people, titles, job.examples)
-            write(place, standing, splits, facts)
+            write(place, standing, facts)
             (place / "report.html").write_text(render(facts, examples), encoding="utf-8")
             write_settings(place, tuned, models, trials)
         board = comparing.leaderboard(standing)
         tracked.log_figure(lambda: plotting.leaderboard(board, job.fitting.metric), "leaderboard")
         for name in SHARED:
             tracked.log_artifact(job.output / name)
-    return Comparison(board, standing.verdicts(), refused, first.facts, interactions.ledger.line(), job.output)
+    return Comparison(
+        board,
+        standing.verdicts(),
+        refused,
+        first.facts,
+        interactions.ledger.line(),
+        job.output,
+        task.name,
+        job.fitting.metric,
+    )
 
 
 def divisions(job: CompareJob, interactions: Interactions) -> Iterator[tuple[str, Split]]:
     """The splits to compare on, by name: one without a name, or the folds."""
+    task = TASKS[job.task or "ranking"]
     if job.folds:
-        yield from splitting.k_fold(interactions, folds=job.folds, seed=job.seed)
+        yield from job.who.folds(interactions, job.folds, job.seed, task)
     else:
-        yield "", job.who.split(interactions, job.reading, job.seed)
+        yield "", job.who.split(interactions, job.reading, job.seed, task)
+
+
+def for_the_test(split: Split, refit: bool) -> Split:
+    """The split whose training rows the tested models learn: with the validation rows among them, if wanted."""
+    if not refit:
+        return split
+    if split.refit is None:
+        raise UnsupportedError(
+            "Expected validation rows that training could have had, for --refit; "
+            f"the {split.protocol} protocol has none."
+        )
+    return split.refit()
 
 
 def model_settings(job: CompareJob) -> dict[str, dict[str, str]]:
@@ -199,6 +234,7 @@ def search_all(
 def measure_all(
     model: Recommender,
     splits: Mapping[str, Split],
+    finals: Mapping[str, Split],
     tuned: Mapping[tuple[str, str], Tuned],
     job: CompareJob,
     metrics: tuple[str, ...],
@@ -211,28 +247,39 @@ def measure_all(
         found = tuned.get((fold, model.name))
         config = model.config if found is None else replace(model.config, **found.best.settings)
         seeds = range(job.seed, job.seed + (job.seeds if model.is_random else 1))
-        folds.append([measure(type(model)(config), split, job, seed, metrics, tracker, fold) for seed in seeds])
+        last = finals[fold]
+        folds.append([measure(type(model)(config), split, job, seed, metrics, tracker, fold, last) for seed in seeds])
     result = Result(folds, tuning_facts([tuned[fold, model.name] for fold in splits]) if tuned else None)
     if job.save_models:
-        keep(result.first, next(iter(splits.values())), place / "models" / model.name)
+        keep(result.first, next(iter(finals.values())), place / "models" / model.name)
     return result
 
 
 def measure(
-    model: Recommender, split: Split, job: CompareJob, seed: int, metrics: tuple[str, ...], tracker: Tracker, fold: str
+    model: Recommender,
+    split: Split,
+    job: CompareJob,
+    seed: int,
+    metrics: tuple[str, ...],
+    tracker: Tracker,
+    fold: str,
+    final: Split | None = None,
 ) -> Fit:
-    """Fit one model and measure it on the test part, in a run of its own."""
+    """Fit one model and measure it on the test part, in a run of its own; `final`: see for_the_test."""
+    task, last = TASKS[model.task], final or split
     title = " ".join(filter(None, (model.name, fold, f"seed {seed}" if job.seeds > 1 else "")))
     with tracker.run(title, "fit") as tracked:
         started = time.perf_counter()
         with peak_memory() as peak:
             fit_model(model, split, job.fitting, seed, tracked)
+            if last is not split:
+                model = refit_model(model, last, job.fitting, seed)
         seconds = time.perf_counter() - started
-        labels, with_users = comparing.all_labels(metrics), model.needs_training_users
-        found = evaluate(model.score, test_part(split), labels, with_users=with_users)
-        fit = comparing.describe_fit(model, found, split, seconds, peak.megabytes, seed)
-        tracked.log_metrics({label: float(np.nanmean(found.values[label])) for label in metrics})
-        tracked.log_metrics(fit.beyond)
+        found = task.evaluate(model, test_part(last), task.labels(metrics))
+        described = task.describe(model, found, test_part(last), last.train.item_counts, last.train.matrix)
+        fit = replace(described, fit_seconds=seconds, peak_megabytes=peak.megabytes, seed=seed)
+        tracked.log_metrics({label: found.averages[label].mean for label in metrics} | dict(fit.beyond))
+        log_calibration(tracked, fit)
         costs = {"fit_seconds": seconds, "megabytes": fit.megabytes, "users_per_second": found.users / found.seconds}
         tracked.log_metrics(costs)
     return fit
@@ -262,14 +309,14 @@ def keep(fit: Fit, split: Split, directory: Path) -> None:
     save_model(directory, fit.model, train.items, train.item_counts, train.users, about)
 
 
-def write(place: Path, standing: Standing, splits: Mapping[str, Split], facts: dict[str, Any]) -> None:
+def write(place: Path, standing: Standing, facts: dict[str, Any]) -> None:
     """Leaderboard, everything in JSON, and the values of every user."""
     comparing.leaderboard(standing).to_csv(place / MARK, index=False)
     write_json(place / "comparison.json", facts)
-    users = [user for split in splits.values() for user in test_part(split).users.to_pylist()]
     frames = [
         pd.DataFrame(
-            {"model": result.name, "user_id": users, **{label: result.values(label) for label in standing.metrics}}
+            {"model": result.name, "user_id": result.users.to_pylist()}
+            | {label: result.values(label) for label in standing.metrics}
         )
         for result in standing.results
     ]
@@ -293,16 +340,16 @@ def write_settings(
 @options_from(CompareJob)
 def command(job: CompareJob) -> None:
     """Fit several models on the same split of RATINGS and rank them on its test part."""
-    report(run(job), job)
+    report(run(job))
 
 
-def report(found: Comparison, job: CompareJob) -> None:
+def report(found: Comparison) -> None:
     """The leaderboard on the terminal."""
     if as_json():
         print_json({**asdict(found), "leaderboard": found.leaderboard.to_dict("records")})
         return
     click.echo(found.ledger)
-    click.echo(leaderboard_text(found.leaderboard, job.fitting.metric))
+    click.echo(leaderboard_text(found.leaderboard, TASKS[found.task], found.metric))
     for line in found.verdicts:
         click.echo(click.wrap_text(line, WIDTH, subsequent_indent="    "))
     for name, reason in found.refused.items():
@@ -311,9 +358,10 @@ def report(found: Comparison, job: CompareJob) -> None:
     click.echo("Beside it: leaderboard.csv, comparison.json, per_user.parquet")
 
 
-def leaderboard_text(board: pd.DataFrame, metric: str) -> str:
+def leaderboard_text(board: pd.DataFrame, task: Task, metric: str) -> str:
     """Main metric with its interval, two more metrics, and the costs, in 80 columns."""
-    others = [label for label in DEFAULT_METRICS if label in board and label != metric][:2]
+    others = [label for label in task.metrics if label in board and label != metric][:2]
+    first, *_ = lines = board.to_dict("records")
     rows = [
         (
             row["model"],
@@ -322,7 +370,7 @@ def leaderboard_text(board: pd.DataFrame, metric: str) -> str:
             f"{row['fit_seconds']:.1f}",
             f"{row['users_per_second']:,.0f}",
         )
-        for row in board.to_dict("records")
+        for row in lines
     ]
-    users = int(board["users"].iloc[0])
-    return f"\n{table(rows, ('model', f'{metric} [95 %]', *others, 'fit s', 'users/s'))}\n\n{users:,} test users.\n"
+    shown = table(rows, ("model", f"{metric} [95 %]", *others, "fit s", "users/s"))
+    return f"\n{shown}\n\n{first['users']:,} test users{cells_text(first)}.\n"

@@ -31,7 +31,7 @@ def run(job: DemoJob) -> None:
     comparison = compare.CompareJob(
         (job.ratings,), job.output / "comparison", "popularity,als,vae", overwrite=True, tracking=job.tracking
     )
-    compare.report(compare.run(comparison), comparison)
+    compare.report(compare.run(comparison))
     heading("2. Train one to keep")
     training = train.TrainJob((job.ratings,), job.output / "model", overwrite=True, tracking=job.tracking)
     train.report(train.run(training), training)

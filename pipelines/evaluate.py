@@ -11,21 +11,21 @@ import click
 
 from recsys import comparing, splitting
 from recsys.artifacts import SavedModel, load_model, new_directory, refuse_existing, versions, write_json
+from recsys.averages import Interval
 from recsys.comparing import Result
 from recsys.errors import ConfigError, UnsupportedError
-from recsys.evaluation import DEFAULT_METRICS, Interval, evaluate
 from recsys.interactions import Interactions
-from recsys.metrics import parse_metric
 from recsys.places import Place
-from recsys.reading import ReadingOptions, read_interactions, read_titles
+from recsys.reading import ReadingOptions, read_titles
 from recsys.report import render
 from recsys.splitting import Holdout
+from recsys.tasks import TASKS
 
 from .cli import as_json
-from .fitting import log_data
+from .fitting import log_calibration, log_data
 from .options import PlaceType, options_from, setting
-from .output import metrics_table, print_json
-from .settings import TrackingOptions, comma_list
+from .output import cells_text, metrics_table, print_json
+from .settings import TrackingOptions, comma_list, read_for
 
 MARK, REPORT = "evaluation.json", "report.html"
 
@@ -38,7 +38,9 @@ class EvaluateJob:
     ratings: tuple[Place, ...]
     test: Place | None = setting(None, "Held-out rows; RATINGS are then the histories.")
     hidden: float = setting(0.2, "Without --test: share of each user's items to hide and look for.")
-    metrics: str = setting(",".join(DEFAULT_METRICS), "Metrics, separated by commas; the first leads the report.")
+    metrics: str = setting(
+        "", "Metrics, separated by commas; the first leads the report. The usual ones of the task without it."
+    )
     output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
     titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
@@ -55,9 +57,14 @@ class EvaluateJob:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics with intervals, who was measured, how many could not be, the ledger in a line, the report's folder."""
+    """Metrics with intervals, who was measured, how many could not be, the ledger in a line, the report's folder.
 
+    counts: of what was measured besides users. coverage: a share, of what says the task.
+    """
+
+    task: str
     metrics: Mapping[str, Interval]
+    counts: Mapping[str, int]
     who: str
     left_out: int
     coverage: float
@@ -67,24 +74,26 @@ class Evaluated:
 
 def run(job: EvaluateJob) -> Evaluated:
     """Do the job. What can be refused is refused before the data are read."""
-    labels = tuple(comma_list(job.metrics))
-    for label in labels:
-        parse_metric(label)
     if job.output is not None:
         refuse_existing(job.output, MARK, job.overwrite)
     titles = {} if job.titles is None else read_titles(job.titles)
     saved = load_model(job.model, job.device)
-    interactions = read_interactions(job.ratings, job.reading)
+    task = TASKS[saved.model.task]
+    labels = tuple(comma_list(job.metrics)) or task.metrics
+    for label in labels:
+        task.check(label)
+    interactions = read_for(task, job.ratings, job.reading)
     holdout, protocol, who = people(job, saved, interactions)
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
-        drawn = labels if job.output is None else comparing.all_labels(labels)
-        measured = evaluate(saved.model.score, holdout, drawn, with_users=saved.model.needs_training_users)
+        measured = task.evaluate(saved.model, holdout, labels if job.output is None else task.labels(labels))
         found = measured.only(labels)
-        tracked.log_metrics({**found.means(), "coverage": found.coverage})
+        fit = task.describe(saved.model, measured, holdout, saved.item_counts)
+        tracked.log_metrics({**found.means(), "coverage": found.coverage, **fit.counts})
+        log_calibration(tracked, fit)
         if job.output is not None:
-            result = Result([[comparing.describe_saved(saved.model, measured, holdout, saved.item_counts)]])
+            result = Result([[fit]])
             examples = comparing.examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
             facts = report_facts(result, holdout, labels, job.seed) | {"data": data, "protocol": protocol}
             with new_directory(job.output, MARK, job.overwrite) as place:
@@ -92,7 +101,7 @@ def run(job: EvaluateJob) -> Evaluated:
                 (place / REPORT).write_text(render(facts, examples), encoding="utf-8")
             tracked.log_artifact(job.output / REPORT)
     metrics, ledger = found.intervals(job.seed), interactions.ledger.line()
-    return Evaluated(metrics, who, holdout.left_out, found.coverage, ledger, job.output)
+    return Evaluated(task.name, metrics, fit.counts, who, holdout.left_out, found.coverage, ledger, job.output)
 
 
 def report_facts(result: Result, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
@@ -112,21 +121,24 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
     With `--test`, the users of that file. On the very data of its training, the users held out then: the split is
     made again from what model.json says. Else all users of RATINGS, a share of whose items is hidden.
     """
+    task = TASKS[saved.model.task]
     if job.test is not None:
-        held_out = read_interactions(job.test, job.reading.beside("test"))
-        return splitting.holdout(interactions, held_out, saved.items, saved.users), "test file", f"users of {job.test}"
+        held_out = read_for(task, job.test, job.reading.beside("test"))
+        found = splitting.holdout(interactions, held_out, saved.items, saved.users, task.ratings)
+        return found, "test file", f"users of {job.test}"
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
     if data.get("fingerprint") == interactions.fingerprint():
-        if split.get("protocol") not in ("strong", "weak") or split.get("refit"):
+        if split.get("protocol") not in ("strong", "weak", "cells") or split.get("refit"):
             raise UnsupportedError("The model was fitted on all of these ratings: give people or rows it has not seen.")
         again = splitting.PROTOCOLS[split["protocol"]](
-            interactions, share=split["held_out"], seed=saved.about["seed"], test=False
+            interactions, share=split["held_out"], seed=saved.about["seed"], test=False, ratings=task.ratings
         ).validation
         assert again is not None  # there was one then
-        return again, "validation", "users held out from its training"
+        return again, "validation", f"{'rows' if task.ratings else 'users'} held out from its training"
     if saved.model.needs_training_users:
         raise UnsupportedError(f"{saved.model.name} knows only its training users: give --test FILE with their rows.")
-    return splitting.hide(interactions, saved.items, job.hidden, job.seed), "hidden", "all users of these ratings"
+    hidden = splitting.hide(interactions, saved.items, job.hidden, job.seed, task.ratings)
+    return hidden, "hidden", "all users of these ratings"
 
 
 @click.command("evaluate")
@@ -140,7 +152,7 @@ def command(job: EvaluateJob) -> None:
         print_json(asdict(found))
         return
     click.echo(found.ledger)
-    click.echo(f"Measured on {found.who}; {found.coverage:.0%} of the catalogue stands in some list.")
+    click.echo(f"Measured on {found.who}{cells_text(found.counts)}; {found.coverage:.0%} {TASKS[found.task].covered}.")
     if found.left_out:
         click.echo(f"{found.left_out:,} users left out: no history, or nothing to find, among the model's items.")
     click.echo(f"\n{metrics_table(found.metrics)}")

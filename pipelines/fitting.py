@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from recsys.comparing import Fit
 from recsys.evaluation import validator
 from recsys.interactions import Interactions
+from recsys.metrics import goodness
 from recsys.models import Recommender
-from recsys.plotting import training_curve
+from recsys.plotting import calibration_curve, training_curve
 from recsys.processes import ALONE, Group
 from recsys.splitting import Split
 from recsys.tracking import Run
@@ -30,7 +32,7 @@ def fit_model(
         context = replace(context, validate=validate)
     _fit(model, split, context, model.name, options.metric)
     for epoch in model.history:
-        run.log_metrics(_values(epoch, f"validation {options.metric}"), step=epoch.number)
+        run.log_metrics(_values(epoch, options.metric, "validation "), step=epoch.number)
     if model.history:
         curve = [{"epoch": epoch.number, **_values(epoch, options.metric)} for epoch in model.history]
         run.log_figure(lambda: training_curve(curve, options.metric), "training_curve")
@@ -54,8 +56,15 @@ def _fit(model: Recommender, split: Split, context: TrainingContext, label: str,
     return model
 
 
-def _values(epoch: Epoch, metric: str) -> dict[str, float]:
-    return {"loss": epoch.loss} | ({} if epoch.value is None else {metric: epoch.value})
+def _values(epoch: Epoch, metric: str, prefix: str = "") -> dict[str, float]:
+    value = {} if epoch.value is None else {f"{prefix}{metric}": goodness(metric, epoch.value)}
+    return {"loss": epoch.loss} | value
+
+
+def log_calibration(run: Run, fit: Fit) -> None:
+    """Of predicted ratings: predicted against observed, as a picture in the run."""
+    if fit.calibration:
+        run.log_figure(lambda: calibration_curve(fit.calibration), "calibration")
 
 
 def log_data(run: Run, interactions: Interactions, split: Split | None = None) -> dict[str, Any]:

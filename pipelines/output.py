@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from recsys.evaluation import Interval
+from recsys.averages import Interval
 
 WIDTH = 80
 
@@ -31,6 +31,16 @@ def metrics_table(metrics: Mapping[str, Interval]) -> str:
     """A line a metric: mean, 95 % interval, users behind it."""
     rows = [(label, f"{m.mean:.4f}", f"{m.low:.4f} – {m.high:.4f}", f"{m.users:,}") for label, m in metrics.items()]
     return table(rows, ("metric", "mean", "95 % interval", "users"))
+
+
+def cells_text(counts: Mapping[Any, Any]) -> str:
+    """How many held-out cells predicted ratings were measured on, to stand after the users; nothing for lists."""
+    if "cells" not in counts:
+        return ""
+    return (
+        f", {counts['cells']:,} held-out cells; {counts['cells_without_prediction']:,} more have no prediction, "
+        "their item or user being unknown"
+    )
 
 
 def shorten(text: str, width: int) -> str:

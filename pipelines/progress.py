@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from tqdm import tqdm
 
+from recsys.metrics import goodness
 from recsys.training import Epoch
 from recsys.tuning import Budget, Trial, Tuned
 
@@ -43,7 +44,7 @@ class FitProgress:
         """One epoch is done."""
         text = f"loss {epoch.loss:.4g}"
         if epoch.value is not None:
-            text += f"  {self.metric} {epoch.value:.4f}{' *' if epoch.best else ''}"
+            text += f"  {self.metric} {goodness(self.metric, epoch.value):.4f}{' *' if epoch.best else ''}"
         if self.bar is not None:
             self.bar.total = epochs
             self.bar.n = epoch.number

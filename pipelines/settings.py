@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from recsys import splitting
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.interactions import Interactions
 from recsys.places import Place
 from recsys.processes import ALONE, Group
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Split
+from recsys.tasks import Task
 from recsys.tracking import Tracker, open_tracker
 
 from .options import setting
@@ -22,10 +23,14 @@ from .options import setting
 class SplitOptions:
     """Who is held out."""
 
-    protocol: Literal["strong", "weak", "leave-one-out", "temporal", "given"] = setting("strong", "Who is held out.")
-    held_out: float = setting(0.1, "Share of users (strong) or of rows (weak, temporal) in each held-out part.")
+    protocol: Literal["strong", "weak", "cells", "leave-one-out", "temporal", "given"] | None = setting(
+        None, "What is held out: people (strong, the default for lists), random rows (cells, for ratings), ..."
+    )
+    held_out: float = setting(0.1, "Share of users (strong) or of rows (weak, cells, temporal) in each held-out part.")
     test: Place | None = setting(None, "Test file of a published division (protocol given).")
-    validation: Place | None = setting(None, "Validation file; it belongs to the history at test time.")
+    validation: Place | None = setting(
+        None, "Validation file; it belongs to the history at test time. For ratings, a part of RATINGS without one."
+    )
 
     def __post_init__(self) -> None:
         if self.validation is not None and self.test is None:
@@ -33,29 +38,45 @@ class SplitOptions:
         if self.protocol == "given" and self.test is None:
             raise ConfigError("Expected --test FILE for the protocol given, found none.")
 
-    def split(self, interactions: Interactions, reading: ReadingOptions, seed: int) -> Split:
-        """The interactions divided as asked; `--test FILE` means the given protocol."""
+    def split(self, interactions: Interactions, reading: ReadingOptions, seed: int, task: Task) -> Split:
+        """The interactions divided as asked, else as is usual for the task; `--test FILE` means the given protocol."""
+        ratings, share = task.ratings, self.held_out
         if self.test is not None:
             validation = (
-                None if self.validation is None else read_interactions(self.validation, reading.beside("validation"))
+                None if self.validation is None else read_for(task, self.validation, reading.beside("validation"))
             )
-            test = read_interactions(self.test, reading.beside("test"))
-            return splitting.given(interactions, test, validation)
+            test = read_for(task, self.test, reading.beside("test"))
+            rest = share if ratings else 0
+            return splitting.given(interactions, test, validation, share=rest, seed=seed, ratings=ratings)
         if self.protocol == "temporal":
-            return splitting.temporal(interactions, share=self.held_out)
+            return splitting.temporal(interactions, share=share, ratings=ratings)
         if self.protocol == "leave-one-out":
-            return splitting.leave_one_out(interactions, seed=seed)
-        return splitting.PROTOCOLS[self.protocol](interactions, share=self.held_out, seed=seed)
+            return splitting.leave_one_out(interactions, seed=seed, ratings=ratings)
+        return splitting.PROTOCOLS[self.protocol or task.protocol](
+            interactions, share=share, seed=seed, ratings=ratings
+        )
+
+    def folds(self, interactions: Interactions, count: int, seed: int, task: Task) -> Iterator[tuple[str, Split]]:
+        """Splits that test every user, or every cell, once, by name."""
+        make = splitting.FOLDS[self.protocol or task.protocol]
+        return make(interactions, folds=count, seed=seed, ratings=task.ratings)
 
 
 @dataclass(frozen=True)
 class FittingOptions:
     """How models are fitted."""
 
-    metric: str = setting("ndcg@100", "Validation metric: it stops the epochs and ranks the models.")
+    metric: str = setting(
+        "", "Validation metric: it stops the epochs and ranks the models; ndcg@100, for ratings rmse, if not given."
+    )
     patience: int = setting(10, "Epochs without a better validation value before training stops.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is faster where the chip has it.")
+
+    def of(self, task: Task) -> FittingOptions:
+        """The same with the task's metric where none was given. Raises ConfigError for one of another task."""
+        task.check(self.metric or task.metric)
+        return replace(self, metric=self.metric or task.metric)
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,22 @@ class TrackingOptions:
     def open(self, group: Group = ALONE) -> Tracker:
         """The tracker asked for; of several processes only the main one tracks."""
         return open_tracker(self.track and group.is_main, self.experiment)
+
+
+def read_for(task: Task, places: Sequence[Place] | Place, reading: ReadingOptions) -> Interactions:
+    """The interactions of a job. Refuses what makes no sense of ratings: a table without them, and --min-rating."""
+    if task.ratings and reading.min_rating is not None:
+        raise ConfigError(
+            "Expected no --min-rating for the rating task: it sets apart what was liked, and a model that never sees a "
+            "low rating predicts none. Leave it out."
+        )
+    interactions = read_interactions(places, reading)
+    if task.ratings and interactions.rating is None:
+        raise DataError(
+            "Expected a column of ratings to learn to predict them, found none: name it with --rating-column, "
+            "or make lists (--task ranking)."
+        )
+    return interactions
 
 
 def comma_list(texts: Sequence[str] | str) -> list[str]:

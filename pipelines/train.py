@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from recsys import splitting
 from recsys.artifacts import refuse_existing, save_model
+from recsys.averages import Interval
+from recsys.comparing import Fit
 from recsys.errors import UnsupportedError
-from recsys.evaluation import DEFAULT_METRICS, Interval, evaluate
 from recsys.interactions import Interactions
-from recsys.metrics import parse_metric
 from recsys.models import Recommender, create_model
 from recsys.models.network import NetworkRecommender
 from recsys.places import Place
 from recsys.processes import Group, joined
-from recsys.reading import ReadingOptions, read_interactions
+from recsys.reading import ReadingOptions
 from recsys.splitting import Split
+from recsys.tasks import TASKS, Task, find_task
 
 from .cli import as_json
-from .fitting import fit_model, log_data, refit_model
+from .fitting import fit_model, log_calibration, log_data, refit_model
 from .options import PlaceType, options_from, parse_settings, setting
-from .output import metrics_table, print_json
-from .settings import FittingOptions, TrackingOptions
+from .output import cells_text, metrics_table, print_json
+from .settings import FittingOptions, TrackingOptions, read_for
 
 
 @dataclass(frozen=True)
@@ -35,23 +37,35 @@ class TrainJob:
 
     ratings: tuple[Place, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
-    model: str = setting("vae", "Which model: popularity, item-knn, als, bpr, lmf, ease, dae, vae.", "--model", "-m")
+    model: str = setting("", "Which model, by its name in the README; the task's own without it.", "--model", "-m")
     settings: tuple[str, ...] = setting((), "Setting of it, key=value; or preset=NAME.", "--set", "-s", multiple=True)
-    held_out: float = setting(0.1, "Share of users held out for validation, 10,000 at most; 0 for none.")
+    held_out: float = setting(
+        0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation; 0 for none."
+    )
     refit: bool = setting(False, "Before saving, fit again on everybody for the best number of epochs.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.")
     overwrite: bool = setting(False, "Replace a model directory.")
+    task: Literal["ranking", "rating"] | None = setting(
+        None, "Lists, or predicted ratings; the model's own without it."
+    )
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
+    def of(self, task: Task) -> TrainJob:
+        """The same with what is usual for the task where nothing was said."""
+        return replace(self, task=task.name, model=self.model or task.model, fitting=self.fitting.of(task))
+
 
 @dataclass(frozen=True)
 class Trained:
-    """What the job made: model directory, validation metrics, seconds of fitting, ledger line, MLflow run."""
+    """What the job made: the model and its directory, validation metrics and what they were measured on, seconds of
+    fitting, ledger line, MLflow run."""
 
+    model: str
     directory: Path
     metrics: Mapping[str, Interval]
+    counts: Mapping[str, int]
     fit_seconds: float
     ledger: str
     run_id: str | None
@@ -62,7 +76,7 @@ def run(job: TrainJob) -> Trained | None:
 
     What can be refused is refused before the data are read.
     """
-    parse_metric(job.fitting.metric)
+    job = job.of(find_task(job.task, [job.model]))
     model = create_model(job.model, parse_settings(job.settings))
     refuse_existing(job.output, "model.json", job.overwrite)
     with joined() as group:
@@ -71,7 +85,8 @@ def run(job: TrainJob) -> Trained | None:
 
 
 def _train(job: TrainJob, model: Recommender, group: Group) -> Trained | None:
-    interactions = read_interactions(job.ratings, job.reading)
+    task = TASKS[model.task]
+    interactions = read_for(task, job.ratings, job.reading)
     split = validation_split(interactions, model, job.held_out, job.seed)
     with job.tracking.open(group).run(f"train {job.model}", "train") as tracked:
         data = log_data(tracked, interactions, split)
@@ -80,9 +95,10 @@ def _train(job: TrainJob, model: Recommender, group: Group) -> Trained | None:
         started = time.perf_counter()
         fit_model(model, split, job.fitting, job.seed, tracked, group)
         seconds = time.perf_counter() - started
-        metrics = validate(model, split, job.fitting.metric) if group.is_main else {}
+        found = validate(model, split, job.fitting.metric) if group.is_main else None
+        metrics = {} if found is None else found.evaluation.intervals()
         if job.refit:
-            split = splitting.everybody(interactions)
+            split = splitting.everybody(interactions, task.ratings)
             model = refit_model(model, split, job.fitting, job.seed, group)
         if not group.is_main:
             return None
@@ -96,8 +112,11 @@ def _train(job: TrainJob, model: Recommender, group: Group) -> Trained | None:
         train = split.train
         save_model(job.output, model, train.items, train.item_counts, train.users, about, job.overwrite)
         tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
+        if found is not None:
+            log_calibration(tracked, found)
         tracked.log_model(job.output)
-    return Trained(job.output, metrics, seconds, interactions.ledger.line(), tracked.id)
+    counts = {} if found is None else found.counts
+    return Trained(model.name, job.output, metrics, counts, seconds, interactions.ledger.line(), tracked.id)
 
 
 def refuse_several(model: Recommender, group: Group) -> None:
@@ -116,26 +135,27 @@ def state_memory(model: Recommender, items: int) -> None:
 
 
 def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:
-    """Some users held out; where the model cannot take new users, some rows of every user instead."""
+    """What the task holds out to choose settings and epochs on; nothing where the share is 0."""
+    task = TASKS[model.task]
     if not held_out:
-        return splitting.everybody(interactions)
-    protocol = splitting.weak if model.needs_training_users else splitting.strong
-    return protocol(interactions, share=held_out, seed=seed, test=False)
+        return splitting.everybody(interactions, task.ratings)
+    return task.validation_split(interactions, model, held_out, seed)
 
 
-def validate(model: Recommender, split: Split, metric: str) -> Mapping[str, Interval]:
-    """Metrics of the fitted model on the validation users; none where nobody was held out."""
+def validate(model: Recommender, split: Split, metric: str) -> Fit | None:
+    """The fitted model measured on the validation part; None where nothing was held out."""
     if split.validation is None:
-        return {}
-    labels = tuple(dict.fromkeys((metric, *DEFAULT_METRICS)))
-    return evaluate(model.score, split.validation, labels, with_users=model.needs_training_users).intervals()
+        return None
+    task = TASKS[model.task]
+    found = task.evaluate(model, split.validation, tuple(dict.fromkeys((metric, *task.metrics))))
+    return task.describe(model, found, split.validation, split.train.item_counts)
 
 
 @click.command("train")
 @click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(TrainJob)
 def command(job: TrainJob) -> None:
-    """Fit a model on RATINGS, validate it on held-out users, save it, track the run."""
+    """Fit a model on RATINGS, validate it on what was held out, save it, track the run."""
     report(run(job), job)
 
 
@@ -147,10 +167,9 @@ def report(trained: Trained | None, job: TrainJob) -> None:
         print_json(asdict(trained))
         return
     click.echo(trained.ledger)
-    click.echo(f"{job.model} fitted in {trained.fit_seconds:.1f} s")
+    click.echo(f"{trained.model} fitted in {trained.fit_seconds:.1f} s")
     if trained.metrics:
-        click.echo(
-            f"\nOn held-out users{', before the refit' if job.refit else ''}:\n\n{metrics_table(trained.metrics)}\n"
-        )
+        before = ", before the refit" if job.refit else ""
+        click.echo(f"\nOn held-out users{cells_text(trained.counts)}{before}:\n\n{metrics_table(trained.metrics)}\n")
     click.echo(f"Model: {trained.directory}")
     click.echo(f"Next:  recsys score {trained.directory} {job.ratings[0]} -o lists -n 100")

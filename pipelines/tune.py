@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import pandas as pd
@@ -13,10 +13,10 @@ import pandas as pd
 from recsys.artifacts import refuse_existing
 from recsys.errors import ArtifactError
 from recsys.interactions import Interactions
-from recsys.metrics import parse_metric
 from recsys.models import create_model
 from recsys.places import Place
-from recsys.reading import ReadingOptions, read_interactions
+from recsys.reading import ReadingOptions
+from recsys.tasks import Task, find_task
 from recsys.tracking import Tracker
 from recsys.training import TrainingContext
 from recsys.tuning import Budget, Search, Trial, Tuned, load_optuna, settings_toml, tune
@@ -26,7 +26,7 @@ from .fitting import log_data
 from .options import PlaceType, options_from, parse_settings, setting
 from .output import print_json, table
 from .progress import trials_progress
-from .settings import FittingOptions, TrackingOptions
+from .settings import FittingOptions, TrackingOptions, read_for
 from .train import validation_split
 
 TRIALS = "tuning.db"  # all trials of all models, an Optuna study each
@@ -38,17 +38,24 @@ class TuneJob:
 
     ratings: tuple[Place, ...]
     output: Path = setting(Path("tuning"), "Folder for the trials and the best settings.", "--output", "-o")
-    model: str = setting("vae", "Which model.", "--model", "-m")
+    model: str = setting("", "Which model; the task's own without it.", "--model", "-m")
     trials: int = setting(20, "Settings to try, the defaults first.", "--trials", "-n")
     minutes: float | None = setting(None, "Minutes of trials, in place of their number.")
     settings: tuple[str, ...] = setting((), "Setting to hold fixed, key=value.", "--set", "-s", multiple=True)
-    held_out: float = setting(0.1, "Share of users held out for validation, 10,000 at most.")
+    held_out: float = setting(0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation.")
     seed: int = setting(0, "Seed of the split, the proposals, the weights and the batches.")
     resume: bool = setting(False, "Go on with the trials in OUTPUT.")
     overwrite: bool = setting(False, "Replace an earlier search.")
+    task: Literal["ranking", "rating"] | None = setting(
+        None, "Lists, or predicted ratings; the model's own without it."
+    )
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    def of(self, task: Task) -> TuneJob:
+        """The same with what is usual for the task where nothing was said."""
+        return replace(self, task=task.name, model=self.model or task.model, fitting=self.fitting.of(task))
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,12 @@ class TuneResult:
 
 def run(job: TuneJob) -> TuneResult:
     """Do the job. What can be refused is refused before the data are read."""
-    parse_metric(job.fitting.metric)
+    task = find_task(job.task, [job.model])
+    job = job.of(task)
     fixed = parse_settings(job.settings)
     model, budget = create_model(job.model, fixed), Budget(job.trials, job.minutes)
     storage = trials_file(job.output, job.resume, job.overwrite)
-    interactions = read_interactions(job.ratings, job.reading)
+    interactions = read_for(task, job.ratings, job.reading)
     search = Search(
         job.model, fixed, validation_split(interactions, model, job.held_out, job.seed), job.fitting.metric, job.seed
     )
@@ -136,7 +144,7 @@ def trials_table(tuned: Tuned) -> pd.DataFrame:
 @click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
 @options_from(TuneJob)
 def command(job: TuneJob) -> None:
-    """Search the best settings of a model for RATINGS on held-out users; killed, it goes on with --resume."""
+    """Search the best settings of a model for RATINGS on what is held out; killed, it goes on with --resume."""
     report(run(job), job)
 
 
@@ -150,11 +158,11 @@ def report(found: TuneResult, job: TuneJob) -> None:
     defaults = found.tuned.trials[0]
     states = [trial.state for trial in found.tuned.trials]
     click.echo(
-        f"\n{len(states)} trials of {job.model} in {found.tuned.seconds / 60:.1f} min, "
+        f"\n{len(states)} trials of {found.tuned.model} in {found.tuned.seconds / 60:.1f} min, "
         f"{states.count('pruned')} ended early, {states.count('failed')} failed."
     )
     if defaults.value is not None:
-        click.echo(f"Validation {job.fitting.metric}: defaults {defaults.value:.4f}, best {best.value:.4f}.\n")
+        click.echo(f"Validation {found.tuned.metric}: defaults {defaults.value:.4f}, best {best.value:.4f}.\n")
     rows = [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in best.settings.items()]
     click.echo(table(rows, ("setting", "best")))
     click.echo(f"\nNext:  recsys train {job.ratings[0]} --config {found.best}")

@@ -1,7 +1,7 @@
 """From fits of several models to a comparison: what each reached, where, at what cost, and which differences hold.
 
 A model may be fitted several times: on each fold, and under several seeds. Its value for a user is the mean over seeds;
-folds follow one another, since each has users of its own.
+of folds each has users of its own, or, where cells are held out, cells of its own.
 """
 
 from __future__ import annotations
@@ -9,43 +9,46 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from recsys import beyond
-from recsys.evaluation import Evaluation, Interval, bootstrap
+from recsys.averages import Average
+from recsys.evaluation import Evaluation, ListEvaluation
 from recsys.interactions import Vocabulary
-from recsys.metrics import Values
+from recsys.metrics import Values, goodness
 from recsys.models import Recommender
 from recsys.significance import Difference, differences
-from recsys.slices import item_slices, on_items, user_slices
-from recsys.splitting import Holdout, Split
+from recsys.slices import user_slices
+from recsys.splitting import Holdout
 from recsys.training import Epoch
 
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 CURVES = ("ndcg", "recall")  # drawn by cut-off
-SLICED = "recall@50"  # for slices of items: what share of them is found at all
-LIST = 10  # items in the lists whose variety is measured
-
-
-def all_labels(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The metrics asked for and those a comparison draws."""
-    return tuple(dict.fromkeys((*metrics, SLICED, *(f"{name}@{k}" for name in CURVES for k in CUTOFFS))))
+LIST = 10  # items of a list that people are shown
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of one model on one split under one seed, measured on the split's test part."""
+    """One fit of one model under one seed, measured on a test part; recsys.tasks describes it.
+
+    users: their ids; lengths: of their histories, (users,). by_items: the metric `sliced` over slices of held-out
+    items. beyond: what else is measured. counts: of what was measured, besides users. calibration: its bins.
+    """
 
     model: Recommender
     evaluation: Evaluation
-    by_items: Mapping[str, Values]  # SLICED over slices of held-out items, (users,) each
+    users: pa.Array
+    lengths: NDArray[np.int64]
+    sliced: str
+    by_items: Mapping[str, Average]
     beyond: Mapping[str, float]
-    lengths: NDArray[np.int64]  # of the histories, (users,)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    calibration: Sequence[Mapping[str, float]] = ()
     fit_seconds: float | None = None
     peak_megabytes: float | None = None
     seed: int = 0
@@ -54,55 +57,6 @@ class Fit:
     def megabytes(self) -> float:
         """Size of all that scoring needs, 1e6 bytes."""
         return sum(tensor.nbytes for tensor in self.model.get_state().values()) / 1e6
-
-
-def describe_fit(
-    model: Recommender,
-    evaluation: Evaluation,
-    split: Split,
-    fit_seconds: float,
-    peak_megabytes: float | None,
-    seed: int,
-) -> Fit:
-    """What can be said of a fitted model beside its metrics: slices, variety of its lists, costs."""
-    assert split.test is not None
-    found = describe_saved(model, evaluation, split.test, split.train.item_counts)
-    return dataclasses.replace(
-        found,
-        beyond={**found.beyond, **_variety_in(split.train.matrix, split.train.item_counts, evaluation.positions)},
-        fit_seconds=fit_seconds,
-        peak_megabytes=peak_megabytes,
-        seed=seed,
-    )
-
-
-def describe_saved(model: Recommender, evaluation: Evaluation, holdout: Holdout, counts: NDArray[np.int64]) -> Fit:
-    """The part of it that needs no training rows and no clock; counts: training users of each item, (items,)."""
-    by_items = {
-        name: on_items(evaluation.positions, holdout, items, SLICED) for name, items in item_slices(counts).items()
-    }
-    lengths = np.diff(holdout.history.indptr).astype(np.int64)
-    return Fit(model, evaluation, by_items, _variety(evaluation, counts), lengths)
-
-
-def _variety(evaluation: Evaluation, counts: NDArray[np.int64]) -> dict[str, float]:
-    """Coverage, Gini and share of the head of the lists of LIST items."""
-    lists = evaluation.positions
-    k = min(LIST, lists.shape[1])
-    return {
-        f"coverage@{k}": beyond.coverage(lists, evaluation.items, k),
-        f"gini@{k}": beyond.gini(lists, evaluation.items, k),
-        f"popularity_share@{k}": float(np.nanmean(beyond.popularity_share(lists, counts, k))),
-    }
-
-
-def _variety_in(train: csr_matrix, counts: NDArray[np.int64], lists: NDArray[np.int32]) -> dict[str, float]:
-    """Novelty (bits) and diversity of the same lists."""
-    k = min(LIST, lists.shape[1])
-    return {
-        f"novelty@{k}": float(np.nanmean(beyond.novelty(lists, counts, train.shape[0], k))),
-        f"diversity@{k}": float(np.nanmean(beyond.diversity(lists, train, k))),
-    }
 
 
 @dataclass(frozen=True)
@@ -127,13 +81,37 @@ class Result:
         """The model's."""
         return self.first.model.name
 
-    def values(self, label: str) -> Values:
-        """Of a metric, (users,): mean over seeds, folds one after the other."""
-        return np.concatenate([np.mean([fit.evaluation.values[label] for fit in fits], axis=0) for fits in self.folds])
+    @cached_property
+    def _people(self) -> pa.DictionaryArray:
+        """Who was measured, folds one after the other: one whose cells are in several folds stands there again."""
+        return pa.chunked_array([fits[0].users for fits in self.folds]).combine_chunks().dictionary_encode()
 
-    def item_values(self, name: str) -> Values:
-        """The same for a slice of items; NaN for folds without that slice."""
-        return np.concatenate([np.mean([_slice(fit, name) for fit in fits], axis=0) for fits in self.folds])
+    @property
+    def users(self) -> pa.Array:
+        """Ids of those measured, each once."""
+        return self._people.dictionary
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Of their histories, (users,); the first one, of those with several."""
+        _, first = np.unique(self._people.indices, return_index=True)
+        return np.concatenate([fits[0].lengths for fits in self.folds])[first]
+
+    def average(self, label: str) -> Average:
+        """Of a metric over the users: what each has is the mean over seeds, and the sum over folds."""
+        return self._over_folds([[fit.evaluation.averages[label] for fit in fits] for fits in self.folds])
+
+    def values(self, label: str) -> Values:
+        """Of a metric, (users,)."""
+        return self.average(label).each
+
+    def item_average(self, name: str) -> Average:
+        """The same for a slice of items; folds without that slice have no say."""
+        return self._over_folds([[_slice(fit, name) for fit in fits] for fits in self.folds])
+
+    def _over_folds(self, folds: Sequence[Sequence[Average]]) -> Average:
+        together = Average.joined([Average.over_seeds(seeds) for seeds in folds])
+        return together.grouped(self._people.indices.to_numpy(), len(self.users))
 
     def spread(self, label: str) -> float | None:
         """Standard deviation of the metric's mean over seeds; None with a single one."""
@@ -141,14 +119,17 @@ class Result:
         if seeds < 2:
             return None
         means = [
-            np.nanmean(np.concatenate([fits[seed].evaluation.values[label] for fits in self.folds]))
-            for seed in range(seeds)
+            Average.joined([fits[seed].evaluation.averages[label] for fits in self.folds]).mean for seed in range(seeds)
         ]
         return float(np.std(means, ddof=1))
 
     def mean_beyond(self) -> dict[str, float]:
         """Variety of the lists, mean over fits."""
         return {key: float(np.mean([fit.beyond[key] for fit in self.fits])) for key in self.first.beyond}
+
+    def counts(self) -> dict[str, int]:
+        """What was measured, besides users, over all folds."""
+        return {key: sum(fits[0].counts[key] for fits in self.folds) for key in self.first.counts}
 
     def costs(self) -> dict[str, Any]:
         """Of one fit, mean over fits: seconds, users a second, memory, size; and what the model cannot do.
@@ -166,8 +147,9 @@ class Result:
         }
 
 
-def _slice(fit: Fit, name: str) -> Values:
-    return fit.by_items.get(name, np.full(fit.evaluation.users, np.nan))
+def _slice(fit: Fit, name: str) -> Average:
+    nobody = np.zeros(len(fit.users))
+    return fit.by_items.get(name, Average(nobody, nobody, fit.evaluation.averages[fit.sliced].root))
 
 
 @dataclass(frozen=True)
@@ -201,8 +183,8 @@ class Standing:
 
 def rank(results: Sequence[Result], metric: str, metrics: Sequence[str], seed: int = 0) -> Standing:
     """Best first, with every pair compared."""
-    ordered = sorted(results, key=lambda result: -float(np.nanmean(result.values(metric))))
-    pairs = differences({result.name: result.values(metric) for result in ordered}, metric, seed)
+    ordered = sorted(results, key=lambda result: -goodness(metric, result.average(metric).mean))
+    pairs = differences({result.name: result.average(metric) for result in ordered}, metric, seed)
     return Standing(ordered, metric, metrics, pairs, seed)
 
 
@@ -212,10 +194,13 @@ def leaderboard(standing: Standing) -> pd.DataFrame:
     for result in standing.results:
         row: dict[str, Any] = {"model": result.name, "family": result.first.model.family}
         for label in standing.metrics:
-            interval = bootstrap(result.values(label), standing.seed)
+            interval = result.average(label).interval(standing.seed)
             row |= {label: interval.mean, f"{label}_low": interval.low, f"{label}_high": interval.high}
             row["users"] = interval.users
-        row |= {"seeds": len(result.folds[0]), f"{standing.metric}_seed_spread": result.spread(standing.metric)}
+        row |= result.counts() | {
+            "seeds": len(result.folds[0]),
+            f"{standing.metric}_seed_spread": result.spread(standing.metric),
+        }
         row |= {"coverage": result.first.evaluation.coverage} | result.mean_beyond() | result.costs()
         gap = standing.against_rival(result)
         if gap is not None:
@@ -228,12 +213,13 @@ def leaderboard(standing: Standing) -> pd.DataFrame:
 def facts(standing: Standing) -> dict[str, Any]:
     """The comparison as plain JSON: what recsys.report draws. No ids of users or items are in it."""
     return {
+        "task": standing.results[0].first.model.task,
         "metric": standing.metric,
         "metrics": list(standing.metrics),
-        "users": len(standing.results[0].values(standing.metric)),
+        "users": len(standing.results[0].average(standing.metric)),
         "seeds": max(len(result.folds[0]) for result in standing.results),
         "folds": len(standing.results[0].folds),
-        "sliced": SLICED,
+        "sliced": standing.results[0].first.sliced,
         "rival": standing.rival.name,
         "models": [_model_facts(result, standing) for result in standing.results],
         "differences": [{**dataclasses.asdict(pair), "text": str(pair)} for pair in standing.pairs],
@@ -242,35 +228,39 @@ def facts(standing: Standing) -> dict[str, Any]:
 
 
 def _model_facts(result: Result, standing: Standing) -> dict[str, Any]:
-    lengths = np.concatenate([fits[0].lengths for fits in result.folds])
-    main = result.values(standing.metric)
-    labels = all_labels(standing.metrics)
+    main = result.average(standing.metric)
     return {
         "name": result.name,
         "family": result.first.model.family,
         "settings": dataclasses.asdict(result.first.model.config),
         "tuning": result.tuning,
-        "metrics": {label: _interval(result.values(label), standing.seed) for label in labels},
+        "metrics": {
+            label: _interval(result.average(label), standing.seed) for label in result.first.evaluation.averages
+        },
         "spread": {label: result.spread(label) for label in standing.metrics},
+        "counts": result.counts(),
         "beyond": result.mean_beyond(),
         "costs": result.costs(),
-        "user_slices": {name: _interval(main[part], standing.seed) for name, part in user_slices(lengths).items()},
-        "item_slices": {
-            name: _interval(result.item_values(name), standing.seed)
-            for name in result.first.by_items
-            if not np.isnan(result.item_values(name)).all()
+        "user_slices": {
+            name: _interval(main.of_users(part), standing.seed) for name, part in user_slices(result.lengths).items()
         },
-        "curve": [_epoch(epoch) for epoch in result.first.model.history],
+        "item_slices": {
+            name: _interval(result.item_average(name), standing.seed)
+            for name in result.first.by_items
+            if result.item_average(name).users
+        },
+        "curve": [_epoch(epoch, standing.metric) for epoch in result.first.model.history],
+        "calibration": list(result.first.calibration),
     }
 
 
-def _interval(values: Values, seed: int) -> dict[str, Any]:
-    interval: Interval = bootstrap(values, seed)
-    return dataclasses.asdict(interval)
+def _interval(average: Average, seed: int) -> dict[str, Any]:
+    return dataclasses.asdict(average.interval(seed))
 
 
-def _epoch(epoch: Epoch) -> dict[str, Any]:
-    return {"epoch": epoch.number, "loss": epoch.loss, "value": epoch.value, "best": epoch.best}
+def _epoch(epoch: Epoch, metric: str) -> dict[str, Any]:
+    value = None if epoch.value is None else goodness(metric, epoch.value)
+    return {"epoch": epoch.number, "loss": epoch.loss, "value": value, "best": epoch.best}
 
 
 @dataclass(frozen=True)
@@ -291,10 +281,12 @@ def examples(
     names: Mapping[str, str],
     count: int = 3,
 ) -> list[Example]:
-    """Users of a test part (the first fold's) with a short, a middle and a long history.
+    """Users of a test part (the first fold's) with a short, a middle and a long history; none without lists.
 
     items, counts: their ids, and training users of each; names: titles by item id.
     """
+    if not isinstance(results[0].first.evaluation, ListEvaluation):
+        return []
     order = np.argsort(np.diff(test.history.indptr), kind="stable")
     chosen = [order[int(len(order) * (place + 0.5) / count)] for place in range(min(count, len(order)))]
     titles = [names.get(str(item), str(item)) for item in items.to_list()]
@@ -309,11 +301,8 @@ def _example(
     # The rarest say most about a person.
     told = sorted(history.tolist(), key=lambda item: int(counts[item]))[:8]
     lists = {
-        result.name: [
-            (titles[item], item in wanted)
-            for item in result.first.evaluation.positions[user, :LIST].tolist()
-            if item >= 0
-        ]
+        result.name: [(titles[item], item in wanted) for item in found.positions[user, :LIST].tolist() if item >= 0]
         for result in results
+        if isinstance(found := result.first.evaluation, ListEvaluation)
     }
     return Example([titles[item] for item in told], len(history), int(test.relevant[user]), lists)

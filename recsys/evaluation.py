@@ -1,4 +1,4 @@
-"""How good are the lists: per-user metrics of a score function on held-out items, and differences one can trust.
+"""How good are the lists, or the predicted ratings: metrics of a score function on what was held out.
 
 Every model passes through the same functions: same histories, same mask, same cut, same metrics.
 """
@@ -10,45 +10,60 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from typing_extensions import Self
 
+from recsys.averages import Average, Interval
 from recsys.beyond import coverage
 from recsys.errors import DataError
-from recsys.metrics import METRICS, Values, find_hits, parse_metric
+from recsys.metrics import ERRORS, METRICS, Values, find_hits, goodness, parse_error, parse_metric
 from recsys.splitting import Holdout
 from recsys.topn import ScoreFunction, recommend
-from recsys.training import Validate
 
 DEFAULT_METRICS = ("ndcg@10", "ndcg@100", "recall@20", "recall@50", "capped_recall@20", "capped_recall@50")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over users with its 95 % bootstrap interval, and how many users are behind it."""
-
-    mean: float
-    low: float
-    high: float
-    users: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether chance alone is an unlikely reason for a mean this far from 0."""
-        return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+DEFAULT_ERRORS = ("rmse", "mae")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Values of each metric, float64 (users,), in the order of the holdout's users, and how long the lists took.
+    """What was measured of each user of a holdout, in their order, by metric; and how long scoring took."""
 
-    positions: the lists, int32 (users, longest cut-off), -1 where one ran short. items: in the catalogue.
-    """
-
-    values: Mapping[str, Values]
+    averages: Mapping[str, Average]
     seconds: float
+
+    @property
+    def coverage(self) -> float:
+        """How much of what could be there is there."""
+        raise NotImplementedError
+
+    @property
+    def users(self) -> int:
+        """Users measured."""
+        return len(next(iter(self.averages.values())))
+
+    @property
+    def values(self) -> Mapping[str, Values]:
+        """Of each metric, float64 (users,); NaN for users with nothing held out."""
+        return {label: average.each for label, average in self.averages.items()}
+
+    def means(self) -> dict[str, float]:
+        """Each metric, over users with something held out."""
+        return {label: average.mean for label, average in self.averages.items()}
+
+    def intervals(self, seed: int = 0) -> dict[str, Interval]:
+        """Each metric with its interval."""
+        return {label: average.interval(seed) for label, average in self.averages.items()}
+
+    def only(self, metrics: Sequence[str]) -> Self:
+        """What measuring these of its metrics alone would have given."""
+        return replace(self, averages={label: self.averages[label] for label in metrics})
+
+
+@dataclass(frozen=True)
+class ListEvaluation(Evaluation):
+    """Of lists. positions: int32 (users, longest cut-off), -1 where one ran short. items: in the catalogue."""
+
     positions: NDArray[np.int32]
     items: int
 
@@ -57,24 +72,37 @@ class Evaluation:
         """Share of the catalogue that stands in at least one of the lists."""
         return coverage(self.positions, self.items, self.positions.shape[1])
 
-    @property
-    def users(self) -> int:
-        """Users measured."""
-        return len(next(iter(self.values.values())))
-
-    def only(self, metrics: Sequence[str]) -> Evaluation:
+    def only(self, metrics: Sequence[str]) -> Self:
         """What measuring these of its metrics alone would have given."""
         longest = max(parse_metric(label)[1] for label in metrics)
-        values = {label: self.values[label] for label in metrics}
-        return replace(self, values=values, positions=self.positions[:, :longest])
+        return replace(super().only(metrics), positions=self.positions[:, :longest])
 
-    def means(self) -> dict[str, float]:
-        """Mean of each metric over users with something held out."""
-        return {label: float(np.nanmean(values)) for label, values in self.values.items()}
 
-    def intervals(self, seed: int = 0) -> dict[str, Interval]:
-        """Mean and interval of each metric."""
-        return {label: bootstrap(values, seed) for label, values in self.values.items()}
+@dataclass(frozen=True)
+class RatingEvaluation(Evaluation):
+    """Of predicted ratings. predicted, observed: float32 (cells,), in the order of the holdout's cells.
+
+    unpredicted: held-out cells without a prediction, their item or their user being unknown; they are in no metric.
+    """
+
+    predicted: NDArray[np.float32]
+    observed: NDArray[np.float32]
+    unpredicted: NDArray[np.float32]
+
+    @property
+    def cells(self) -> int:
+        """Held-out cells with a prediction: those the metrics are made of."""
+        return len(self.predicted)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the held-out cells that have a prediction."""
+        return self.cells / (self.cells + len(self.unpredicted))
+
+    def rmse_of_all(self, otherwise: float) -> float:
+        """RMSE over all held-out cells, where those without a prediction are given the value `otherwise`."""
+        errors = np.concatenate([self.predicted - self.observed, np.float32(otherwise) - self.unpredicted])
+        return float(np.sqrt(np.mean(np.square(errors, dtype=np.float64))))
 
 
 def evaluate(
@@ -83,7 +111,7 @@ def evaluate(
     metrics: Sequence[str] = DEFAULT_METRICS,
     batch_size: int = 512,
     with_users: bool = False,
-) -> Evaluation:
+) -> ListEvaluation:
     """Lists for all users of the holdout, seen items masked, measured. `with_users`: pass their training rows too.
 
     Raises ConfigError for an unknown metric, before any work.
@@ -97,36 +125,79 @@ def evaluate(
     )
     seconds = time.perf_counter() - started
     hits, relevant = find_hits(positions, holdout.held_out), holdout.relevant
-    values = {label: METRICS[name](hits, relevant, k) for label, (name, k) in wanted.items()}
-    return Evaluation(values, seconds, positions, holdout.history.shape[1])
+    averages = {label: Average.of(METRICS[name](hits, relevant, k)) for label, (name, k) in wanted.items()}
+    return ListEvaluation(averages, seconds, positions, holdout.history.shape[1])
 
 
-def validator(holdout: Holdout, metric: str, with_users: bool = False) -> Validate:
-    """A function for TrainingContext.validate: mean of one metric over the holdout."""
-    return lambda score: evaluate(score, holdout, (metric,), with_users=with_users).means()[metric]
+def evaluate_ratings(
+    score: ScoreFunction,
+    holdout: Holdout,
+    metrics: Sequence[str] = DEFAULT_ERRORS,
+    batch_size: int = 512,
+    with_users: bool = False,
+) -> RatingEvaluation:
+    """Predictions for all held-out cells of a holdout of ratings, measured over cells; real zeros are ratings.
 
-
-def bootstrap(values: Values, seed: int = 0, resamples: int = 2000) -> Interval:
-    """Mean and percentile bootstrap interval over users; NaN values are left out.
-
-    Efron, Tibshirani 1993, chapter 13. Raises DataError when no value is left.
+    Raises ConfigError for an unknown metric, before any work; DataError for a prediction that is not a number.
     """
-    known = values[~np.isnan(values)]
-    if not len(known):
-        raise DataError("Expected at least one user with held-out items, found none.")
-    rng = np.random.default_rng(seed)
-    # About a hundred thousand draws at a time stay in the cache, and memory small whatever the number of users.
-    chunk = max(1, 100_000 // len(known))
-    means = [
-        known[rng.integers(0, len(known), (min(chunk, resamples - start), len(known)), dtype=np.int32)].mean(axis=1)
-        for start in range(0, resamples, chunk)
-    ]
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(float(known.mean()), float(low), float(high), len(known))
+    for label in metrics:
+        parse_error(label)
+    started = time.perf_counter()
+    predicted = _predict_cells(score, holdout, batch_size, with_users)
+    seconds = time.perf_counter() - started
+    if not np.isfinite(predicted).all():
+        raise DataError("Expected finite predictions, found NaN or infinity: train the model with a smaller rate.")
+    observed = holdout.held_out.data
+    errors = predicted.astype(np.float64) - observed
+    averages = {label: error_average(errors, holdout, label) for label in metrics}
+    return RatingEvaluation(averages, seconds, predicted, observed, holdout.unpredicted)
 
 
-def paired_difference(ours: Values, theirs: Values, seed: int = 0) -> Interval:
-    """Mean of (ours - theirs) over the same users, with its bootstrap interval: users are resampled in pairs."""
-    if len(ours) != len(theirs):
-        raise DataError(f"Expected the same users on both sides, found {len(ours)} and {len(theirs)}.")
-    return bootstrap(ours - theirs, seed)
+def error_average(errors: Values, holdout: Holdout, label: str, chosen: NDArray[np.bool_] | None = None) -> Average:
+    """A metric of the errors (cells,) of the holdout's cells; of the `chosen` ones, bool (cells,), if given."""
+    error = ERRORS[label]
+    weights = np.ones(len(errors)) if chosen is None else chosen.astype(np.float64)
+    user = np.repeat(np.arange(len(holdout)), np.diff(holdout.held_out.indptr))
+    totals, cells = (np.bincount(user, part, len(holdout)) for part in (weights * error.of_cell(errors), weights))
+    return Average(totals.astype(np.float64), cells.astype(np.float64), error.root)
+
+
+def _predict_cells(score: ScoreFunction, holdout: Holdout, batch_size: int, with_users: bool) -> NDArray[np.float32]:
+    """Predicted rating of every held-out cell, float32 (cells,)."""
+    indptr, indices = holdout.held_out.indptr, holdout.held_out.indices
+    found = np.empty(len(indices), dtype=np.float32)
+    for start in range(0, len(holdout), batch_size):
+        stop = min(start + batch_size, len(holdout))
+        known = {"users": holdout.train_rows[start:stop]} if with_users else {}
+        cells = slice(indptr[start], indptr[stop])
+        row = np.repeat(np.arange(stop - start), np.diff(indptr[start : stop + 1]))
+        scores = score(holdout.history[start:stop], **known)
+        row_at, item_at = (torch.as_tensor(at, device=scores.device).long() for at in (row, indices[cells]))
+        found[cells] = scores[row_at, item_at].float().cpu().numpy()
+    return found
+
+
+@dataclass(frozen=True)
+class Validator:
+    """A function for TrainingContext.validate: one metric over the holdout, an error with a minus before it."""
+
+    holdout: Holdout
+    metric: str
+    with_users: bool = False
+
+    def __call__(self, score: ScoreFunction) -> float:
+        """The metric of a score function, higher being better."""
+        measure = evaluate_ratings if self.metric in ERRORS else evaluate
+        found = measure(score, self.holdout, (self.metric,), with_users=self.with_users)
+        return goodness(self.metric, found.means()[self.metric])
+
+    def sample(self, users: int) -> Validator:
+        """The same over so many users of the holdout, from all over it; over all where it has no more."""
+        if users >= len(self.holdout):
+            return self
+        return replace(self, holdout=self.holdout.take(np.linspace(0, len(self.holdout) - 1, users).astype(np.int64)))
+
+
+def validator(holdout: Holdout, metric: str, with_users: bool = False) -> Validator:
+    """A function for TrainingContext.validate: one metric over the holdout, an error with a minus before it."""
+    return Validator(holdout, metric, with_users)

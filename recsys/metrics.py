@@ -1,13 +1,14 @@
-"""Ranking metrics: arrays in, one value a user out.
+"""Metrics of lists, one value a user, and errors of predicted ratings, one value a cell: arrays in, arrays out.
 
-Every metric takes `hits`, bool (users, n): whether the item at each rank was held out, best rank first; `relevant`,
-int (users,): how many items were held out; and the cut-off k <= n. It returns float64 (users,) in 0..1, NaN where
-nothing was held out. Relevance is binary. h_i below is 1 for a hit at rank i, R is `relevant`.
+Every metric of METRICS takes `hits`, bool (users, n): whether the item at each rank was held out, best rank first;
+`relevant`, int (users,): how many items were held out; and the cut-off k <= n. It returns float64 (users,) in 0..1,
+NaN where nothing was held out. Relevance is binary. h_i below is 1 for a hit at rank i, R is `relevant`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,44 @@ METRICS: dict[str, Metric] = {
 }
 
 
+@dataclass(frozen=True)
+class Error:
+    """A metric of predicted ratings: what becomes of predicted - observed, and whether the mean's root is taken."""
+
+    of_cell: Callable[[Values], Values]
+    root: bool
+    formula: str
+
+
+ERRORS = {
+    "rmse": Error(np.square, True, "Root of the mean of (predicted - observed)² over cells."),
+    "mae": Error(np.abs, False, "Mean of |predicted - observed| over cells."),
+}
+
+
+def lower_is_better(label: str) -> bool:
+    """Whether a metric is an error."""
+    return label in ERRORS
+
+
+def goodness(label: str, value: float) -> float:
+    """The same figure with the sign under which higher is better; of goodness, the figure again."""
+    return -value if lower_is_better(label) else value
+
+
 def parse_metric(label: str) -> tuple[str, int]:
     """`"ndcg@100"` -> `("ndcg", 100)`. Raises ConfigError for an unknown name or a cut-off that is not above 0."""
     name, _, cutoff = label.partition("@")
     if name not in METRICS or not cutoff.isdecimal() or int(cutoff) < 1:
         raise ConfigError(f"Expected a metric such as ndcg@100, of {', '.join(METRICS)}; found {label!r}.")
     return name, int(cutoff)
+
+
+def parse_error(label: str) -> str:
+    """The label of an error of predicted ratings. Raises ConfigError for an unknown one."""
+    if label not in ERRORS:
+        raise ConfigError(f"Expected a metric of predicted ratings, of {', '.join(ERRORS)}; found {label!r}.")
+    return label
 
 
 def find_hits(positions: NDArray[np.int32], held_out: csr_matrix) -> NDArray[np.bool_]:
@@ -94,3 +127,11 @@ def find_hits(positions: NDArray[np.int32], held_out: csr_matrix) -> NDArray[np.
         return np.zeros(positions.shape, dtype=bool)
     place = np.minimum(np.searchsorted(wanted, offered), len(wanted) - 1)
     return np.asarray((wanted[place] == offered) & (positions >= 0))
+
+
+def formula(label: str) -> str:
+    """What a metric is, in a line."""
+    if label in ERRORS:
+        return ERRORS[label].formula
+    name, _ = parse_metric(label)
+    return " ".join((METRICS[name].__doc__ or "").split())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import DataError, MissingPackageError
 from recsys.interactions import Interactions
+from recsys.metrics import lower_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,8 +63,6 @@ _LOOK: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
 }
-
-_LOWER_IS_BETTER = ("rmse", "mae", "loss")
 
 
 def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
@@ -126,7 +125,7 @@ def _curve(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[floa
 
 
 def _mark_best(panels: Sequence[Axes], epochs: Sequence[float], values: Sequence[float], metric: str) -> None:
-    best = int(np.argmin(values) if _lower_is_better(metric) else np.argmax(values))
+    best = int(np.argmin(values) if lower_is_better(metric) else np.argmax(values))
     for axes in panels:
         axes.axvline(epochs[best], color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
     panels[0].plot(epochs[best], values[best], "o", color=ACCENT, markeredgecolor="white", markersize=7)
@@ -146,7 +145,7 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
         raise DataError(
             f"Expected rows with model, {metric}, {low}, {high}; missing {sorted(missing)}, {len(table)} rows."
         )
-    ordered = table.sort_values(metric, ascending=_lower_is_better(metric), kind="stable")
+    ordered = table.sort_values(metric, ascending=lower_is_better(metric), kind="stable")
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = _panels(0.9 + 0.28 * len(ordered))
@@ -161,12 +160,33 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.grid(axis="x")
     axes.grid(axis="y", visible=False)
-    axes.set_title(f"{metric}, mean over users and 95 % interval")
+    over = "over cells" if lower_is_better(metric) else "mean over users"
+    axes.set_title(f"{metric}, {over} and 95 % interval")
     return figure
 
 
-def _lower_is_better(metric: str) -> bool:
-    return metric.split("@")[0] in _LOWER_IS_BETTER
+# predicted ratings
+
+
+@_styled
+def calibration_curve(bins: Sequence[Mapping[str, float]]) -> Figure:
+    """Mean observed rating against mean predicted one, a dot a bin of recsys.calibration; on the line all is right.
+
+    Raises DataError where there is no bin.
+    """
+    if not bins:
+        raise DataError("Expected at least one bin of predicted ratings to draw, found none.")
+    predicted, observed = ([each[name] for each in bins] for name in ("predicted", "observed"))
+    ends = min(*predicted, *observed), max(*predicted, *observed)
+    figure, (axes,) = _panels(WIDTH * 0.75)
+    axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+    axes.plot(predicted, observed, color=ACCENT, marker="o", markersize=5, markeredgecolor="white")
+    axes.grid(axis="x")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title(f"predicted against observed, {sum(each['cells'] for each in bins):,} cells")
+    axes.set_xlabel("mean predicted rating")
+    axes.set_ylabel("mean observed rating")
+    return figure
 
 
 # the data

@@ -1,7 +1,8 @@
 """Differences one can trust: paired over the same users, with effect size, interval and a p-value for the whole table.
 
 The null hypothesis of a pair is that swapping the two models' values of any user would change nothing; its p-value is
-that of a sign-flip permutation test (Smucker, Allan, Carterette 2007). Holm (1979) keeps the chance of a single false
+that of a sign-flip permutation test (Smucker, Allan, Carterette 2007); for RMSE, whose models share their cells, the
+test of summed squared errors is the same one. Holm (1979) keeps the chance of a single false
 claim in the table at 5 %.
 """
 
@@ -14,9 +15,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.averages import Average, Interval
 from recsys.errors import DataError
-from recsys.evaluation import Interval, paired_difference
-from recsys.metrics import Values
+from recsys.metrics import Values, lower_is_better
 
 LEVEL = 0.05
 
@@ -25,8 +26,8 @@ LEVEL = 0.05
 class Difference:
     """`first` minus `second` on the same users.
 
-    interval: of the mean, 95 %, for this pair alone. effect: mean / standard deviation of the users' differences.
-    p: of this pair alone; adjusted: with Holm's correction over the table, what a claim is judged by.
+    interval: of the metric's difference, 95 %, for this pair alone. effect: mean / standard deviation of what each user
+    adds to it. p: of this pair alone; adjusted: with Holm's correction over the table, what a claim is judged by.
     """
 
     first: str
@@ -42,39 +43,43 @@ class Difference:
         """Whether a difference is claimed at the 5 % level."""
         return self.adjusted <= LEVEL
 
+    @property
+    def gain(self) -> Interval:
+        """By how much `first` is better: of an error, by how much it is lower."""
+        return self.interval.turned() if lower_is_better(self.metric) else self.interval
+
     def turned(self) -> Difference:
         """The same, as `second` minus `first`."""
-        low, high = -self.interval.high, -self.interval.low
-        interval = replace(self.interval, mean=-self.interval.mean, low=low, high=high)
-        return replace(self, first=self.second, second=self.first, interval=interval, effect=-self.effect)
+        return replace(self, first=self.second, second=self.first, interval=self.interval.turned(), effect=-self.effect)
 
     def __str__(self) -> str:
         """In words, the better one first."""
-        if self.interval.mean < 0:
+        found = self.gain
+        if found.mean < 0:
             return str(self.turned())
-        found = self.interval
         figures = f"{found.mean:.4f} {self.metric} [{found.low:.4f}, {found.high:.4f}]"
-        chance = f"p {_p(self.adjusted)}, effect {self.effect:.2f}, {found.users:,} users"
+        chance = f"p {_p(self.adjusted)}, effect {abs(self.effect):.2f}, {found.users:,} users"
         if self.is_claimed:
             return f"{self.first} beats {self.second} by {figures} ({chance})"
         return f"{self.first} and {self.second}: no difference can be claimed, {figures} ({chance})"
 
 
-def differences(values: Mapping[str, Values], metric: str, seed: int = 0) -> list[Difference]:
-    """Every pair of models, in the order of `values`, corrected over all of them. `values`: (users,) of each."""
-    pairs = list(combinations(values, 2))
-    raw = [sign_flip(values[first] - values[second], seed) for first, second in pairs]
+def differences(averages: Mapping[str, Average], metric: str, seed: int = 0) -> list[Difference]:
+    """Every pair of models, in the order of `averages`, corrected over all of them; the same users behind each."""
+    pairs = list(combinations(averages, 2))
+    gaps = [averages[first].gaps(averages[second]) for first, second in pairs]
+    raw = [sign_flip(gap, seed) for gap in gaps]
     return [
         Difference(
             first,
             second,
             metric,
-            paired_difference(values[first], values[second], seed),
-            effect_size(values[first] - values[second]),
+            averages[first].difference(averages[second], seed),
+            effect_size(gap),
             p,
             adjusted,
         )
-        for (first, second), p, adjusted in zip(pairs, raw, holm(raw), strict=True)
+        for (first, second), gap, p, adjusted in zip(pairs, gaps, raw, holm(raw), strict=True)
     ]
 
 

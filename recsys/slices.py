@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 
+from recsys.averages import Average
 from recsys.beyond import Positions, head
-from recsys.metrics import METRICS, Values, find_hits, parse_metric
+from recsys.evaluation import RatingEvaluation, error_average
+from recsys.metrics import METRICS, find_hits, parse_metric
 from recsys.splitting import Holdout
 
 FEW = 5  # training users: an item with no more is as good as new to a model
@@ -46,9 +48,15 @@ def item_slices(counts: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
     return {name: inside for name, inside in slices.items() if inside.any()}
 
 
-def on_items(positions: Positions, holdout: Holdout, items: NDArray[np.bool_], label: str) -> Values:
-    """A metric as if only the held-out items of a slice were to be found, (users,); NaN for users without any."""
+def on_items(positions: Positions, holdout: Holdout, items: NDArray[np.bool_], label: str) -> Average:
+    """A metric of lists as if only the held-out items of a slice were to be found; users without any have no say."""
     held_out = csr_matrix(holdout.held_out @ diags(items.astype(np.float32)))
     held_out.eliminate_zeros()
     name, k = parse_metric(label)
-    return METRICS[name](find_hits(positions, held_out), np.diff(held_out.indptr), k)
+    return Average.of(METRICS[name](find_hits(positions, held_out), np.diff(held_out.indptr), k))
+
+
+def on_cells_of(items: NDArray[np.bool_], found: RatingEvaluation, holdout: Holdout, label: str) -> Average:
+    """An error over the held-out cells of a slice's items; users without any have no say."""
+    errors = found.predicted.astype(np.float64) - found.observed
+    return error_average(errors, holdout, label, items[holdout.held_out.indices])

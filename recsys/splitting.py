@@ -2,12 +2,14 @@
 
 The item vocabulary is that of the training part: a model cannot know more. Every function gives a Split whose parts
 were checked: nothing held out stands in a history, or in the training row of the same user.
+
+With `ratings=True` the cells of all matrices hold ratings, real zeros stored; else a 1 for every interaction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError, DataError
-from recsys.interactions import Interactions, UserItemMatrix, Vocabulary, sparse_rows
+from recsys.interactions import FloatArray, Interactions, UserItemMatrix, Vocabulary, sparse_rows
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -28,7 +30,8 @@ class Holdout:
     history, held_out: CSR (users, items). users: their ids. unknown: int64 (users,), held-out items that are not in
     the vocabulary: nobody can find them, but they count in what was to be found. train_rows: int64 (users,), the
     user's row in the training matrix, -1 for a user the training has not seen. left_out: how many more users were
-    asked for, but have no history, or nothing to find, on these items.
+    asked for, but have no history, or nothing to find, on these items. unpredicted: float32, the values of all rows
+    that were to be held out and are no cell of held_out: their item is unknown, or their user left out.
     """
 
     history: csr_matrix
@@ -37,6 +40,7 @@ class Holdout:
     unknown: NDArray[np.int64]
     train_rows: NDArray[np.int64]
     left_out: int = 0
+    unpredicted: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
         if self.history.shape != self.held_out.shape:
@@ -54,6 +58,11 @@ class Holdout:
     def __len__(self) -> int:
         return int(self.history.shape[0])
 
+    def take(self, rows: NDArray[np.int64]) -> Holdout:
+        """The same of some of its users, in the order given."""
+        users = self.users.take(pa.array(rows))
+        return Holdout(self.history[rows], self.held_out[rows], users, self.unknown[rows], self.train_rows[rows])
+
     @property
     def relevant(self) -> NDArray[np.int64]:
         """How many items were held out of each user, int64 (users,), unknown ones included."""
@@ -68,6 +77,9 @@ class Split:
 
     `facts` say what the protocol did: users and interactions of each part, and what was left out and why. Every
     interaction is in train, in a history, held out, unknown or among those left out.
+
+    `refit` makes the same division with the validation rows in training, to fit once more when all is chosen; None
+    where there are none, or where they are rows of other people.
     """
 
     protocol: str
@@ -75,6 +87,7 @@ class Split:
     validation: Holdout | None
     test: Holdout | None
     facts: dict[str, int] = field(default_factory=dict)
+    refit: Callable[[], Split] | None = None
 
     def __post_init__(self) -> None:
         for part in (self.validation, self.test):
@@ -93,6 +106,7 @@ def strong(
     history: float = 0.8,
     seed: int = 0,
     test: bool = True,
+    ratings: bool = False,
 ) -> Split:
     """Held-out users: the model is trained on other people (Liang et al. 2018, section 4.1).
 
@@ -122,11 +136,11 @@ def strong(
     role = np.full(total, TRAIN)
     role[order[total - 2 * count : total - count]] = VALIDATION
     role[order[total - count :]] = TEST if test else TRAIN
-    return _by_users("strong", interactions, role, history, rng)
+    return _by_users("strong", _of_task(interactions, ratings), role, history, rng)
 
 
 def k_fold(
-    interactions: Interactions, *, folds: int = 5, history: float = 0.8, seed: int = 0
+    interactions: Interactions, *, folds: int = 5, history: float = 0.8, seed: int = 0, ratings: bool = False
 ) -> Iterator[tuple[str, Split]]:
     """Every user is tested once: as many strong splits as folds, each with its name.
 
@@ -149,7 +163,7 @@ def k_fold(
         role[fold == (number + 1) % folds] = VALIDATION
         role[fold == number] = TEST
         name = f"fold {number + 1} of {folds}"
-        yield name, _by_users("k-fold", interactions, role, history, rng)
+        yield name, _by_users("k-fold", _of_task(interactions, ratings), role, history, rng)
 
 
 def _by_users(
@@ -178,7 +192,9 @@ def _by_users(
     return _finish(protocol, train, parts["validation"], parts["test"], facts)
 
 
-def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0, test: bool = True) -> Split:
+def weak(
+    interactions: Interactions, *, share: float = 0.1, seed: int = 0, test: bool = True, ratings: bool = False
+) -> Split:
     """Every user is in training with a part of their items; others are held out at random.
 
     ```
@@ -196,10 +212,70 @@ def weak(interactions: Interactions, *, share: float = 0.1, seed: int = 0, test:
     held = np.maximum(1, _whole(size * share))
     part[(size > 2) & (rank >= held) & (rank < 2 * held)] = VALIDATION
     part[(size > 1) & (rank < held)] = TEST if test else TRAIN
-    return _by_rows("weak", interactions, part)
+    return _by_rows("weak", _of_task(interactions, ratings), part)
 
 
-def leave_one_out(interactions: Interactions, *, seed: int = 0) -> Split:
+def cells(
+    interactions: Interactions,
+    *,
+    share: float = 0.1,
+    validation: float = 0.1,
+    seed: int = 0,
+    test: bool = True,
+    ratings: bool = False,
+) -> Split:
+    """Random cells of the whole table: how papers on predicted ratings measure (90/10 with a share of 0.1).
+
+    ```
+            items   a b c d e
+    user 1          x o . x x      x training, v validation, o test
+    user 2          . x v x .      at test the history is x and v
+    user 3          o . . x .      nothing is kept for anybody: a user may end without test cells, or without others
+    ```
+    `share` of all rows is test, and `validation` of the others. Rows whose item, or user, training has not seen have no
+    prediction: they are counted. With `test=False`, `share` of all rows is validation.
+    """
+    _check_share("share", share, 1)
+    _check_share("validation", validation, 1)
+    order = np.random.default_rng(seed).permutation(len(interactions))
+    held = max(1, int(_whole(len(order) * share)))
+    part = _cells(order, held, validation) if test else _cells(order, 0, share)
+    return _by_rows("cells", _of_task(interactions, ratings), part)
+
+
+def k_fold_cells(
+    interactions: Interactions,
+    *,
+    folds: int = 5,
+    validation: float = 0.1,
+    seed: int = 0,
+    ratings: bool = False,
+) -> Iterator[tuple[str, Split]]:
+    """Every cell is tested once: as many splits like `cells` as folds, each with its name.
+
+    Folds are made at random and differ by one row at most; `validation` of the rows outside a fold serve as such.
+    """
+    _check_share("validation", validation, 1)
+    total = len(interactions)
+    if not 2 <= folds <= total:
+        raise ConfigError(f"Expected 2 folds or more, and no more than the {total} rows, found {folds}.")
+    order = np.random.default_rng(seed).permutation(total)
+    for number in range(folds):
+        start, stop = number * total // folds, (number + 1) * total // folds
+        turned = np.concatenate([order[start:stop], order[stop:], order[:start]])
+        part = _cells(turned, stop - start, validation)
+        yield f"fold {number + 1} of {folds}", _by_rows("k-fold-cells", _of_task(interactions, ratings), part)
+
+
+def _cells(order: NDArray[np.int64], tested: int, validation: float) -> NDArray[Any]:
+    """Part of each row: the first `tested` in this order are test, a share `validation` of the others follows."""
+    part = np.full(len(order), TRAIN)
+    part[order[:tested]] = TEST
+    part[order[tested : tested + max(1, int(_whole((len(order) - tested) * validation)))]] = VALIDATION
+    return part
+
+
+def leave_one_out(interactions: Interactions, *, seed: int = 0, ratings: bool = False) -> Split:
     """The last item of each user is test, the one before validation; by time, or as the file goes where it has none.
 
     ```
@@ -217,10 +293,10 @@ def leave_one_out(interactions: Interactions, *, seed: int = 0) -> Split:
     part = np.full(len(interactions), TRAIN)
     part[(from_end == 0) & (size > 1)] = TEST
     part[(from_end == 1) & (size > 2)] = VALIDATION
-    return _by_rows("leave-one-out", interactions, part)
+    return _by_rows("leave-one-out", _of_task(interactions, ratings), part)
 
 
-def temporal(interactions: Interactions, *, share: float = 0.1) -> Split:
+def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = False) -> Split:
     """A cut in time: training is the past of everybody, nothing of the future is in it.
 
     ```
@@ -243,42 +319,63 @@ def temporal(interactions: Interactions, *, share: float = 0.1) -> Split:
             f"Expected rows before and after two cuts in time, found {len(times):,} rows and too few different times: "
             "hold out a smaller share, or use another protocol."
         )
-    return _by_rows("temporal", interactions, np.searchsorted(cuts, interactions.timestamp, side="right"))
+    part = np.searchsorted(cuts, interactions.timestamp, side="right")
+    return _by_rows("temporal", _of_task(interactions, ratings), part)
 
 
-def given(train: Interactions, test: Interactions, validation: Interactions | None = None) -> Split:
+def given(
+    train: Interactions,
+    test: Interactions,
+    validation: Interactions | None = None,
+    *,
+    share: float = 0,
+    seed: int = 0,
+    ratings: bool = False,
+) -> Split:
     """A published division: the files say what is training, validation and test.
 
     ```
     train.csv  x        validation.csv  v        test.csv  o
     ```
-    Models learn on x; settings and epochs are chosen on v with x as history; at test the history is x and v.
-    Raises DataError where a pair stands in more than one file.
+    Models learn on x; settings and epochs are chosen on v with x as history; at test the history is x and v. Without
+    a validation file, a random `share` of the rows of train serves. Raises DataError where a pair stands in more than
+    one file.
     """
     files = [train, *([validation] if validation is not None else []), test]
     parts = [TRAIN, VALIDATION, TEST] if validation is not None else [TRAIN, TEST]
-    return _by_rows("given", _join(files), np.repeat(parts, [len(file) for file in files]))
+    part = np.repeat(parts, [len(file) for file in files])
+    if validation is None and share:
+        _check_share("share", share, 1)
+        part[: len(train)] = _cells(np.random.default_rng(seed).permutation(len(train)), 0, share)
+    return _by_rows("given", _of_task(_join(files), ratings), part)
 
 
 def holdout(
-    histories: Interactions, held_out: Interactions, items: Vocabulary, users: Vocabulary | None = None
+    histories: Interactions,
+    held_out: Interactions,
+    items: Vocabulary,
+    users: Vocabulary | None = None,
+    ratings: bool = False,
 ) -> Holdout:
     """A test part for a model that is already there: `items` is its vocabulary, `users` its training users.
 
     Users of `held_out` without a history on these items are left out, and counted.
     """
-    together = _join([histories, held_out])
+    together = _of_task(_join([histories, held_out]), ratings)
     column = items.positions(together.items.ids)[together.item]
     past, hidden = np.split(np.arange(len(together)), [len(histories)])
     return _with_someone(_holdout(together, column, past, hidden, items, users, len(held_out.users)), "given")
 
 
-def hide(interactions: Interactions, items: Vocabulary, share: float = 0.2, seed: int = 0) -> Holdout:
+def hide(
+    interactions: Interactions, items: Vocabulary, share: float = 0.2, seed: int = 0, ratings: bool = False
+) -> Holdout:
     """A test part of all users, for a model that is already there: `share` of each one's items is held out.
 
     Items outside `items` are taken out first; users with fewer than two items then are left out, and counted.
     """
     _check_share("hidden", share, 1)
+    interactions = _of_task(interactions, ratings)
     column = items.positions(interactions.items.ids)[interactions.item]
     rows = np.flatnonzero(column >= 0)
     hidden = _hide(interactions.user[rows], share, np.random.default_rng(seed))
@@ -286,18 +383,23 @@ def hide(interactions: Interactions, items: Vocabulary, share: float = 0.2, seed
     return _with_someone(found, "hide")
 
 
-def everybody(interactions: Interactions) -> Split:
+def everybody(interactions: Interactions, ratings: bool = False) -> Split:
     """Nobody is held out: all rows are training."""
-    return _finish("everybody", _training_matrix(interactions, np.ones(len(interactions), dtype=bool)), None, None, {})
+    all_rows = np.ones(len(interactions), dtype=bool)
+    return _finish("everybody", _training_matrix(_of_task(interactions, ratings), all_rows), None, None, {})
 
 
 PROTOCOLS: dict[str, Callable[..., Split]] = {
     "strong": strong,
     "weak": weak,
+    "cells": cells,
     "leave-one-out": leave_one_out,
     "temporal": temporal,
     "given": given,
 }
+
+
+FOLDS: dict[str, Callable[..., Iterator[tuple[str, Split]]]] = {"strong": k_fold, "cells": k_fold_cells}
 
 
 def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> Split:
@@ -315,16 +417,31 @@ def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> S
             holdouts[stage] = found = _holdout(interactions, column, past, hidden, train.items, train.users, asked)
             facts[f"{name}_interactions_left_out"] = len(hidden) - int(found.relevant.sum())
             facts[f"{name}_interactions_on_untrained_items"] = int(found.unknown.sum())
-    return _finish(protocol, train, holdouts[VALIDATION], holdouts[TEST], facts)
+    made = _finish(protocol, train, holdouts[VALIDATION], holdouts[TEST], facts)
+    if not ((part == VALIDATION).any() and (part == TEST).any()):
+        return made
+    return replace(made, refit=lambda: _by_rows(protocol, interactions, np.where(part == VALIDATION, TRAIN, part)))
+
+
+def _of_task(interactions: Interactions, ratings: bool) -> Interactions:
+    """The interactions with their ratings, or as preferences without them; those are worth 1 each."""
+    if ratings and interactions.rating is None:
+        raise DataError("Expected interactions with ratings, found none: name their column with --rating-column.")
+    return interactions if ratings else replace(interactions, rating=None)
+
+
+def _values(interactions: Interactions, rows: NDArray[Any]) -> FloatArray:
+    """What cells of these rows hold."""
+    return np.ones(len(rows), dtype=np.float32) if interactions.rating is None else interactions.rating[rows]
 
 
 def _training_matrix(interactions: Interactions, rows: NDArray[np.bool_]) -> UserItemMatrix:
-    """Preferences of the given rows; vocabularies hold only the users and items they mention, order kept."""
+    """Cells of the given rows; vocabularies hold only the users and items they mention, order kept."""
     if not rows.any():
         raise DataError("Expected rows for training, found none left.")
     users, user = np.unique(interactions.user[rows], return_inverse=True)
     items, item = np.unique(interactions.item[rows], return_inverse=True)
-    matrix = sparse_rows(user, item, np.ones(len(user), dtype=np.float32), (len(users), len(items)))
+    matrix = sparse_rows(user, item, _values(interactions, np.flatnonzero(rows)), (len(users), len(items)))
     return UserItemMatrix(
         matrix, Vocabulary(interactions.users.take(users)), Vocabulary(interactions.items.take(items))
     )
@@ -350,14 +467,23 @@ def _holdout(
 
     def matrix(rows: NDArray[Any]) -> csr_matrix:
         rows = rows[(row_of[interactions.user[rows]] >= 0) & (column[rows] >= 0)]
-        ones = np.ones(len(rows), dtype=np.float32)
-        return sparse_rows(row_of[interactions.user[rows]], column[rows], ones, (len(users), len(items)))
+        values = _values(interactions, rows)
+        return sparse_rows(row_of[interactions.user[rows]], column[rows], values, (len(users), len(items)))
 
     strangers = hidden[(column[hidden] < 0) & (row_of[interactions.user[hidden]] >= 0)]
     unknown = np.bincount(row_of[interactions.user[strangers]], minlength=len(users)).astype(np.int64)
     ids = interactions.users.take(users)
-    rows = np.full(len(users), -1) if trained is None else trained.positions(ids)
-    return Holdout(matrix(history), matrix(hidden), ids, unknown, rows.astype(np.int64), asked - len(users))
+    trained_rows = np.full(len(users), -1) if trained is None else trained.positions(ids)
+    lost = hidden[(row_of[interactions.user[hidden]] < 0) | (column[hidden] < 0)]
+    return Holdout(
+        matrix(history),
+        matrix(hidden),
+        ids,
+        unknown,
+        trained_rows.astype(np.int64),
+        asked - len(users),
+        _values(interactions, lost),
+    )
 
 
 def _with_someone(part: Holdout, protocol: str) -> Holdout:
@@ -416,7 +542,9 @@ def _join(files: list[Interactions]) -> Interactions:
     repeated = len(pairs) - len(np.unique(pairs))
     if repeated:
         raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
-    return Interactions(users, items, user, item)
+    ratings = [file.rating for file in files if file.rating is not None]
+    rating = np.concatenate(ratings) if len(ratings) == len(files) else None
+    return Interactions(users, items, user, item, rating)
 
 
 def _union(vocabularies: list[Vocabulary], positions: list[NDArray[Any]]) -> tuple[Vocabulary, NDArray[np.int32]]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from recsys.errors import ArtifactError, ConfigError, MissingPackageError, RecsysError, UnsupportedError
 from recsys.evaluation import validator
+from recsys.metrics import goodness
 from recsys.models import MODELS, Recommender, create_model
 from recsys.search_space import Choice, Space, search_space
 from recsys.splitting import Split
@@ -52,8 +53,8 @@ class Budget:
 class Trial:
     """One proposal and what came of it.
 
-    value: validation metric, of the best epoch; None for a trial that failed, `reason` then says why. state:
-    "complete", "pruned" (worse than half of the others at the same epoch) or "failed".
+    value: validation metric of the best epoch (of an error, the lowest); None for a trial that failed, `reason` then
+    says why. state: "complete", "pruned" (worse than half of the others at the same epoch) or "failed".
     """
 
     number: int  # from 1
@@ -74,9 +75,9 @@ class Tuned:
 
     @property
     def leader(self) -> Trial | None:
-        """The complete trial with the highest value, the first of equals; None before there is one."""
-        complete = [trial for trial in self.trials if trial.state == "complete"]
-        return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+        """The complete trial with the best value, the first of equals; None before there is one."""
+        complete = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
+        return max(complete, key=lambda trial: (goodness(self.metric, trial.value or 0), -trial.number), default=None)
 
     @property
     def best(self) -> Trial:
@@ -136,13 +137,13 @@ def tune(
     if search.split.validation is None:
         raise UnsupportedError("Expected validation users to choose settings on, found none: give --validation FILE.")
     study = _open_study(search, storage, plan)
-    trials = _finished(study)
+    trials = _finished(study, search.metric)
     if not search.space():
         budget = Budget(1)
     while not budget.is_spent(trials):
         trial = _ask(study, search, len(trials))
         _run(study, trial, search, context or TrainingContext(search.seed))
-        trials = _finished(study)
+        trials = _finished(study, search.metric)
         if on_trial is not None:
             on_trial(trials[-1], Tuned(search.model, search.metric, trials))
     return Tuned(search.model, search.metric, trials)
@@ -258,8 +259,16 @@ def _suggest(trial: Any, key: str, space: Space) -> Any:
     return trial.suggest_float(key, space.low, space.high, log=space.log)
 
 
-def _finished(study: Any) -> list[Trial]:
-    """Trials that came to an end, numbered 1.. ; those that died with their process have no reason for it."""
+def _finished(study: Any, metric: str) -> list[Trial]:
+    """Trials that came to an end, numbered 1.. ; those that died with their process have no reason for it.
+
+    The study knows goodness alone; a trial says the metric itself.
+    """
+
+    def value(trial: Any) -> float | None:
+        found = trial.value if trial.value is not None else max(trial.intermediate_values.values(), default=None)
+        return None if found is None else goodness(metric, found)
+
     ended = [
         trial
         for trial in study.get_trials(deepcopy=False)
@@ -269,7 +278,7 @@ def _finished(study: Any) -> list[Trial]:
         Trial(
             number,
             dict(trial.params),
-            trial.value if trial.value is not None else max(trial.intermediate_values.values(), default=None),
+            value(trial),
             _STATES[trial.state.name],
             trial.user_attrs["seconds"],
             trial.user_attrs.get("reason", ""),

@@ -18,6 +18,7 @@ from pipelines.compare import CompareJob
 from pipelines.settings import FittingOptions, SplitOptions, TrackingOptions
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models import MODELS, create_model
+from recsys.reading import read_interactions
 from recsys.tracking import NullTracker
 
 TINY = ("dae.latent=2", "dae.epochs=4", "dae.l2=0", "dae.dropout=0", "dae.learning_rate=0.05")
@@ -160,7 +161,7 @@ def test_only_models_that_draw_are_fitted_under_several_seeds_and_the_spread_is_
 def test_a_users_value_is_the_mean_over_seeds(job):
     compare.run(replace(job, seeds=2, models="dae"))
     together = pd.read_parquet(job.output / "per_user.parquet")["ndcg@5"]
-    [split] = dict(compare.divisions(job, compare.read_interactions(job.ratings, job.reading))).values()
+    [split] = dict(compare.divisions(job, read_interactions(job.ratings, job.reading))).values()
     settings = dict(pair.removeprefix("dae.").split("=") for pair in TINY)
     fits = [
         compare.measure(create_model("dae", settings), split, job, seed, ("ndcg@5",), NullTracker(), "")

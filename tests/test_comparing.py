@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,9 @@ from tastes import two_tastes
 
 from recsys import comparing
 from recsys.comparing import Result, rank
-from recsys.evaluation import evaluate
 from recsys.models import create_model
-from recsys.splitting import strong
+from recsys.splitting import k_fold, k_fold_cells, strong
+from recsys.tasks import TASKS
 from recsys.training import TrainingContext
 
 METRIC = "ndcg@5"
@@ -22,8 +23,13 @@ def split():
 
 def fit(split, name="ease", seed=0, **settings):
     model = create_model(name, settings).fit(split.train.matrix, TrainingContext(seed))
-    found = evaluate(model.score, split.test, comparing.all_labels([METRIC]))
-    return comparing.describe_fit(model, found, split, 1.0, None, seed)
+    return replace(described(model, split, split.train.matrix), fit_seconds=1.0, seed=seed)
+
+
+def described(model, split, train=None):
+    task = TASKS[model.task]
+    found = task.evaluate(model, split.test, task.labels([METRIC]))
+    return task.describe(model, found, split.test, split.train.item_counts, train)
 
 
 def known(split):
@@ -44,10 +50,29 @@ def test_values_are_means_over_seeds_and_the_spread_is_that_of_their_means(resul
     assert results[1].spread(METRIC) is None
 
 
-def test_folds_follow_one_another(split):
-    one, two = fit(split), fit(split, l2=10_000)
+def test_folds_of_users_follow_one_another():
+    one, two, _ = (fit(split) for _, split in k_fold(two_tastes(), folds=3))
     values = [each.evaluation.values[METRIC] for each in (one, two)]
     assert Result([[one], [two]]).values(METRIC).tolist() == [*values[0], *values[1]]
+
+
+def test_a_user_with_cells_in_several_folds_is_one_user():
+    table = replace(two_tastes(), rating=np.arange(len(two_tastes()), dtype=np.float32) % 5)
+    folds = [[rating_fit(split)] for _, split in k_fold_cells(table, folds=2, ratings=True)]
+    result = Result(folds)
+    counts = result.counts()
+    assert result.average("rmse").weights.sum() == counts["cells"] == len(table) - counts["cells_without_prediction"]
+    assert len(set(result.users.to_pylist())) == len(result.users) < sum(len(fit.users) for [fit] in folds)
+    together = [fit.evaluation.averages["rmse"] for [fit] in folds]
+    assert result.average("rmse").mean == pytest.approx(
+        np.sqrt(sum(part.totals.sum() for part in together) / counts["cells"])
+    )
+
+
+def rating_fit(split):
+    model = create_model("biases").fit(split.train.matrix)
+    found = TASKS["rating"].evaluate(model, split.test, ("rmse",))
+    return TASKS["rating"].describe(model, found, split.test, split.train.item_counts)
 
 
 def test_without_factorisation_all_are_measured_against_the_best(results):
@@ -72,7 +97,7 @@ def test_the_facts_are_json_and_hold_no_id(results, split):
 
 def test_of_a_saved_model_all_is_told_but_what_needs_training_rows_or_a_clock(results, split):
     fitted = results[1].first
-    saved = comparing.describe_saved(fitted.model, fitted.evaluation, split.test, split.train.item_counts)
+    saved = described(fitted.model, split)
     whole, part = (comparing.facts(rank([Result([[one]])], METRIC, [METRIC]))["models"][0] for one in (fitted, saved))
     assert {key for key in whole if whole[key] != part[key]} == {"beyond", "costs"}
     assert whole["beyond"].keys() - part["beyond"].keys() == {"novelty@10", "diversity@10"}
@@ -87,8 +112,9 @@ def test_every_average_says_how_many_users_are_behind_it(results):
 
 def test_new_items_stand_in_the_facts_beside_the_popular_and_the_rare():
     few = strong(two_tastes(users=10), share=0.2)  # six training users, three a taste: every item is new
-    [alone] = comparing.facts(rank([Result([[fit(few)]])], METRIC, [METRIC]))["models"]
-    assert alone["item_slices"]["new items (at most 5 training users)"] == alone["metrics"][comparing.SLICED]
+    fit_of_few = fit(few)
+    [alone] = comparing.facts(rank([Result([[fit_of_few]])], METRIC, [METRIC]))["models"]
+    assert alone["item_slices"]["new items (at most 5 training users)"] == alone["metrics"][fit_of_few.sliced]
 
 
 def test_examples_are_users_with_short_to_long_histories_and_hits_are_marked(results, split):

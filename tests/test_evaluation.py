@@ -12,7 +12,8 @@ from scipy.sparse import csr_matrix
 
 from recsys import splitting
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation import Interval, bootstrap, evaluate, paired_difference, validator
+from recsys.evaluation import evaluate, evaluate_ratings, validator
+from recsys.interactions import sparse_rows
 from recsys.models import create_model
 from recsys.reading import read_interactions
 from recsys.splitting import Holdout
@@ -131,92 +132,74 @@ def test_some_of_the_metrics_are_what_they_are_when_measured_alone():
     assert both.coverage > some.coverage
 
 
-# Intervals
+# Predicted ratings
 
 
-def noise(seed, users):
-    return np.random.default_rng(seed).random(users)
+def rated(history, held_out, unpredicted=()):
+    """A holdout of ratings from {(user, item): rating} on four items."""
+
+    def cells(ratings):
+        row, column = (np.array([pair[side] for pair in ratings]) for side in (0, 1))
+        return sparse_rows(row, column, np.array(list(ratings.values())), (2, 4))
+
+    return Holdout(
+        cells(history),
+        cells(held_out),
+        pa.array(["a", "b"]),
+        np.zeros(2, dtype=np.int64),
+        np.array([-1, -1]),
+        unpredicted=np.array(unpredicted, dtype=np.float32),
+    )
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_interval_covers_the_mean(seed):
-    values = noise(seed, 30)
-    found = bootstrap(values)
-    assert found.low < found.mean < found.high
-    assert (found.mean, found.users) == (values.mean(), 30)
+ONE_EACH = {(0, 0): 5.0, (1, 0): 0.0}
 
 
-def test_the_interval_is_that_of_the_normal_approximation_for_many_users():
-    values = noise(0, 5000)
-    found, error = bootstrap(values), values.std() / np.sqrt(5000)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+def test_rmse_and_mae_are_over_cells_not_over_users():
+    holdout = rated(ONE_EACH, {(0, 1): 3.0, (0, 2): 1.0, (1, 1): 6.0})
+    found = evaluate_ratings(always(0, 2, 3, 9), holdout)
+    assert found.predicted.tolist() == [2, 3, 2]
+    assert found.means() == {"rmse": np.sqrt((1**2 + 2**2 + 4**2) / 3), "mae": (1 + 2 + 4) / 3}
+    assert found.values["mae"].tolist() == [(1 + 2) / 2, 4]
+    assert (found.cells, found.users, found.coverage) == (3, 2, 1)
 
 
-def test_a_hundred_times_the_users_is_a_tenth_of_the_width():
-    few, many = bootstrap(noise(0, 100)), bootstrap(noise(1, 10_000))
-    assert (many.high - many.low) / (few.high - few.low) == pytest.approx(1 / 10, rel=0.25)
+def test_a_held_out_rating_of_zero_is_a_rating():
+    found = evaluate_ratings(always(9, 2, 1, 9), rated(ONE_EACH, {(0, 1): 0.0, (1, 2): 1.0}))
+    assert found.cells == 2
+    assert found.means()["rmse"] == np.sqrt((2**2 + 0**2) / 2)
 
 
-def test_missing_values_are_left_out_of_the_interval():
-    values = noise(0, 20)
-    assert bootstrap(np.append(values, [np.nan] * 5)) == bootstrap(values)
+def test_cells_without_a_prediction_are_counted_and_can_be_given_a_value():
+    holdout = rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0}, unpredicted=[1.0, 5.0])
+    found = evaluate_ratings(always(9, 2, 9, 9), holdout)
+    assert found.coverage == 2 / 4
+    assert found.means()["rmse"] == 1
+    assert found.rmse_of_all(4.0) == np.sqrt((1 + 1 + 3**2 + 1**2) / 4)
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_a_slightly_different_one():
-    values = noise(0, 50)
-    assert bootstrap(values, seed=1) == bootstrap(values, seed=1)
-    assert bootstrap(values, seed=1).low != bootstrap(values, seed=2).low
-    assert bootstrap(values, seed=1).low == pytest.approx(bootstrap(values, seed=2).low, abs=0.02)
+def test_predictions_do_not_depend_on_the_batch():
+    holdout = rated(ONE_EACH, {(0, 1): 3.0, (0, 2): 1.0, (1, 3): 6.0})
+    alone, together = (evaluate_ratings(always(0, 2, 3, 9), holdout, batch_size=size).predicted for size in (1, 9))
+    assert alone.tolist() == together.tolist()
 
 
-def test_equal_values_leave_no_doubt():
-    assert bootstrap(np.full(7, 0.25)) == Interval(0.25, 0.25, 0.25, 7)
+def test_a_prediction_that_is_no_number_is_refused():
+    with pytest.raises(DataError, match="finite predictions"):
+        evaluate_ratings(always(0, float("nan"), 0, 0), rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0}))
 
 
-@pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
-def test_an_interval_of_nobody_is_refused(values):
-    with pytest.raises(DataError, match="at least one user with held-out items"):
-        bootstrap(np.array(values, dtype=np.float64))
+def test_a_metric_of_lists_is_none_of_ratings():
+    with pytest.raises(ConfigError, match="of rmse, mae; found 'ndcg@10'"):
+        evaluate_ratings(
+            lambda history: pytest.fail("scored"), rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0}), ["ndcg@10"]
+        )
 
 
-@pytest.mark.parametrize(("low", "high", "excludes"), [(-1, 1, False), (0.1, 1, True), (-1, -0.1, True), (0, 1, False)])
-def test_an_interval_excludes_zero_when_zero_is_outside(low, high, excludes):
-    assert Interval((low + high) / 2, low, high, 9).excludes_zero == excludes
-
-
-def test_an_interval_reads_as_its_mean_and_ends():
-    assert str(Interval(0.25, 0.125, 0.5, 9)) == "0.2500 [0.1250, 0.5000]"
-
-
-# Differences
-
-
-def test_a_model_does_not_differ_from_itself():
-    values = np.append(noise(0, 40), np.nan)
-    assert paired_difference(values, values) == Interval(0, 0, 0, 40)
-    assert not paired_difference(values, values).excludes_zero
-
-
-def test_a_small_steady_improvement_is_found_though_users_differ_far_more():
-    theirs = noise(0, 200)
-    ours = theirs + 0.01 + 0.02 * (noise(1, 200) - 0.5)
-    found = paired_difference(ours, theirs)
-    assert found.excludes_zero
-    assert found.mean == pytest.approx(0.01, abs=0.002)
-    assert found.low == pytest.approx(-paired_difference(theirs, ours).high, abs=1e-3)
-    apart = bootstrap(ours), bootstrap(theirs)
-    assert apart[0].low < apart[1].high  # seen apart, nothing could be claimed
-
-
-def test_between_equals_a_difference_is_claimed_about_one_time_in_twenty():
-    rng = np.random.default_rng(0)
-    claims = sum(paired_difference(rng.random(100), rng.random(100), seed).excludes_zero for seed in range(200))
-    assert 2 <= claims <= 0.08 * 200
-
-
-def test_different_users_cannot_be_compared():
-    with pytest.raises(DataError, match="found 3 and 2"):
-        paired_difference(np.zeros(3), np.zeros(2))
+def test_the_validator_of_an_error_is_higher_where_the_error_is_lower():
+    holdout = rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0})
+    assert validator(holdout, "rmse")(always(0, 2, 0, 0)) == -1
+    assert validator(holdout, "rmse")(always(0, 5, 0, 0)) == -2
 
 
 # Known scores on public data

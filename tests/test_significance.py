@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from recsys.averages import Average
 from recsys.errors import DataError
 from recsys.significance import differences, effect_size, holm, sign_flip
 
@@ -39,7 +40,7 @@ def models(users, gains, seed):
     """Values in 0..1 with the same users behind all, each model better by its gain on average."""
     rng = np.random.default_rng(seed)
     base = rng.uniform(0.2, 0.6, users)
-    return {name: base + gain + rng.normal(0, 0.1, users) for name, gain in gains.items()}
+    return {name: Average.of(base + gain + rng.normal(0, 0.1, users)) for name, gain in gains.items()}
 
 
 def test_a_planted_improvement_is_found_with_its_size_inside_the_interval():
@@ -69,3 +70,16 @@ def test_the_better_one_is_named_first():
 def test_what_may_be_chance_is_said_so():
     [found] = differences(models(30, {"a": 0.0, "b": 0.0}, seed=0), "ndcg@10")
     assert "no difference can be claimed" in str(found)
+
+
+def test_of_errors_the_lower_is_the_better_and_the_gain_is_told_as_a_gain():
+    cells = np.full(200, 10.0)
+    rng = np.random.default_rng(0)
+    squares = rng.chisquare(10, 200)
+    worse, better = (Average(squares * factor, cells, root=True) for factor in (1.1, 1.0))
+    [found] = differences({"worse": worse, "better": better}, "rmse")
+    gain = worse.mean - better.mean
+    assert found.interval.mean == pytest.approx(gain)
+    assert found.gain.mean == pytest.approx(-gain)
+    assert str(found).startswith(f"better beats worse by {gain:.4f} rmse [0.0")
+    assert found.turned().gain.mean == pytest.approx(gain)

@@ -1,8 +1,11 @@
 import numpy as np
 import pyarrow as pa
+import torch
 from scipy.sparse import csr_matrix
 
-from recsys.slices import item_slices, on_items, user_slices
+from recsys.evaluation import evaluate_ratings
+from recsys.interactions import sparse_rows
+from recsys.slices import item_slices, on_cells_of, on_items, user_slices
 from recsys.splitting import Holdout
 
 
@@ -43,5 +46,15 @@ def test_on_a_slice_only_its_items_are_to_be_found():
     lists = np.int32([[1, 2], [1, 3]])
     rare = np.array([False, False, True, True])
     found = on_items(lists, holdout, rare, "recall@2")
-    assert found[0] == 1 / 2  # item 2 of items 2 and 3
-    assert np.isnan(found[1])  # nothing rare was held out of the second
+    assert found.each[0] == 1 / 2  # item 2 of items 2 and 3
+    assert np.isnan(found.each[1])  # nothing rare was held out of the second
+
+
+def test_errors_on_a_slice_are_those_of_its_cells_a_rating_of_zero_among_them():
+    held_out = sparse_rows(np.array([0, 0, 1]), np.array([1, 2, 1]), np.array([5.0, 0.0, 1.0]), (2, 4))
+    history = csr_matrix(np.float32([[3, 0, 0, 0]] * 2))
+    holdout = Holdout(history, held_out, pa.array([7, 8]), np.zeros(2, np.int64), -np.ones(2, np.int64))
+    found = evaluate_ratings(lambda rows: torch.full(rows.shape, 2.0), holdout)
+    rare = np.array([False, False, True, True])
+    assert on_cells_of(rare, found, holdout, "rmse").mean == 2  # of the zero alone
+    assert on_cells_of(~rare, found, holdout, "mae").mean == (3 + 1) / 2

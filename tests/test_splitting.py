@@ -569,3 +569,81 @@ def test_folds_need_somebody_left_to_train_on():
     for folds in (2, 10):
         with pytest.raises(ConfigError, match="3 folds or more"):
             next(splitting.k_fold(full(9, 5), folds=folds))
+
+
+# random cells, and ratings
+
+
+def rated(interactions):
+    """The same with the ratings 0, 1, 2, ... in the order of the rows."""
+    return replace(interactions, rating=np.arange(len(interactions), dtype=np.float32))
+
+
+def test_cells_hold_out_a_share_of_all_rows_and_then_of_the_others():
+    split = splitting.cells(full(10, 10), share=0.2, validation=0.1)
+    assert split.facts["test_interactions"] == 100 * 0.2
+    assert split.facts["validation_interactions"] == (100 - 20) * 0.1
+    assert split.facts["train_interactions"] == 100 - 20 - 8
+
+
+def test_a_rating_of_zero_is_a_cell_of_its_part():
+    split = splitting.cells(replace(full(10, 10), rating=np.zeros(100, dtype=np.float32)), share=0.2, ratings=True)
+    assert (split.train.matrix.nnz, split.validation.held_out.nnz, split.test.held_out.nnz) == (72, 8, 20)
+    assert split.test.history.nnz > 0
+
+
+@pytest.mark.parametrize("name", ["strong", "weak", "cells"])
+def test_every_cell_of_a_split_holds_the_rating_of_its_row(name):
+    people = rated(full(10, 5))
+    split = PROTOCOLS[name](people, ratings=True)
+    ratings = dict(zip(pairs_of(people), people.rating.tolist(), strict=True))
+    trained, tested = split.train.users.to_list(), split.test.users.to_pylist()
+    for matrix, users in ((split.train.matrix, trained), (split.test.history, tested), (split.test.held_out, tested)):
+        coo = matrix.tocoo()
+        items = split.train.items.to_list()
+        assert coo.nnz
+        for row, item, value in zip(coo.row, coo.col, coo.data, strict=True):
+            assert ratings[users[row], items[item]] == value
+
+
+def test_without_being_asked_for_ratings_every_cell_is_a_preference():
+    assert set(splitting.cells(rated(full(10, 5))).train.matrix.data.tolist()) == {1}
+
+
+def test_ratings_of_a_table_without_any_are_refused():
+    with pytest.raises(DataError, match="--rating-column"):
+        splitting.cells(full(10, 5), ratings=True)
+
+
+def test_held_out_ratings_without_a_prediction_are_kept_aside():
+    train = rated(table([("1", "a"), ("3", "a"), ("3", "c"), ("1", "b")]))
+    test = rated(table([("1", "c"), ("2", "a"), ("3", "b"), ("3", "d")]))
+    part = splitting.given(train, test, ratings=True).test
+    assert part.users.to_pylist() == ["1", "3"]
+    assert part.held_out.data.tolist() == [0, 2]
+    assert part.unpredicted.tolist() == [1, 3]  # user 2 has no history, and nobody knows item d
+
+
+def test_given_without_a_validation_file_takes_a_share_of_training_if_asked():
+    split = splitting.given(full(10, 10), table([(10, 0), (0, 11)]), share=0.1)
+    assert split.facts["validation_interactions"] == 10
+    assert split.facts["train_interactions"] == 90
+
+
+def test_a_refit_trains_on_validation_rows_too_and_tests_on_the_same():
+    split = splitting.cells(rated(full(10, 10)), ratings=True)
+    again = split.refit()
+    assert again.validation is None
+    assert train_cells(again) == train_cells(split) | held_out(split.validation, split.train.items)
+    assert held_out(again.test, again.train.items) == held_out(split.test, split.train.items)
+    assert again.refit is None
+    assert strong(full(10, 5)).refit is None
+
+
+def test_in_folds_of_cells_every_cell_is_tested_once():
+    people = full(9, 5)
+    folds = dict(splitting.k_fold_cells(people, folds=4))
+    tested = [pair for split in folds.values() for pair in held_out(split.test, split.train.items)]
+    assert sorted(tested) == sorted(pairs_of(people))
+    assert next(iter(folds)) == "fold 1 of 4"
+    assert {split.facts["test_interactions"] for split in folds.values()} == {11, 12}  # 45 / 4

@@ -114,7 +114,7 @@ def _one_more(wanted, storage):
     study = tuning._open_study(replace(wanted, fixed={}), storage, {})
     trial = study.ask()
     tuning._run(study, trial, wanted, TrainingContext(patience=100))
-    return tuning._finished(study)[-1]
+    return tuning._finished(study, wanted.metric)[-1]
 
 
 def test_settings_that_do_not_work_are_told_and_the_search_goes_on(split, tmp_path, monkeypatch):
