@@ -48,12 +48,24 @@ class _Axis:
 
 
 def lines(
-    series: Sequence[Series], x_label: str, x_ticks: Sequence[float] | None = None, log: bool = False, title: str = ""
+    series: Sequence[Series],
+    x_label: str,
+    x_ticks: Sequence[float] | None = None,
+    log: bool = False,
+    title: str = "",
+    diagonal: bool = False,
 ) -> str:
-    """A line a series, its name at the right end. `x_ticks`: where to mark the x axis, if not at round numbers."""
+    """A line a series, its name at the right end. `x_ticks`: where to mark the x axis, if not at round numbers.
+
+    `diagonal`: mark where y is x.
+    """
     room = 14 + _LETTER * max(len(one.name) for one in series)
     x, y = _axes([point for one in series for point in one.points], log, right=room)
     parts = [_grid(x, y, x_label, "", x_ticks, right=room)]
+    if diagonal:
+        low, high = max(x.low, y.low), min(x.high, y.high)
+        where = f'x1="{x(low):.1f}" y1="{y(low):.1f}" x2="{x(high):.1f}" y2="{y(high):.1f}"'
+        parts.append(f'<line class="base" {where}/>')
     for one in series:
         path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in one.points)
         parts.append(f'<polyline class="line s{one.slot}" points="{path}"/>')

@@ -14,7 +14,7 @@ from recsys import charts
 from recsys.charts import Series
 from recsys.comparing import CURVES, CUTOFFS, Example
 from recsys.errors import MissingPackageError
-from recsys.metrics import METRICS, parse_metric
+from recsys.metrics import formula, goodness, lower_is_better
 
 SLOTS = 8  # colours of the palette; a ninth model begins again
 
@@ -24,6 +24,39 @@ MEANINGS = {
     "novelty": "mean surprise of an item, in bits: 0 for what everybody took",
     "popularity_share": "share of the lists from the few items that hold half of all training rows",
     "diversity": "1 − mean cosine of the pairs of a list: 1 if nobody took two of its items",
+    "predicted_share": "share of the held-out ratings that have a prediction: the item known, the user with a history",
+    "mean_error": "mean of predicted − observed: above 0 where too much is promised",
+    "rmse_of_all_cells": "RMSE over all held-out ratings, those without a prediction being given the training mean",
+}
+
+# What is said of lists and of predicted ratings in other words, by task.
+WORDS = {
+    "ranking": {
+        "alone": "What {} finds",
+        "figures": "Mean over test users with its 95 % bootstrap interval. Every model saw the same histories, never "
+        "recommends what stands in them, and was measured by the same function",
+        "figures_alone": "Mean over test users; of {} with its 95 % bootstrap interval. The model saw a history of "
+        "each and never recommends what stands in it.",
+        "once": "The test users were read once.",
+        "on_items": "{} of the items of each slice alone.",
+        "cheap": "Up and to the left is better.",
+        "speed": "lists a second",
+        "reading": "Relevance is yes or no; h_i is 1 if the item at rank i was held out, R the number of items held "
+        "out of the user. A metric’s value is the unweighted mean over {} users.",
+    },
+    "rating": {
+        "alone": "How well {} predicts ratings",
+        "figures": "Over all held-out ratings, lower is better, with the 95 % bootstrap interval that comes of drawing "
+        "users. Every model saw the same histories and was measured on the same ratings",
+        "figures_alone": "Over all held-out ratings, lower is better; of {} with its 95 % bootstrap interval. The "
+        "model saw the other ratings of each user.",
+        "once": "The test ratings were read once.",
+        "on_items": "{} of the ratings of each slice’s items.",
+        "cheap": "Down and to the left is better.",
+        "speed": "users a second",
+        "reading": "An error is summed over held-out ratings, whoever they are from: of {} users, those with many "
+        "count for more. Differences are tested over users.",
+    },
 }
 
 PROTOCOLS = {
@@ -31,6 +64,8 @@ PROTOCOLS = {
     "k-fold": "everybody once, by models that never saw them",
     "weak": "people whose other items are in training",
     "leave-one-out": "people whose last item is to be found",
+    "cells": "a random share of all rows",
+    "k-fold-cells": "every row once, by models that never saw it",
     "temporal": "people whose later items are to be found",
     "given": "people of a published division",
     "validation": "people held out from its training, who may have chosen its settings and epochs",
@@ -58,7 +93,9 @@ def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
         bars=_bars(facts, slots),
         matrix=_matrix(facts),
         summary=summary(facts),
-        formulas={label: _formula(label) for label in [*facts["metrics"], facts["sliced"]]},
+        formulas={label: formula(label) for label in [*facts["metrics"], facts["sliced"]]},
+        words=WORDS[facts.get("task", "ranking")],
+        counts=facts["models"][0].get("counts", {}),
         meanings=_meanings(facts["models"][0]["beyond"]),
         protocols=PROTOCOLS,
     )
@@ -94,20 +131,25 @@ def _against_rival(facts: Mapping[str, Any]) -> list[str]:
 
 def _cheaper(facts: Mapping[str, Any]) -> list[str]:
     """A model nearly as good for a fraction of the time, if there is one."""
+    metric = facts["metric"]
+    is_error = lower_is_better(metric)  # of which a difference of 1 % is as much as one of 5 % in a list's metric
 
     def reached(model: Mapping[str, Any]) -> float:
-        return float(model["metrics"][facts["metric"]]["mean"] / facts["models"][0]["metrics"][facts["metric"]]["mean"])
+        share = float(model["metrics"][metric]["mean"] / facts["models"][0]["metrics"][metric]["mean"])
+        return 1 / share if is_error else share
 
     def seconds(model: Mapping[str, Any]) -> float:
         return float(model["costs"]["fit_seconds"])
 
     best, *others = facts["models"]
-    near = [model for model in others if reached(model) > 0.95 and seconds(model) < 0.2 * seconds(best)]
+    limit = 0.99 if is_error else 0.95
+    near = [model for model in others if reached(model) > limit and seconds(model) < 0.2 * seconds(best)]
     if not near:
         return []
     cheap = min(near, key=seconds)
+    how_near = f"is {1 / reached(cheap) - 1:.1%} above" if is_error else f"reaches {reached(cheap):.0%} of"
     return [
-        f"{cheap['name']} reaches {reached(cheap):.0%} of that after {rough(seconds(cheap))} s of fitting; "
+        f"{cheap['name']} {how_near} that after {rough(seconds(cheap))} s of fitting; "
         f"{best['name']} takes {rough(seconds(best))} s."
     ]
 
@@ -139,9 +181,16 @@ def _pair(facts: Mapping[str, Any], first: str, second: str) -> dict[str, Any]:
 
 
 def _matrix(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Row model minus column model, of every pair."""
+    """Row model minus column model, of every pair, and whether that is better."""
     names = [model["name"] for model in facts["models"]]
-    return {row: {column: None if row == column else _pair(facts, row, column) for column in names} for row in names}
+
+    def pair(row: str, column: str) -> dict[str, Any] | None:
+        if row == column:
+            return None
+        found = _pair(facts, row, column)
+        return found | {"better": goodness(facts["metric"], found["mean"]) > 0}
+
+    return {row: {column: pair(row, column) for column in names} for row in names}
 
 
 def _bars(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str]:
@@ -160,11 +209,11 @@ def _charts(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str
     from markupsafe import Markup
 
     models, metric = facts["models"], facts["metric"]
-    drawn = {f"by_cutoff_{name}": _by_cutoff(models, slots, name) for name in CURVES}
+    drawn = _curves_by_cutoff(models, slots) | _calibration(models, slots)
     drawn["by_users"] = _strips(models, slots, "user_slices", metric)
     if models[0]["item_slices"]:
         drawn["by_items"] = _strips(models, slots, "item_slices", facts["sliced"])
-    drawn |= _training_curves(models, slots) | _search_curves(models, slots)
+    drawn |= _training_curves(models, slots) | _search_curves(models, slots, metric)
     if len(models) > 1:
         drawn |= _trade_offs(models, slots, metric)
     return {name: Markup(svg) for name, svg in drawn.items()}  # of our own making, names escaped
@@ -172,7 +221,6 @@ def _charts(facts: Mapping[str, Any], slots: Mapping[str, int]) -> dict[str, str
 
 def _trade_offs(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], metric: str) -> dict[str, str]:
     """Accuracy against what it costs and against how much is shown: of several models, since one alone has no rank."""
-    coverage = next(key for key in models[0]["beyond"] if key.startswith("coverage"))
 
     def accuracy_against(value: str, points: Sequence[float], log: bool = False) -> str:
         series = [
@@ -182,18 +230,37 @@ def _trade_offs(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], m
         return charts.scatter(series, value, metric, log, f"{metric} against {value}")
 
     seconds = [max(0.001, model["costs"]["fit_seconds"]) for model in models]
-    return {
-        "coverage": accuracy_against(coverage, [model["beyond"][coverage] for model in models]),
-        "cost": accuracy_against("seconds to fit, by powers of ten", seconds, log=True),
-    }
+    drawn = {"cost": accuracy_against("seconds to fit, by powers of ten", seconds, log=True)}
+    coverage = next((key for key in models[0]["beyond"] if key.startswith("coverage@")), None)
+    if coverage is not None:
+        drawn["coverage"] = accuracy_against(coverage, [model["beyond"][coverage] for model in models])
+    return drawn
 
 
-def _by_cutoff(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], name: str) -> str:
+def _curves_by_cutoff(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]) -> dict[str, str]:
+    """Metrics of lists by their length, where they were measured."""
+    drawn = {}
+    for name in CURVES:
+        labels = {k: f"{name}@{k}" for k in CUTOFFS if f"{name}@{k}" in models[0]["metrics"]}
+        if not labels:
+            continue
+        series = [
+            Series(model["name"], slots[model["name"]], [(k, model["metrics"][labels[k]]["mean"]) for k in labels])
+            for model in models
+        ]
+        drawn[f"by_cutoff_{name}"] = charts.lines(series, "cut-off k", CUTOFFS, log=True, title=f"{name} by cut-off")
+    return drawn
+
+
+def _calibration(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]) -> dict[str, str]:
+    """Observed against predicted ratings, where there are some."""
     series = [
-        Series(model["name"], slots[model["name"]], [(k, model["metrics"][f"{name}@{k}"]["mean"]) for k in CUTOFFS])
+        Series(model["name"], slots[model["name"]], [(each["predicted"], each["observed"]) for each in bins])
         for model in models
+        if (bins := model.get("calibration"))
     ]
-    return charts.lines(series, "cut-off k", CUTOFFS, log=True, title=f"{name} by cut-off")
+    title = "observed by predicted rating"
+    return {"calibration": charts.lines(series, "mean predicted", diagonal=True, title=title)} if series else {}
 
 
 def _strips(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], kind: str, metric: str) -> str:
@@ -220,13 +287,14 @@ def _training_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, in
     return {"training": charts.lines(series, "epoch", title="validation metric by epoch")} if series else {}
 
 
-def _search_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]) -> dict[str, str]:
+def _search_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], metric: str) -> dict[str, str]:
     """The best value up to each trial, of models that had more than one."""
     series = []
     for model in models:
         values = model["tuning"]["values"] if model["tuning"] else []
-        bests = itertools.accumulate((-math.inf if value is None else value for value in values), max)
-        points = [(number, best) for number, best in enumerate(bests, start=1) if math.isfinite(best)]
+        found = (-math.inf if value is None else goodness(metric, value) for value in values)
+        bests = enumerate(itertools.accumulate(found, max), start=1)
+        points = [(number, goodness(metric, best)) for number, best in bests if math.isfinite(best)]
         if len(points) > 1:
             series.append(Series(model["name"], slots[model["name"]], points))
     return {"search": charts.lines(series, "trial", title="best validation metric by trial")} if series else {}
@@ -236,11 +304,6 @@ def _meanings(shown: Collection[str]) -> dict[str, str]:
     """What the figures beyond accuracy mean, of those that are shown."""
     names = {label.partition("@")[0] for label in shown}
     return {name: meaning for name, meaning in MEANINGS.items() if name in names}
-
-
-def _formula(label: str) -> str:
-    name, _ = parse_metric(label)
-    return " ".join((METRICS[name].__doc__ or "").split())
 
 
 def figure(value: Any, digits: int = 4) -> str:

@@ -173,7 +173,7 @@ class Rating(Task):
         slices = item_slices(counts)
         by_items = {name: on_cells_of(items, found, holdout, self.metric) for name, items in slices.items()}
         said = {
-            "coverage": found.coverage,
+            "predicted_share": found.coverage,
             "mean_error": float(np.mean(found.predicted - found.observed, dtype=np.float64)),
         }
         if train is not None:

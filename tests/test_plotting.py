@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from recsys.errors import DataError
-from recsys.plotting import ACCENT, exposure, leaderboard, training_curve
+from recsys.plotting import ACCENT, calibration_curve, exposure, leaderboard, training_curve
 
 HISTORY = [
     {"epoch": 1, "loss": 3.0, "ndcg@100": 0.1},
@@ -89,3 +89,17 @@ def test_exposure_counts_the_items_that_stand_in_a_list():
     (axes,) = exposure(np.array([0, 5, 1])).axes
     assert axes.get_title(loc="left") == "2 of 3 items stand in a list"
     assert axes.lines[0].get_ydata().tolist() == [5, 1]
+
+
+def test_calibration_draws_a_dot_a_bin_beside_the_line_where_both_are_equal():
+    bins = [{"predicted": 2.0, "observed": 3.0, "cells": 5}, {"predicted": 4.0, "observed": 3.5, "cells": 7}]
+    (axes,) = calibration_curve(bins).axes
+    straight, dots = axes.lines
+    assert straight.get_xydata().tolist() == [[2, 2], [4, 4]]
+    assert dots.get_xydata().tolist() == [[2, 3], [4, 3.5]]
+    assert "12 cells" in title(axes)
+
+
+def test_calibration_without_bins_is_refused():
+    with pytest.raises(DataError, match="at least one bin"):
+        calibration_curve([])

@@ -188,6 +188,67 @@ def test_nine_models_share_eight_colours():
     assert "m8" in Page(render(comparison(*models, pairs=pairs))).text
 
 
+# Predicted ratings
+
+
+def rated(name, mean, seconds=1.0, curve=()):
+    """A model of ratings: the facts that lists have and ratings have not are not there."""
+    facts = model(name, mean, seconds, curve=curve)
+    bins = [{"predicted": level, "observed": 3 + 0.8 * (level - 3), "cells": 50} for level in (2.0, 3.0, 4.0)]
+    return facts | {
+        "metrics": {label: interval(mean) for label in ("rmse", "mae")},
+        "spread": {"rmse": None},
+        "beyond": {"predicted_share": 0.99, "mean_error": 0.01},
+        "counts": {"cells": 1234, "cells_without_prediction": 56},
+        "calibration": bins,
+    }
+
+
+@pytest.fixture
+def ratings():
+    models = [rated("autorec", 0.85, 60.0, curve=(0.9, 0.86)), rated("biases", 0.855)]
+    pairs = [pair("autorec", "biases", -0.05, 0.01)]
+    return comparison(*models, pairs=pairs) | {
+        "task": "rating",
+        "protocol": "cells",
+        "metric": "rmse",
+        "metrics": ["rmse", "mae"],
+        "sliced": "rmse",
+    }
+
+
+def test_a_page_of_predicted_ratings_has_calibration_and_nothing_of_lists(ratings):
+    html = render(ratings)
+    page = Page(html)
+    assert not page.open
+    assert "Observed against predicted ratings" in page.text
+    assert "1,234 held-out ratings, 56 more without a prediction" in page.text
+    assert "Down and to the left is better." in page.text
+    assert not [word for word in ("never recommends", "cut-off", "catalogue", "Relevance") if word in page.text]
+
+
+def test_of_errors_a_negative_difference_is_the_good_one(ratings):
+    html = render(ratings)
+    assert re.search(r'class="claimed plus"[^>]*>-0.0500<', html)
+    assert re.search(r'class="claimed minus"[^>]*>\+0.0500<', html)
+
+
+def test_a_cheap_model_with_an_error_nearly_as_low_is_told(ratings):
+    text = " ".join(summary(ratings))
+    assert "autorec is on top with rmse 0.8500" in text
+    assert "biases is 0.6% above that after 1.0 s of fitting; autorec takes 60 s." in text
+
+
+def test_the_search_for_a_low_error_is_drawn_by_its_lowest_so_far(ratings):
+    tuning = {"trials": 3, "pruned": 0, "failed": 0, "seconds": 5.0, "defaults": 0.9, "best": 0.8}
+    series = [[0.9, 0.8, 0.95], [0.9, 0.8, 0.8]]
+    drawn = []
+    for values in series:
+        ratings["models"][0]["tuning"] = tuning | {"values": values}
+        drawn.append(render(ratings))
+    assert drawn[0] == drawn[1]
+
+
 @pytest.mark.parametrize(("cost", "text"), [(None, "–"), (0.01, "< 0.1"), (7.84, "7.8"), (1234.5, "1,234")])
 def test_costs_are_rounded_for_people(cost, text):
     assert rough(cost) == text
