@@ -21,13 +21,16 @@ from recsys.search_space import Range, tunable
 from recsys.training import SparseBatch, SparseRows
 
 
-def check_training(dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float) -> None:
+def check_training(
+    dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float, average: float = 0.0
+) -> None:
     """Refuse nonsense in what all gradient-trained autoencoders share."""
     require(0 <= dropout < 1, f"Expected dropout in [0, 1), found {dropout}.")
     require(epochs >= 1, f"Expected epochs of at least 1, found {epochs}.")
     require(batch_size is None or batch_size >= 1, f"Expected batch_size of at least 1, found {batch_size}.")
     require(learning_rate > 0, f"Expected learning_rate above 0, found {learning_rate}.")
     require(l2 >= 0, f"Expected l2 of 0 or more, found {l2}.")
+    require(0 <= average < 1, f"Expected average in [0, 1), found {average}.")
 
 
 def _check_target(smoothing: float, emphasis: float) -> None:
@@ -56,6 +59,7 @@ class DAEConfig:
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
     emphasis: float = 1.0  # weight of an item hidden in the target, for 1 of an item shown
     smoothing: float = 0.0  # share of the target spread over all items
+    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
     l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; .01 / 500 of the paper, twice
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -64,7 +68,7 @@ class DAEConfig:
     def __post_init__(self) -> None:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
         _check_target(self.smoothing, self.emphasis)
-        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class VAEConfig:
     anneal: float = 0.5  # share of all planned updates over which beta or gamma rises from 0
     emphasis: float = 1.0  # weight of an item hidden in the target, for 1 of an item shown
     smoothing: float = 0.0  # share of the target spread over all items
+    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
     l2: float = 0.0
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -99,7 +104,7 @@ class VAEConfig:
         require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         _check_target(self.smoothing, self.emphasis)
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
-        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
 class DAENetwork(Network):
@@ -198,6 +203,9 @@ class DAE(NetworkRecommender):
         "liang2018": {
             "latent": 200,
             "dropout": 0.5,
+            "emphasis": 1.0,
+            "smoothing": 0.0,
+            "average": 0.0,
             "l2": 4e-5,
             "epochs": 200,
             "batch_size": 500,
@@ -228,6 +236,9 @@ class VAE(NetworkRecommender):
             "beta": 0.2,
             "gamma": None,
             "anneal": 0.85,
+            "emphasis": 1.0,
+            "smoothing": 0.0,
+            "average": 0.0,
             "l2": 0.0,
             "epochs": 200,
             "batch_size": 500,

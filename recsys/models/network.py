@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -75,6 +76,25 @@ def cast_to(context: TrainingContext, loss: Callable[[SparseBatch], Tensor]) -> 
     return in_precision
 
 
+def averaging(one_epoch: Callable[[], float], learner: nn.Module, kept: nn.Module, share: float) -> Callable[[], float]:
+    """The epoch, after which `kept` holds the running average of the learner's weights.
+
+    After epoch n the average moves max(1 / n, 1 - share) of the way to the weights: first it is their plain mean. Noise
+    of the last steps goes out of it (Izmailov et al.: Averaging Weights Leads to Wider Optima, UAI 2018).
+    """
+    numbers = itertools.count(1)
+
+    def epoch() -> float:
+        loss = one_epoch()
+        step = max(1 / next(numbers), 1 - share)
+        with torch.no_grad():
+            for average, weight in zip(kept.parameters(), learner.parameters(), strict=True):
+                average.lerp_(weight, step)
+        return loss
+
+    return epoch
+
+
 def _outputs(network: nn.Module) -> list[ItemOutput]:
     return [part for part in network.modules() if isinstance(part, ItemOutput)]
 
@@ -106,11 +126,13 @@ class TrainingMemory:
     kept: int
 
     @classmethod
-    def of(cls, network: Network) -> TrainingMemory:
+    def of(cls, network: Network, averaged: bool = False) -> TrainingMemory:
         """Of dense tables in full; of sparse ones no gradients, which are a batch's, and RowAdam's state."""
         tables, sizes = network.item_tables(), [weight.numel() for weight in network.parameters()]
         sparse, rows, every = sum(t.numel() for t in tables), sum(map(len, tables)), sum(sizes)
-        return cls(4 * every, 4 * (every - sparse), 8 * (every - sparse) + 4 * sparse + 8 * rows, 4 * every)
+        return cls(
+            4 * every * (1 + averaged), 4 * (every - sparse), 8 * (every - sparse) + 4 * sparse + 8 * rows, 4 * every
+        )
 
     @property
     def total(self) -> int:
@@ -127,7 +149,8 @@ class TrainingMemory:
 class NetworkRecommender(Recommender):
     """Trains with Adam on shuffled batches. A subclass says which network; its Config has at least the fields
 
-    epochs, batch_size, learning_rate and l2 (the gradient of each weight w gets l2 * w).
+    epochs, batch_size, learning_rate and l2 (the gradient of each weight w gets l2 * w). With a field `average` above 0
+    the model is the running average of the weights after each epoch (see `averaging`).
     """
 
     network: Network
@@ -142,8 +165,12 @@ class NetworkRecommender(Recommender):
         rows = SparseRows(matrix, device)
         if context.group.size > 1:
             self._join(matrix, context)
+        average = getattr(config, "average", 0.0)
+        kept = copy.deepcopy(network) if average else network
         one_epoch = self._one_epoch(rows, config.batch_size or default_batch_size(len(rows)), context)
-        self.history = train(network, one_epoch, self.score, config.epochs, context)
+        if average:
+            self.network, one_epoch = kept, averaging(one_epoch, network, kept, average)
+        self.history = train(kept, one_epoch, self.score, config.epochs, context)
         for output in _outputs(network):
             output.working = None
 
@@ -177,7 +204,7 @@ class NetworkRecommender(Recommender):
     def training_memory(self, items: int) -> TrainingMemory:
         """What training on a catalogue of `items` will hold, before it is taken."""
         with torch.device("meta"):
-            return TrainingMemory.of(self._build(items))
+            return TrainingMemory.of(self._build(items), getattr(self.config, "average", 0.0) > 0)
 
     def _join(self, matrix: csr_matrix, context: TrainingContext) -> None:
         group = context.group

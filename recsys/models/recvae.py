@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from recsys.models.base import require
 from recsys.models.layers import ItemOutput, SparseInput
 from recsys.models.multinomial import check_training
-from recsys.models.network import Network, NetworkRecommender, cast_to
+from recsys.models.network import Network, NetworkRecommender, TrainingMemory, cast_to
 from recsys.search_space import Range, tunable
 from recsys.training import SparseBatch, SparseRows, TrainingContext, one_pass
 
@@ -39,6 +39,7 @@ class RecVAEConfig:
     gamma: float = tunable(0.005, Range(0.001, 0.05, log=True))  # weight of a user's KL term, for each of its items
     smoothing: float = 0.0  # share of the target spread over all items
     encoder_passes: int = 3  # passes an epoch for the encoder; the decoder has one
+    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
     l2: float = 0.0
     epochs: int = 50
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -52,7 +53,7 @@ class RecVAEConfig:
         require(self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         require(0 <= self.smoothing < 1, f"Expected smoothing in [0, 1), found {self.smoothing}.")
         require(self.encoder_passes >= 1, f"Expected encoder_passes of at least 1, found {self.encoder_passes}.")
-        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
 class Encoder(nn.Module):
@@ -151,6 +152,7 @@ class RecVAE(NetworkRecommender):
             "dropout": 0.5,
             "gamma": 0.005,
             "smoothing": 0.0,
+            "average": 0.0,
             "encoder_passes": 3,
             "l2": 0.0,
             "epochs": 50,
@@ -173,6 +175,7 @@ class RecVAE(NetworkRecommender):
             return network.encoder_loss(batch, earlier)
 
         def one_epoch() -> float:
+            encoder.train()
             decoder.requires_grad_(False)
             for _ in range(passes):
                 one_pass(rows, batch_size, cast_to(context, encoder_loss), encoder_steps, context)
@@ -182,6 +185,13 @@ class RecVAE(NetworkRecommender):
             return one_pass(rows, batch_size, cast_to(context, network.decoder_loss), decoder_steps, context)
 
         return one_epoch
+
+    def training_memory(self, items: int) -> TrainingMemory:
+        """What training on a catalogue of `items` will hold: the encoder of an epoch ago too."""
+        held, config = super().training_memory(items), self.config
+        with torch.device("meta"):
+            earlier = 4 * sum(weight.numel() for weight in Encoder(items, config).parameters())
+        return replace(held, parameters=held.parameters + earlier)
 
     def item_codes(self) -> Tensor:
         """Output weights, (items, latent)."""
