@@ -23,7 +23,8 @@ ScoreFunction = Callable[..., Tensor]
 
 # Candidates taken beyond n, so that ties at the cut rarely need a full sort of the row.
 _MARGIN = 16
-_GROUP = 4  # scores of which only the best is looked at first
+_GROUP = 8  # scores of which only the best is looked at first
+_NOTHING = np.iinfo(np.int64).max  # a key after all others
 _SCORES = 64_000_000  # of a batch at once, at most: 256 MB
 
 
@@ -76,8 +77,6 @@ def top_n(
     if allowed is not None:
         table[:, torch.as_tensor(~allowed, device=table.device)] = -torch.inf
     values, positions = _best(table, min(n, table.shape[1]))
-    if bool(values.isnan().any()):
-        raise DataError("Expected finite scores, found NaN: the model has diverged; train it with a smaller rate.")
     positions = torch.where(values == -torch.inf, -1, positions)
     short = n - positions.shape[1]
     return (
@@ -186,9 +185,78 @@ def _check_shapes(table: Tensor, seen: csr_matrix | None, allowed: NDArray[np.bo
 
 
 def _best(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """torch.topk, but equal scores in order of position (topk leaves their order, and who is in, open)."""
+    """Values and positions of the n best of each row, (rows, n): best first, equal scores in order of position.
+
+    What is not there is -inf. Raises DataError for NaN.
+    """
+    if not n:
+        return table.new_empty(len(table), 0), torch.empty(len(table), 0, dtype=torch.long)
+    return _best_by_keys(table, n) if table.device.type == "cpu" else _best_by_topk(table, n)
+
+
+def _best_by_keys(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """For processors: NumPy finds and sorts in vector instructions, several times as fast as torch.topk."""
+    floor = _floor(table, n)
+    flat, bounds = _cells(table >= floor)
+    if np.diff(bounds).max(initial=0) > n * (_GROUP + 1):
+        flat, bounds = _cells(_first_ties(table, floor, n))
+    counts = np.diff(bounds)
+    row = np.repeat(np.arange(len(table)), counts)
+    keys = np.full((len(table), max(n, counts.max(initial=0))), _NOTHING)
+    scores = table.flatten()[torch.from_numpy(flat)].float().numpy()
+    keys[row, np.arange(len(flat)) - bounds[row]] = _keys(scores, flat - row * table.shape[1])
+    keys.sort(axis=1)
+    values, positions = _from_keys(keys[:, :n])
+    return torch.from_numpy(values), torch.from_numpy(positions)
+
+
+def _floor(table: Tensor, n: int) -> Tensor:
+    """A score (rows, 1) that the n best of a row reach, and few others do; finite, since -inf is never listed.
+
+    ```
+    9 1 4 3 7 2 0 5 8     groups of every third: 9 3 0   1 7 5   4 2 8     the best of each: 9 7 8
+    ```
+    n groups hold a score as good as the n-th best of the groups' best: the row's own n-th best is not lower.
+    """
+    size = _GROUP if table.shape[1] >= 2 * n * _GROUP else 1
+    groups = table.shape[1] // size
+    best = table[:, : groups * size].reshape(len(table), size, groups).amax(dim=1).float()
+    _refuse_nan(best, table[:, groups * size :])
+    floor = np.partition(best.numpy(), groups - n, axis=1)[:, groups - n, None]
+    return torch.from_numpy(floor).to(table.dtype).clamp_min(torch.finfo(table.dtype).min)
+
+
+def _first_ties(table: Tensor, floor: Tensor, n: int) -> Tensor:
+    """Which scores are above the floor, or among the first n on it: rows of zeros need not be sorted whole."""
+    on_floor = table == floor
+    return (table > floor) | (on_floor & (on_floor.cumsum(dim=1, dtype=torch.int32) <= n))
+
+
+def _cells(chosen: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number of each chosen cell, counted through all rows, and where each row's begin."""
+    flat = np.flatnonzero(chosen.numpy())
+    return flat, np.searchsorted(flat, np.arange(len(chosen) + 1) * chosen.shape[1])
+
+
+def _keys(scores: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers in the order of the list: the higher score first, of equal scores the lower position."""
+    bits = (scores + np.float32(0)).view(np.int32)  # + 0: -0 equals 0
+    rising = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # floats sort like the numbers their bits spell, but for sign
+    return (~rising).astype(np.int64) << 32 | positions
+
+
+def _from_keys(keys: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The scores and positions the keys were made of; -inf where there is nothing."""
+    rising = ~(keys >> 32).astype(np.int32)
+    values = (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
+    return np.where(keys == _NOTHING, np.float32(-np.inf), values), keys & 0xFFFFFFFF
+
+
+def _best_by_topk(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """For other devices: torch.topk leaves the order of equal scores, and who is in, open; so some more are taken."""
     width = min(n + _MARGIN, table.shape[1])
-    values, positions = _largest(table, width)
+    values, positions = table.topk(width, dim=1)
+    _refuse_nan(values)
     positions, order = positions.sort(dim=1)
     values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
     positions = positions.gather(1, order)
@@ -200,25 +268,9 @@ def _best(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return values[:, :n], positions[:, :n]
 
 
-def _largest(table: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n largest of each row, (rows, n) twice, in any order; of equal ones at the cut any.
-
-    ```
-    9 1 4 | 3 7 2 | 0 5 8     groups of every third: 9 3 0   1 7 5   4 2 8     the best of each: 9 7 8
-    ```
-    The n largest are in the n groups with the largest best member. Those are looked for in the same way, and what is
-    left to sort is n groups: twice as fast as sorting the row.
-    """
-    groups = table.shape[1] // _GROUP
-    if groups <= n:
-        return table.topk(n, dim=1, sorted=False)
-    whole = groups * _GROUP
-    _, chosen = _largest(table[:, :whole].reshape(len(table), _GROUP, groups).amax(dim=1), n)
-    steps = torch.arange(0, whole, groups, device=table.device)
-    left = torch.arange(whole, table.shape[1], device=table.device).expand(len(table), -1)
-    members = torch.cat([(chosen[:, None] + steps[:, None]).flatten(1), left], dim=1)
-    values, places = table.gather(1, members).topk(n, dim=1, sorted=False)
-    return values, members.gather(1, places)
+def _refuse_nan(*tables: Tensor) -> None:
+    if any(bool(table.isnan().any()) for table in tables):
+        raise DataError("Expected finite scores, found NaN: the model has diverged; train it with a smaller rate.")
 
 
 def recommend(

@@ -114,6 +114,17 @@ def test_nan_is_an_error_wherever_it_stands(place, nan):
         top_n(scores, 1)
 
 
+@settings(deadline=None)
+@given(tables(), st.integers(1, 70))
+def test_on_other_devices_topk_finds_the_same(table, n):
+    scores = torch.from_numpy(table[0])
+    n = min(n, scores.shape[1])
+    values, positions = topn._best_by_keys(scores, n)
+    theirs, there = topn._best_by_topk(scores, n)
+    assert values.tolist() == theirs.tolist()
+    assert torch.where(values > -INF, positions, -1).tolist() == torch.where(theirs > -INF, there, -1).tolist()
+
+
 def test_nan_in_a_wide_row_is_an_error_too():
     scores = np.zeros((1, 5000), dtype=np.float32)
     scores[0, 4321] = np.nan
