@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.models.base import require
@@ -155,10 +154,8 @@ class VAENetwork(Network):
         return mean, log_variance
 
     def decode_mean(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer (rows, hidden) at the mean of the posterior; the variances are not made."""
-        latent, first = self.hidden.in_features, torch.tanh(self.encoder(batch))
-        mean = F.linear(first, self.posterior.weight[:latent], self.posterior.bias[:latent])
-        return torch.tanh(self.hidden(mean))
+        """Last hidden layer (rows, hidden) at the mean of the posterior."""
+        return torch.tanh(self.hidden(self.encode(self.encoder.shown(batch))[0]))
 
     def forward(self, batch: SparseBatch) -> Tensor:
         """Logits (rows, items) at the mean of the posterior."""
