@@ -134,7 +134,7 @@ def generated(arguments: argparse.Namespace) -> None:
     load.append(os.getloadavg()[0])
     speed, bare = done["went"]["users_per_second"], float(np.mean(products))
     memory = done["manifest"]["memory"]
-    print(f"{arguments.users:,} users x {arguments.items:,} items, top-100, VAE 600-200, {memory['threads']} threads")
+    print(f"{arguments.users:,} users x {arguments.items:,} items, top-100, VAE 600-200, {memory['workers']} threads")
     print(f"recsys score           {speed:8,.0f} users/s   {done['went']['seconds']:,.0f} s, files written")
     print(f"bare matrix products   {bare:8,.0f} users/s   ({products[0]:,.0f} before, {products[1]:,.0f} after)")
     print(f"share of them          {speed / bare:8.0%}")

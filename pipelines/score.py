@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,16 +27,25 @@ from recsys.audience import (
     make_audience,
 )
 from recsys.batch import Note, Plan, keep_notes, open_output, refuse_output, write_manifest
-from recsys.distributed import on_ray
+from recsys.distributed import CLIENT_BYTES, on_ray
 from recsys.errors import ConfigError, DataError, GateError, StoreError
 from recsys.gates import measure, read_gates, refusals, require_finished
 from recsys.interactions import Interactions, UserItemMatrix
-from recsys.machine import usable_cores
+from recsys.machine import gpus, usable_cores
 from recsys.memory import now_and_peak
 from recsys.places import Place, absolute, folder_at
 from recsys.plotting import exposure
 from recsys.reading import ReadingOptions, read_interactions
-from recsys.shards import ShardWriter, load_writer, memory_needed, pieces, threads_within, widest_block
+from recsys.shards import (
+    PEAK,
+    ShardWriter,
+    load_writer,
+    memory_needed,
+    piece_bytes,
+    pieces,
+    widest_block,
+    workers_within,
+)
 from recsys.training import TrainingContext
 
 from .cli import as_json
@@ -93,7 +103,11 @@ class ScoreJob:
     workers: int | None = setting(None, "Threads (local) or actors (ray); all there are without it.")
     ray_address: str | None = setting(None, "Address of a running Ray cluster; without it one is started here.")
     batch_size: int | None = setting(None, "Users scored at once, at most: fewer workers where it says so.")
-    max_memory: str | None = setting(None, "Limit such as 2GB, kept by running fewer workers.")
+    max_memory: str | None = setting(
+        None,
+        "Limit such as 2GB, kept by running fewer workers. On Ray it is for the command and its actors (Ray's own "
+        "processes, some 0.4 GB, apart), with --ray-address for each actor.",
+    )
     gates: Place | None = setting(None, "TOML file of limits the lists must keep to be published.")
     previous: Place | None = setting(None, "An earlier output, to measure the overlap with.")
     resume: bool = setting(False, "Go on with a job that was stopped: the same bytes come out.")
@@ -123,10 +137,11 @@ def run(job: ScoreJob) -> Scored:
         require_finished(job.previous)
     refuse_output(job.output, job.resume, job.overwrite)
     saved = load_model(job.model, job.device)
+    program = bytes_held()
     interactions, histories = read_histories(job, saved)
     audience, rules = choose(job.choice, saved, histories)
     plan = make_plan(job, saved, audience, rules)
-    threads, memory = plan_memory(job, plan, saved)
+    workers, memory = plan_memory(job, plan, saved, audience, program)
     done = open_output(job.output, plan, job.resume, job.overwrite)
     with job.tracking.open().run(f"score {saved.model.name}", "score") as tracked:
         if interactions is not None:
@@ -134,9 +149,10 @@ def run(job: ScoreJob) -> Scored:
         tracked.log_params({"model": saved.model.name, "n": job.n, "plan": plan.hash, "engine": job.engine})
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
-        written = keep_notes(job.output, plan, done, write(job, plan, saved, audience, rules, threads, done))
+        written = keep_notes(job.output, plan, done, write(job, plan, saved, audience, rules, workers, done))
         notes = dict(watch(written, len(plan.shards), "scoring", "file"))
         seconds = time.perf_counter() - started
+        elsewhere = max((note.pop(PEAK, 0) for note in notes.values()), default=0)  # of one actor
         quality = measure(job.output, plan, notes, saved.items, saved.item_counts, job.previous)
         refused = refusals(quality.measures, gates)
         ledger = "" if interactions is None else interactions.ledger.line()
@@ -148,7 +164,7 @@ def run(job: ScoreJob) -> Scored:
                 "users_without_known_items": int(audience.cold.sum()),
             },
             "measures": quality.measures,
-            "memory": memory | {"peak_bytes": (now_and_peak() or (0, 0))[1]},
+            "memory": memory | {"peak_bytes": (now_and_peak() or (0, 0))[1], "peak_bytes_of_an_actor": elsewhere},
         }
         manifest = write_manifest(job.output, plan, notes, facts, refused)
         went = {"seconds": seconds, "users_per_second": plan.users / seconds, "files_resumed": len(done)}
@@ -215,18 +231,45 @@ def make_plan(job: ScoreJob, saved: SavedModel, audience: Audience, rules: Rules
     )
 
 
-def plan_memory(job: ScoreJob, plan: Plan, saved: SavedModel) -> tuple[int, dict[str, Any]]:
-    """Threads of this process (or of an actor), and what their memory is expected to be, in bytes."""
+def plan_memory(
+    job: ScoreJob, plan: Plan, saved: SavedModel, audience: Audience, program: int
+) -> tuple[int | None, dict[str, Any]]:
+    """How many workers (None: all of a cluster), and the memory expected, in bytes, of those whom the limit is for.
+
+    `program`: what this process held before it read the histories, about what an actor holds.
+    """
     limit = None if job.max_memory is None else parse_size(job.max_memory)
-    wanted = 1 if job.engine == "ray" else job.workers or usable_cores()
-    if job.batch_size is not None:
-        wanted = min(wanted, max(1, job.batch_size // plan.tile))
-    writer = ShardWriter(job.output, plan, saved, Rules())
-    widest = widest_block(writer.scorer, len(saved.items))
-    held = (now_and_peak() or (0, 0))[0]
-    threads = threads_within(limit, plan, widest, wanted, held)
-    needed = memory_needed(plan, widest, threads)
-    return threads, {"limit_bytes": limit, "expected_bytes": held + needed, "threads": threads, "block": widest}
+    widest = widest_block(ShardWriter(job.output, plan, saved, Rules()).scorer, len(saved.items))
+    held, most = bytes_held(), most_workers(job, plan)
+    actor = program + 2 * piece_bytes(audience, plan) + memory_needed(plan, widest, 1)  # one piece at work, one waiting
+
+    def cost(workers: int) -> int:
+        if job.engine == "local":
+            return held + memory_needed(plan, widest, workers)
+        each = actor + CLIENT_BYTES
+        return each if on_cluster(job) else held + CLIENT_BYTES + workers * each
+
+    workers = workers_within(limit, most or 1, cost)
+    whose = "each actor" if on_cluster(job) else "the command" + " and its actors" * (job.engine == "ray")
+    expected = {"limit_bytes": limit, "limit_is_for": whose, "expected_bytes": cost(workers), "block": widest}
+    return workers if most else None, expected | {"workers": workers if most else "all"}
+
+
+def most_workers(job: ScoreJob, plan: Plan) -> int | None:
+    """Threads or actors before memory is considered; None: as many as a cluster has."""
+    here = len(gpus()) if job.engine == "ray" and is_gpu(job) else usable_cores()
+    most = job.workers or (None if on_cluster(job) else here)
+    return most if job.batch_size is None else min(most or sys.maxsize, max(1, job.batch_size // plan.tile))
+
+
+def on_cluster(job: ScoreJob) -> bool:
+    """Whether the actors have machines of their own."""
+    return job.engine == "ray" and job.ray_address is not None
+
+
+def bytes_held() -> int:
+    """Main memory of this process; 0 where the system does not say."""
+    return (now_and_peak() or (0, 0))[0]
 
 
 def write(
@@ -235,15 +278,15 @@ def write(
     saved: SavedModel,
     audience: Audience,
     rules: Rules,
-    threads: int,
+    workers: int | None,
     done: Mapping[str, Note],
 ) -> Iterator[tuple[str, Note]]:
     """Write the shards that are not done, here or on Ray; name and note of each as it is finished."""
     todo = pieces(audience, [shard for shard in plan.shards if shard.name not in done])
     if job.engine == "local" or len(done) == len(plan.shards):
-        return map(ShardWriter(job.output, plan, saved, rules, threads), todo)
+        return map(ShardWriter(job.output, plan, saved, rules, workers or 1), todo)
     make = partial(load_writer, absolute(job.model), job.device, absolute(job.output), plan, rules)
-    return on_ray(make, todo, job.workers, job.ray_address, is_gpu(job))
+    return on_ray(make, todo, workers, job.ray_address, is_gpu(job))
 
 
 def is_gpu(job: ScoreJob) -> bool:

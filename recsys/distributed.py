@@ -21,6 +21,7 @@ from recsys.machine import usable_cores
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
+CLIENT_BYTES = 80_000_000  # main memory that Ray adds to the command and to each actor, about
 _RETRIES = 5  # of a piece whose worker died; a piece that kills five has a reason
 
 

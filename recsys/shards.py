@@ -30,6 +30,7 @@ from recsys.audience import Audience, Rules, nobody
 from recsys.batch import Note, Plan, Shard
 from recsys.errors import ConfigError
 from recsys.interactions import Vocabulary
+from recsys.memory import now_and_peak
 from recsys.models.layers import weighted_sum
 from recsys.places import Place, folder_at, sha256
 from recsys.topn import top_n_of_blocks
@@ -44,6 +45,8 @@ NOTHING_LEFT = "too few unseen items are left"
 
 BLOCK = 65_536  # items scored at once; like the tile, no business of the machine
 _ROWS = 524_288  # of a Parquet row group, about: written while the next one is made
+
+PEAK = "peak_bytes"  # in a note of another process: the most memory it ever held
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -216,9 +219,15 @@ class ShardWriter:
         return pq.ParquetWriter(file, schema, compression="zstd")
 
 
-def load_writer(model: Place, device: str, directory: Place, plan: Plan, rules: Rules) -> ShardWriter:
-    """A writer on another machine: the model comes from its folder or address."""
-    return ShardWriter(directory, plan, load_model(model, device), rules)
+def load_writer(model: Place, device: str, directory: Place, plan: Plan, rules: Rules) -> Callable[[Piece], Any]:
+    """A writer on another machine: the model comes from its folder or address, its notes say what its process held."""
+    writer = ShardWriter(directory, plan, load_model(model, device), rules)
+
+    def write(piece: Piece) -> tuple[str, Note]:
+        name, note = writer(piece)
+        return name, note | {PEAK: (now_and_peak() or (0, 0))[1]}
+
+    return write
 
 
 def pieces(audience: Audience, shards: Iterable[Shard]) -> Iterator[Piece]:
@@ -240,20 +249,28 @@ def memory_needed(plan: Plan, widest: int, threads: int) -> int:
     return threads * plan.tile * widest * 12 + 4 * tiles_together(plan) * plan.tile * min(plan.n, widest) * 64
 
 
-def threads_within(limit: int | None, plan: Plan, widest: int, wanted: int, held: int) -> int:
-    """As many threads as wanted, or fewer so that `held` bytes and `memory_needed` stay within the limit.
+def piece_bytes(audience: Audience, plan: Plan) -> int:
+    """Bytes of the largest piece: ids, histories and excluded items of a shard's users."""
+    users = min(plan.shard_users, len(audience))
+    ends = np.append(np.arange(0, len(audience), plan.shard_users), len(audience))
+    matrices = [matrix for matrix in (audience.history, audience.excluded) if matrix is not None]
+    cells = sum(int(np.diff(matrix.indptr[ends]).max(initial=0)) for matrix in matrices)
+    return cells * 8 + users * (4 * len(matrices) + int(audience.ids.nbytes) // max(1, len(audience)))
 
-    Raises ConfigError where not even one does.
+
+def workers_within(limit: int | None, wanted: int, cost: Callable[[int], int]) -> int:
+    """As many workers as wanted, or fewer so that their `cost` in bytes stays within the limit.
+
+    Raises ConfigError where not even that of one does.
     """
     if limit is None:
         return wanted
-    for threads in range(wanted, 0, -1):
-        if held + memory_needed(plan, widest, threads) <= limit:
-            return threads
-    least = held + memory_needed(plan, widest, 1)
+    for workers in range(wanted, 0, -1):
+        if cost(workers) <= limit:
+            return workers
     raise ConfigError(
-        f"Expected --max-memory of at least {least / 1e9:.2f}GB ({held / 1e9:.2f}GB are the program, the model and the "
-        f"histories), found {limit / 1e9:.2f}GB: raise it, shorten the lists, or give fewer users at a time."
+        f"Expected --max-memory of at least {cost(1) / 1e9:.2f}GB (the program, the model, the histories, and the work "
+        f"of one worker), found {limit / 1e9:.2f}GB: raise it, shorten the lists, or give fewer users at a time."
     )
 
 

@@ -47,8 +47,10 @@ def case(tmp_path_factory):
 
 
 def test_ray_writes_the_bytes_of_the_local_engine(cluster, case, tmp_path):
-    score(*case[:2], tmp_path / "lists", n=20, shard_users=50, engine="ray", workers=2)
+    scored = score(*case[:2], tmp_path / "lists", n=20, shard_users=50, engine="ray", workers=2)
     assert bytes_of(tmp_path / "lists") == bytes_of(case[2] / "local")
+    assert scored.manifest["memory"]["peak_bytes_of_an_actor"] > 10**8
+    assert not any("peak_bytes" in note for note in scored.manifest["shards"].values())
 
 
 def wait_and_double(folder, number):

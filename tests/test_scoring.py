@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_case import bytes_of, lists_of, save_popularity, save_vae, score, short_of, write_ratings
 
-from pipelines.score import Choice, parse_size
-from recsys.artifacts import save_model
+from pipelines.score import Choice, ScoreJob, choose, make_plan, parse_size, plan_memory, read_histories
+from recsys.artifacts import load_model, save_model
 from recsys.errors import ArtifactError, ConfigError, DataError, GateError
 from recsys.interactions import UserItemMatrix
 from recsys.models import create_model
@@ -231,6 +231,30 @@ def test_memory_is_stated_and_a_limit_too_small_is_refused_before_any_work(case)
     assert not case[2].exists()
     memory = score(*case, max_memory="64GB").manifest["memory"]
     assert memory["limit_bytes"] == 64_000_000_000
+
+
+def expected_memory(vae, **settings):
+    """Workers and expected bytes of a job that is planned only."""
+    job = ScoreJob(vae[0], (vae[1],), n=5, shard_users=100, device="cpu", **settings)
+    saved = load_model(job.model, "cpu")
+    audience, rules = choose(job.choice, saved, read_histories(job, saved)[1])
+    workers, memory = plan_memory(job, make_plan(job, saved, audience, rules), saved, audience, 10**9)
+    return workers, memory["expected_bytes"], memory["limit_is_for"]
+
+
+def test_on_ray_every_actor_counts(vae):
+    one, two, three = (expected_memory(vae, engine="ray", workers=workers) for workers in (1, 2, 3))
+    assert two[1] - one[1] > 10**9 and two[2] == "the command and its actors"
+    limit = f"{(two[1] + three[1]) / 2e9}GB"
+    assert expected_memory(vae, engine="ray", workers=3, max_memory=limit)[0] == 2
+
+
+def test_on_a_cluster_the_limit_is_for_each_actor(vae):
+    far = {"engine": "ray", "ray_address": "10.0.0.1:6379"}
+    assert expected_memory(vae, **far)[0] is None  # as many as the cluster has
+    assert expected_memory(vae, **far, workers=8)[1:] == expected_memory(vae, **far, workers=1)[1:]
+    with pytest.raises(ConfigError, match="Expected --max-memory of at least 1"):
+        expected_memory(vae, **far, max_memory="1GB")
 
 
 @pytest.mark.parametrize("text, size", [("2GB", 2 * 10**9), ("1.5 gb", 1.5 * 10**9), ("1MiB", 2**20), ("3K", 3000)])
