@@ -104,7 +104,7 @@ def test_the_memory_is_that_of_the_network_and_its_optimiser(softmax):
     if softmax == "full":
         assert (held.gradients, held.optimiser) == (4 * weights, 8 * weights)
     else:  # RowAdam: a momentum a weight; a square and a count of steps a row
-        assert (held.gradients, held.optimiser) == (4 * (weights - tables), 8 * (weights - tables + 2_000) + 4 * tables)
+        assert (held.gradients, held.optimiser) == (4 * (weights - tables), 8 * (weights - tables + 2_000) + 2 * tables)
     assert held.total == held.parameters + held.gradients + held.optimiser + held.kept
 
 

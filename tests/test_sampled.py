@@ -86,7 +86,7 @@ def test_it_is_adam_where_a_row_is_one_number_and_moves_at_every_step():
             rows = gather_rows(table, torch.tensor([0, 1])) if table is ours else table
             (rows.square() * weight).sum().backward()
             optimiser.step()
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # the momentum has three digits
 
 
 def test_a_sampled_vae_learns_two_tastes():

@@ -131,7 +131,7 @@ class TrainingMemory:
         tables, sizes = network.item_tables(), [weight.numel() for weight in network.parameters()]
         sparse, rows, every = sum(t.numel() for t in tables), sum(map(len, tables)), sum(sizes)
         return cls(
-            4 * every * (1 + averaged), 4 * (every - sparse), 8 * (every - sparse) + 4 * sparse + 8 * rows, 4 * every
+            4 * every * (1 + averaged), 4 * (every - sparse), 8 * (every - sparse) + 2 * sparse + 8 * rows, 4 * every
         )
 
     @property
