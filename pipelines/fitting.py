@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
+
+from scipy.sparse import csr_matrix
 
 from recsys.comparing import Fit
 from recsys.evaluation import validator
@@ -30,7 +32,7 @@ def fit_model(
     if split.validation is not None:
         validate = validator(split.validation, options.metric, model.needs_training_users)
         context = replace(context, validate=validate)
-    _fit(model, split, context, model.name, options.metric)
+    _fit(model.fit, split, context, model.name, options.metric)
     for epoch in model.history:
         run.log_metrics(_values(epoch, options.metric, "validation "), step=epoch.number)
     if model.history:
@@ -43,17 +45,21 @@ def refit_model(
     model: Recommender, split: Split, options: FittingOptions, seed: int, group: Group = ALONE
 ) -> Recommender:
     """A fresh model of the same kind fitted on `split`, for as many epochs as served validation best."""
-    best = max((epoch.number for epoch in model.history if epoch.best), default=None)
-    context = TrainingContext(seed, options.device, options.precision, stop_after=best, group=group)
-    return _fit(type(model)(model.config), split, context, f"{model.name} again, on everybody", options.metric)
+    context = TrainingContext(seed, options.device, options.precision, group=group)
+    return _fit(model.refit, split, context, f"{model.name} again, on everybody", options.metric)
 
 
-def _fit(model: Recommender, split: Split, context: TrainingContext, label: str, metric: str) -> Recommender:
+def _fit(
+    fit: Callable[[csr_matrix, TrainingContext], Recommender],
+    split: Split,
+    context: TrainingContext,
+    label: str,
+    metric: str,
+) -> Recommender:
     if not context.group.is_main:  # one process tells
-        return model.fit(split.train.matrix, context)
+        return fit(split.train.matrix, context)
     with fit_progress(label, metric) as progress:
-        model.fit(split.train.matrix, replace(context, on_step=progress.step, on_epoch=progress.epoch))
-    return model
+        return fit(split.train.matrix, replace(context, on_step=progress.step, on_epoch=progress.epoch))
 
 
 def _values(epoch: Epoch, metric: str, prefix: str = "") -> dict[str, float]:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from scipy.sparse import csr_matrix
@@ -25,6 +25,17 @@ logger = logging.getLogger(__name__)
 
 # A function of a score function that says how good it is, higher is better; recsys.evaluation makes one.
 Validate = Callable[[ScoreFunction], float]
+
+
+@runtime_checkable
+class SampledValidate(Protocol):
+    """A Validate that can make do with some of its users."""
+
+    def __call__(self, score: ScoreFunction) -> float:
+        """How good the score function is."""
+
+    def sample(self, users: int) -> Validate:
+        """The same over so many users at most."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from recsys.errors import ConfigError
 from recsys.models.autoencoder import AE, SparseAE
 from recsys.models.base import Recommender
+from recsys.models.blend import Blend
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.ials import IALS
 from recsys.models.linear import EASE, EDLAE
@@ -36,6 +37,7 @@ MODELS: dict[str, type[Recommender]] = {
         AE,
         SparseAE,
         RBM,
+        Blend,
     )
 } | {model.name: model for model in (GlobalMean, Biases)}
 

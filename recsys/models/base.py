@@ -12,6 +12,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -82,6 +83,17 @@ class Recommender(ABC):
             self.items = None  # half a fit is none
             raise
         return self
+
+    def refit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
+        """A fresh model of the same kind, fitted on other rows as validation served this one best: so many epochs.
+
+        Nobody validates it: the rows may be everybody's.
+        """
+        return self._refit(as_csr(user_items), replace(context or TrainingContext(), validate=None))
+
+    def _refit(self, user_items: csr_matrix, context: TrainingContext) -> Self:
+        best = max((epoch.number for epoch in self.history if epoch.best), default=None)
+        return type(self)(self.config).fit(user_items, replace(context, stop_after=best))
 
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
         """Scores of histories, CSR (users, items) -> float32 (users, items), or (users, len(items)) for some items.
