@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "Fit several models on the same split: the leaderboard.",
     "tune": "Search a model's best settings on held-out users.",
     "recommend": "Recommend for one person, on the terminal.",
+    "predict": "Predict the ratings of users for items, row by row of a file.",
     "score": "Write the best n items of every user to files.",
     "plan": "Say what training and scoring will need.",
     "demo": "Run the whole road on the sample ratings.",

@@ -10,17 +10,19 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from recsys.artifacts import SavedModel, load_model
 from recsys.errors import DataError, UnsupportedError
 from recsys.interactions import UserItemMatrix, sparse_rows
 from recsys.places import Place
-from recsys.reading import ReadingOptions, read_interactions, read_titles
+from recsys.reading import ReadingOptions, read_titles
+from recsys.tasks import TASKS
 
 from .cli import as_json
 from .options import PlaceType, options_from, setting
 from .output import WIDTH, print_json, shorten, table
-from .settings import comma_list
+from .settings import comma_list, read_for
 
 
 @dataclass(frozen=True)
@@ -55,41 +57,46 @@ def run(job: RecommendJob) -> Recommended:
         raise click.UsageError("Expected --ratings FILE with the history of --user, found none.")
     saved = load_model(job.model, job.device)
     titles = read_titles(job.titles) if job.titles else {}
-    history, unknown, trained = from_items(job, saved) if job.items is not None else from_ratings(job, saved)
-    if not len(history):
+    row, unknown, trained = from_items(job, saved) if job.items is not None else from_ratings(job, saved)
+    if not row.nnz:
         raise DataError(f"Expected a history with an item the model knows, found none ({unknown} unknown).")
-    row = sparse_rows(np.zeros_like(history), history, np.ones(len(history)), (1, len(saved.items)))
     best, scores = saved.model.recommend(trained, row, N=job.n, filter_already_liked_items=not job.keep_seen)
     kept = best >= 0
     listed = [
         entry | {"rank": rank, "score": float(score)}
         for rank, (entry, score) in enumerate(zip(named(saved, best[kept], titles), scores[kept], strict=True), start=1)
     ]
-    return Recommended(named(saved, history, titles), listed, unknown)
+    return Recommended(named(saved, row.indices, titles), listed, unknown)
 
 
-def from_items(job: RecommendJob, saved: SavedModel) -> tuple[NDArray[np.int32], int, int]:
-    """Positions of the items named, how many are unknown, and the training row: nobody's."""
+def from_items(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int, int]:
+    """The history of the items named, CSR (1, items), how many are unknown, and the training row: nobody's."""
+    if TASKS[saved.model.task].ratings:
+        raise UnsupportedError(
+            f"{saved.model.name} needs to know how the items were rated: give --user with --ratings FILE."
+        )
     positions = saved.items.positions(comma_list(job.items or ""))
     if saved.model.needs_training_users:
         raise UnsupportedError(f"{saved.model.name} knows only its training users: give --user, or use another model.")
-    return np.unique(positions[positions >= 0]), int((positions < 0).sum()), 0
+    history = np.unique(positions[positions >= 0])
+    row = sparse_rows(np.zeros_like(history), history, np.ones(len(history)), (1, len(saved.items)))
+    return row, int((positions < 0).sum()), 0
 
 
-def from_ratings(job: RecommendJob, saved: SavedModel) -> tuple[NDArray[np.int32], int, int]:
-    """Positions of the user's items, how many are unknown, and the user's training row where the model needs it."""
+def from_ratings(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int, int]:
+    """The user's history, CSR (1, items), how many are unknown, and the training row where the model needs it."""
     assert job.ratings is not None
-    interactions = read_interactions(job.ratings, job.reading)
+    task = TASKS[saved.model.task]
+    interactions = read_for(task, job.ratings, job.reading)
     user = int(interactions.users.positions([job.user])[0])
     if user < 0:
         raise DataError(
             f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none."
         )
-    data = UserItemMatrix.from_interactions(interactions, saved.items)
-    items = data.matrix[user].indices
-    unknown = int((interactions.user == user).sum()) - len(items)
+    row = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings).matrix[[user]]
+    unknown = int((interactions.user == user).sum()) - row.nnz
     trained = -1 if saved.users is None else int(saved.users.positions([job.user])[0])
-    return items, unknown, trained
+    return row, unknown, trained
 
 
 def named(saved: SavedModel, positions: NDArray[np.int32], titles: dict[str, str]) -> list[dict[str, Any]]:

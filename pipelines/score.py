@@ -35,7 +35,7 @@ from recsys.machine import gpus, usable_cores
 from recsys.memory import now_and_peak
 from recsys.places import Place, absolute, folder_at
 from recsys.plotting import exposure
-from recsys.reading import ReadingOptions, read_interactions
+from recsys.reading import ReadingOptions
 from recsys.shards import (
     PEAK,
     ShardWriter,
@@ -46,6 +46,7 @@ from recsys.shards import (
     widest_block,
     workers_within,
 )
+from recsys.tasks import TASKS
 from recsys.training import TrainingContext
 
 from .cli import as_json
@@ -53,7 +54,7 @@ from .fitting import log_data
 from .options import PlaceType, options_from, setting
 from .output import print_json
 from .progress import watch
-from .settings import TrackingOptions
+from .settings import TrackingOptions, read_for
 
 GPU_TILE = 4096  # a GPU wants more users in one product than a core
 
@@ -182,11 +183,12 @@ def read_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | Non
     """The ratings, and the histories they make; neither where the lists are for items."""
     if job.choice.item_to_item:
         return None, None
-    interactions = read_interactions(job.ratings, job.reading)
-    histories = UserItemMatrix.from_interactions(interactions, saved.items)
+    task = TASKS[saved.model.task]
+    interactions = read_for(task, job.ratings, job.reading)
+    histories = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings)
     if job.choice.new_users is not None:
-        newcomers = read_interactions(job.choice.new_users, job.reading.beside("new-users"))
-        more = UserItemMatrix.from_interactions(newcomers, saved.items)
+        newcomers = read_for(task, job.choice.new_users, job.reading.beside("new-users"))
+        more = UserItemMatrix.from_interactions(newcomers, saved.items, task.ratings)
         histories = add_new_users(histories, more)
     return interactions, histories
 

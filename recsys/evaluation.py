@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from typing_extensions import Self
 
@@ -18,6 +17,7 @@ from recsys.averages import Average, Interval
 from recsys.beyond import coverage
 from recsys.errors import DataError
 from recsys.metrics import ERRORS, METRICS, Values, find_hits, goodness, parse_error, parse_metric
+from recsys.predicting import predict_pairs
 from recsys.splitting import Holdout
 from recsys.topn import ScoreFunction, recommend
 
@@ -143,7 +143,9 @@ def evaluate_ratings(
     for label in metrics:
         parse_error(label)
     started = time.perf_counter()
-    predicted = _predict_cells(score, holdout, batch_size, with_users)
+    user = np.repeat(np.arange(len(holdout)), np.diff(holdout.held_out.indptr))
+    trained = holdout.train_rows if with_users else None
+    predicted = predict_pairs(score, holdout.history, user, holdout.held_out.indices, batch_size, trained)
     seconds = time.perf_counter() - started
     if not np.isfinite(predicted).all():
         raise DataError("Expected finite predictions, found NaN or infinity: train the model with a smaller rate.")
@@ -160,21 +162,6 @@ def error_average(errors: Values, holdout: Holdout, label: str, chosen: NDArray[
     user = np.repeat(np.arange(len(holdout)), np.diff(holdout.held_out.indptr))
     totals, cells = (np.bincount(user, part, len(holdout)) for part in (weights * error.of_cell(errors), weights))
     return Average(totals.astype(np.float64), cells.astype(np.float64), error.root)
-
-
-def _predict_cells(score: ScoreFunction, holdout: Holdout, batch_size: int, with_users: bool) -> NDArray[np.float32]:
-    """Predicted rating of every held-out cell, float32 (cells,)."""
-    indptr, indices = holdout.held_out.indptr, holdout.held_out.indices
-    found = np.empty(len(indices), dtype=np.float32)
-    for start in range(0, len(holdout), batch_size):
-        stop = min(start + batch_size, len(holdout))
-        known = {"users": holdout.train_rows[start:stop]} if with_users else {}
-        cells = slice(indptr[start], indptr[stop])
-        row = np.repeat(np.arange(stop - start), np.diff(indptr[start : stop + 1]))
-        scores = score(holdout.history[start:stop], **known)
-        row_at, item_at = (torch.as_tensor(at, device=scores.device).long() for at in (row, indices[cells]))
-        found[cells] = scores[row_at, item_at].float().cpu().numpy()
-    return found
 
 
 @dataclass(frozen=True)

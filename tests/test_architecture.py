@@ -31,7 +31,7 @@ FLOORS = [
         "processes",
         "search_space",
     },
-    {"topn", "splitting", "metrics", "beyond", "averages"},
+    {"topn", "splitting", "metrics", "beyond", "averages", "predicting"},
     {"training"},
     {"models"},
 ]
