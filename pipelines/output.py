@@ -37,10 +37,9 @@ def cells_text(counts: Mapping[Any, Any]) -> str:
     """How many held-out cells predicted ratings were measured on, to stand after the users; nothing for lists."""
     if "cells" not in counts:
         return ""
-    return (
-        f", {counts['cells']:,} held-out cells; {counts['cells_without_prediction']:,} more have no prediction, "
-        "their item or user being unknown"
-    )
+    without = counts["cells_without_prediction"]
+    more = f"; {without:,} more have no prediction, their item or user being unknown" if without else ""
+    return f", {counts['cells']:,} held-out cells{more}"
 
 
 def shorten(text: str, width: int) -> str:
