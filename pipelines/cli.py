@@ -88,6 +88,8 @@ def main(verbose: bool, as_json: bool) -> None:
     set_environment()
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger().setLevel(logging.WARNING)
+    # Connections to an object store log there how they ended; the error itself comes to us.
+    logging.getLogger("asyncio").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     logging.getLogger("recsys").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
