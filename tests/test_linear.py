@@ -62,7 +62,7 @@ def test_l2_of_zero_is_refused():
 # EDLAE and kin
 
 
-def family(x, l2, dropout=0.0, diagonal=0.0, item_power=0.0, user_power=0.0):
+def family(x, l2, dropout=0.0, diagonal=0.0, item_power=0.0, user_power=0.0, damping=0.0):
     """As the papers have it, a column at a time: B_j minimises the squared error with a ridge and a bounded B_jj."""
     x = x.toarray().astype(np.float64)
     sums = x.sum(1, keepdims=True)
@@ -76,7 +76,8 @@ def family(x, l2, dropout=0.0, diagonal=0.0, item_power=0.0, user_power=0.0):
         target = gram[others, j] * (1 - diagonal)
         free[others, j] = np.linalg.solve((gram + np.diag(ridge))[np.ix_(others, others)], target)
         free[j, j] = diagonal
-    return free
+    root = (popularity / popularity.mean()) ** damping
+    return free * root[:, None] / root
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,8 @@ def family(x, l2, dropout=0.0, diagonal=0.0, item_power=0.0, user_power=0.0):
         {"dropout": 0.3, "diagonal": 0.1},
         {"item_power": 0.7},
         {"user_power": 0.5},
-        {"dropout": 0.2, "diagonal": 0.3, "item_power": 0.4, "user_power": 1.0},
+        {"damping": 0.5},
+        {"dropout": 0.2, "diagonal": 0.3, "item_power": 0.4, "user_power": 1.0, "damping": 0.2},
     ],
     ids=str,
 )

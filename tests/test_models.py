@@ -23,6 +23,7 @@ SPECIAL = {
     "als": {"l2": 0.1, "iterations": 10},
     "ease": {"l2": 1.0},
     "edlae": {"l2": 1.0},
+    "sparse-ease": {"l2": 1.0},
     "bpr": {"learning_rate": 0.1},
     "dae": {"learning_rate": 0.02},
     "vae": {"learning_rate": 0.02},

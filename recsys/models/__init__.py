@@ -17,6 +17,7 @@ from recsys.models.popularity import Popularity
 from recsys.models.rating import Biases, GlobalMean
 from recsys.models.rbm import RBM
 from recsys.models.recvae import RecVAE
+from recsys.models.sparse_linear import SparseEASE
 from recsys.models.svd import SVD
 
 MODELS: dict[str, type[Recommender]] = {
@@ -31,6 +32,7 @@ MODELS: dict[str, type[Recommender]] = {
         SVD,
         EASE,
         EDLAE,
+        SparseEASE,
         DAE,
         VAE,
         RecVAE,

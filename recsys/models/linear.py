@@ -1,9 +1,10 @@
 """Linear autoencoders in closed form: EASE, and EDLAE with its kin as settings of one formula.
 
-scores = history @ B with B = I - P diag(c) and P = (X' W X + diag(r))^-1, where
+scores = history @ D^damping B D^-damping with B = I - P diag(c) and P = (X' W X + diag(r))^-1, where
 
     W    weight of a user, (n / mean n)^-user_power: 0 counts every interaction alike, 1 every user
-    r    ridge of an item, l2 (d / mean d)^item_power + dropout / (1 - dropout) d, with d the diagonal of X' W X
+    d    popularity of an item, the diagonal of X' W X; D = diag(d / mean d)
+    r    ridge of an item, l2 (d / mean d)^item_power + dropout / (1 - dropout) d
     c    max(r, (1 - diagonal) / diag P), which bounds the diagonal of B
 
 Steck: Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, arXiv:1905.03375 (EASE: l2 alone).
@@ -11,7 +12,7 @@ Steck: Autoencoders that don't overfit towards the Identity, NeurIPS 2020 (EDLAE
 Moon et al.: It's Enough: Relaxing Diagonal Constraints in Linear Autoencoders, SIGIR 2023 (RLAE, RDLAE: diagonal).
 Steck: Markov Random Fields for Collaborative Filtering, NeurIPS 2019, arXiv:1910.09645 (item_power, in its words the
 columns of X are divided by d^(item_power / 2) before the inverse and multiplied back after it).
-Park et al.: Why is Normalization Necessary for Linear Recommenders?, SIGIR 2025 (DAN: user_power).
+Park et al.: Why is Normalization Necessary for Linear Recommenders?, SIGIR 2025 (DAN: user_power and damping).
 """
 
 from __future__ import annotations
@@ -50,23 +51,34 @@ class EASEConfig:
 
 
 @dataclass(frozen=True)
-class EDLAEConfig:
-    """All of the family. With dropout, diagonal and both powers at 0 it is EASE."""
+class RidgeConfig:
+    """Whose interactions count how much, and what holds an item's weights back."""
 
     # of an item of mean popularity
     l2: float = tunable(400.0, Range(10.0, 10_000.0, log=True))
     # share of a history hidden from the (infinitely many) training inputs
     dropout: float = tunable(0.3, Range(0.0, 0.8))
-    diagonal: float = 0.0  # what an item may say of itself at most; above 0 it is RDLAE, with dropout 0 RLAE
     item_power: float = tunable(0.0, Range(0.0, 1.0))
     user_power: float = tunable(0.0, Range(0.0, 1.0))
 
     def __post_init__(self) -> None:
         require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")
         require(0 <= self.dropout < 1, f"Expected dropout in [0, 1), found {self.dropout}.")
-        for name in ("diagonal", "item_power", "user_power"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"Expected {name} from 0 to 1, found {value}.")
+        require(0 <= self.item_power <= 1, f"Expected item_power from 0 to 1, found {self.item_power}.")
+        require(0 <= self.user_power <= 1, f"Expected user_power from 0 to 1, found {self.user_power}.")
+
+
+@dataclass(frozen=True)
+class EDLAEConfig(RidgeConfig):
+    """All of the family. With nothing but l2 it is EASE."""
+
+    diagonal: float = 0.0  # what an item may say of itself at most; above 0 it is RDLAE, with dropout 0 RLAE
+    damping: float = 0.0  # how much less a popular item is offered, and the more it says of others
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.diagonal <= 1, f"Expected diagonal from 0 to 1, found {self.diagonal}.")
+        require(0 <= self.damping <= 1, f"Expected damping from 0 to 1, found {self.damping}.")
 
 
 class _ClosedForm(Recommender):
@@ -81,6 +93,7 @@ class _ClosedForm(Recommender):
             self.name, closed_form_bytes(matrix.shape[1], device), device, "sparse-ease or elsa, which need no square"
         )
         gram = gram_matrix(weigh_users(matrix, settings.user_power), device)
+        popularity = relative_popularity(gram.diagonal())
         ridge = ridge_of(gram.diagonal(), settings)
         gram.diagonal().add_(ridge)
         inverse = _invert(gram, settings.l2)
@@ -89,6 +102,8 @@ class _ClosedForm(Recommender):
         self.weights.diagonal().add_(1)
         if not settings.diagonal:  # what rounding left
             self.weights.fill_diagonal_(0)
+        if settings.damping:
+            self.weights.mul_(popularity[:, None] ** settings.damping).mul_(popularity**-settings.damping)
 
     @abstractmethod
     def _settings(self) -> EDLAEConfig:
@@ -146,11 +161,16 @@ def gram_matrix(matrix: csr_matrix, device: torch.device) -> Tensor:
     return gram
 
 
-def ridge_of(popularity: Tensor, settings: EDLAEConfig) -> Tensor:
-    """What is added to the diagonal of the Gram matrix, (items,); the power gives an item nobody took the least."""
+def ridge_of(popularity: Tensor, settings: RidgeConfig) -> Tensor:
+    """What is added to the diagonal of the Gram matrix, (items,)."""
+    dropped = settings.dropout / (1 - settings.dropout) * popularity
+    return settings.l2 * relative_popularity(popularity) ** settings.item_power + dropped
+
+
+def relative_popularity(popularity: Tensor) -> Tensor:
+    """In units of the mean of the items that anybody took; an item nobody took counts as the least of those."""
     taken = popularity[popularity > 0]
-    relative = popularity.clamp_min(taken.min()) / taken.mean()
-    return settings.l2 * relative**settings.item_power + settings.dropout / (1 - settings.dropout) * popularity
+    return popularity.clamp_min(taken.min()) / taken.mean()
 
 
 def _invert(gram: Tensor, l2: float) -> Tensor:

@@ -1,0 +1,66 @@
+"""Sparse EASE against least squares on the chosen neighbours."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from recsys.errors import UnsupportedError
+from recsys.models.linear import EDLAE, EDLAEConfig
+from recsys.models.sparse_linear import SparseEASE, SparseEASEConfig, nearest, pairs_bytes
+
+RIDGE = {"l2": 3.0, "dropout": 0.2, "item_power": 0.4, "user_power": 0.5}
+
+
+def preferences(users=30, items=9):
+    """Every two items have a user in common."""
+    return csr_matrix((np.random.default_rng(0).random((users, items)) < 0.5).astype(np.float32))
+
+
+def test_with_all_others_as_neighbours_it_is_the_full_model():
+    x = preferences()
+    full, sparse = EDLAE(EDLAEConfig(**RIDGE)).fit(x), SparseEASE(SparseEASEConfig(**RIDGE, neighbours=50)).fit(x)
+    torch.testing.assert_close(sparse.item_codes(), full.item_codes(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_column_is_the_ridge_regression_of_its_item_on_its_neighbours():
+    x = preferences()
+    model = SparseEASE(SparseEASEConfig(l2=3.0, neighbours=4)).fit(x)
+    dense, weights = x.toarray().astype(np.float64), model.item_codes().numpy()
+    for item in range(9):
+        near = np.flatnonzero(weights[:, item])
+        assert len(near) <= 4 and item not in near
+        gram = dense[:, near].T @ dense[:, near] + 3.0 * np.eye(len(near))
+        expected = np.linalg.solve(gram, dense[:, near].T @ dense[:, item])
+        np.testing.assert_allclose(weights[near, item], expected, rtol=1e-4)
+
+
+def test_neighbours_are_those_that_explain_most_one_by_one_and_never_the_item_itself():
+    # With item 0: item 1 twice of its 2, item 2 twice of its 8, item 3 never. Twice of 2 explains more.
+    gram = csr_matrix(np.float32([[4, 2, 2, 0], [2, 2, 0, 0], [2, 0, 8, 1], [0, 0, 1, 1]]))
+    chosen = nearest(gram, gram.diagonal(), 2)
+    assert chosen.tolist() == [[1, 2], [0, -1], [0, 3], [2, -1]]
+    assert nearest(gram, gram.diagonal(), 1).tolist() == [[1], [0], [0], [2]]
+
+
+def test_items_without_enough_neighbours_and_items_of_nobody_stand_beside_the_others():
+    x = csr_matrix(np.float32([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]))
+    weights = SparseEASE(SparseEASEConfig(l2=1.0, neighbours=3)).fit(x).item_codes()
+    assert not weights[3:].any() and not weights[:, 3:].any()  # one taken alone, one by nobody
+    full = EDLAE(EDLAEConfig(l2=1.0, dropout=0.0)).fit(x).item_codes()
+    torch.testing.assert_close(weights, full)
+
+
+def test_batches_of_systems_are_the_systems(monkeypatch):
+    x, config = preferences(), SparseEASEConfig(l2=3.0, neighbours=4)
+    whole = SparseEASE(config).fit(x).item_codes()
+    monkeypatch.setattr("recsys.models.sparse_linear._BATCH", 50)
+    torch.testing.assert_close(SparseEASE(config).fit(x).item_codes(), whole)
+
+
+def test_too_many_pairs_for_the_memory_are_refused_before_the_work_with_the_model_that_fits(monkeypatch):
+    monkeypatch.setattr("recsys.memory.memory_bytes", lambda: (10**9, 100))
+    x = csr_matrix(np.float32([[1, 1, 0, 0], [1, 1, 1, 0]]))
+    assert pairs_bytes(x) == 16 * (2 * 2 + 3 * 3)
+    with pytest.raises(UnsupportedError, match=r"sparse-ease needs .* use elsa"):
+        SparseEASE().fit(x)
