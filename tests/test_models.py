@@ -19,6 +19,7 @@ from recsys.training import TrainingContext
 
 # By the name of the setting: the vocabulary of settings is one for all models.
 TINY = {"factors": 2, "latent": 4, "hidden": 8, "neighbours": 10, "epochs": 60, "iterations": 100, "batch_size": 4}
+RATINGS = {"dropout": 0.0, "code_dropout": 0.0, "l2": 0.1, "input_l2": 0.01, "fold_l2": 0.5, "learning_rate": 0.02}
 SPECIAL = {
     "als": {"l2": 0.1, "iterations": 10},
     "ease": {"l2": 1.0},
@@ -32,6 +33,8 @@ SPECIAL = {
     "rbm": {"learning_rate": 0.02},
     "recvae": {"learning_rate": 0.02, "epochs": 20},
     "blend": {"members": "ease,ials", "weights": "1,1", "ease.l2": 1.0, "ials.factors": 2},
+    "biased-mf": {"l2": 1.0},
+    "autorec": RATINGS,
 }
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from recsys.errors import ConfigError
 from recsys.models.autoencoder import AE, SparseAE
+from recsys.models.autorec import AutoRec
 from recsys.models.base import Recommender
 from recsys.models.blend import Blend
+from recsys.models.biased_mf import BiasedMF
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.ials import IALS
 from recsys.models.linear import EASE, EDLAE
@@ -41,7 +43,7 @@ MODELS: dict[str, type[Recommender]] = {
         RBM,
         Blend,
     )
-} | {model.name: model for model in (GlobalMean, Biases)}
+} | {model.name: model for model in (GlobalMean, Biases, BiasedMF, AutoRec)}
 
 
 def create_model(name: str, settings: Mapping[str, Any] | None = None) -> Recommender:

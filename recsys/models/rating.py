@@ -24,6 +24,7 @@ from recsys.training import SparseBatch, SparseRows, TrainingContext
 
 _ROUNDS = 10  # of biases fitted in turn: they move by less than .001 after that
 _NUMBERS = 32_000_000  # held at once by fold_in (128 MB)
+_SHARED = 10_000  # items whose products with each other are held (400 MB)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class Baseline:
         users = ratings.row_sums(rest) / (ratings.lengths + self.user_shrinkage).clamp_min(1e-12)
         rest = rest - users.repeat_interleave(ratings.lengths, output_size=len(rest))
         return SparseBatch(ratings.items, rest, ratings.offsets), users
+
+    def residual_rows(self, matrix: csr_matrix, transposed: bool) -> SparseRows:
+        """What is left of a matrix of ratings: rows are users, or items if transposed."""
+        residuals, _ = self.split(SparseRows(matrix, self.mean.device).everything())
+        rest = csr_matrix((residuals.values.cpu().numpy(), matrix.indices, matrix.indptr), shape=matrix.shape)
+        return SparseRows(csr_matrix(rest.T) if transposed else rest, self.mean.device)
 
     def join(self, taste: Tensor, users: Tensor) -> Tensor:
         """Ratings from what taste adds (rows, items) and biases of users (rows,), within the scale."""
@@ -125,6 +132,13 @@ class RatingRecommender(Recommender):
         """Take what `_get_weights` gave, on the right device."""
 
 
+def rate_by_codes(baseline: Baseline, codes: Tensor, l2: Tensor, ratings: SparseBatch) -> Tensor:
+    """Ratings (rows, items) of people folded in on codes of items (items, width) with l2 (rows,)."""
+    residuals, users = baseline.split(ratings)
+    weights = fold_in(residuals, codes, l2)
+    return baseline.join(weights @ codes.T, users)
+
+
 def fold_in(residuals: SparseBatch, codes: Tensor, l2: Tensor) -> Tensor:
     """Weights (rows, width) of people: ridge regression of their residuals on the codes (items, width) of the items.
 
@@ -134,9 +148,12 @@ def fold_in(residuals: SparseBatch, codes: Tensor, l2: Tensor) -> Tensor:
     lengths = residuals.lengths
     order = lengths.argsort(stable=True)
     weights = torch.zeros(len(residuals), codes.shape[1], device=codes.device)
+    # Products of all items with all, once, where people together would ask for more of them than there are.
+    shared = len(codes) <= _SHARED and int(lengths.clamp_max(codes.shape[1]).square().sum()) > len(codes) ** 2
+    products = codes @ codes.T if shared else None
     for rows in _alike(order, lengths[order], codes.shape[1]):
-        inputs, targets = _padded(residuals, rows, codes)
-        weights[rows] = _ridge(inputs, targets, l2[rows])
+        items, targets = _padded(residuals, rows)
+        weights[rows] = _ridge(items, targets, codes, products, l2[rows])
     return weights
 
 
@@ -154,21 +171,28 @@ def _alike(order: Tensor, lengths: Tensor, width: int) -> Iterator[Tensor]:
         start = stop
 
 
-def _padded(residuals: SparseBatch, rows: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes (rows, longest, width) and residuals (rows, longest) of some rows; zeros where one has no more."""
+def _padded(residuals: SparseBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Items (rows, longest), -1 where a row has no more, and residuals, 0 there."""
     lengths = residuals.lengths[rows]
     place = torch.arange(int(lengths.max()), device=rows.device)
     here = place < lengths[:, None]
     cells = (residuals.offsets[rows][:, None] + place).clamp_max(len(residuals.items) - 1)
-    return codes[residuals.items[cells]] * here[..., None], residuals.values[cells] * here
+    return residuals.items[cells].masked_fill(~here, -1), residuals.values[cells] * here
 
 
-def _ridge(inputs: Tensor, targets: Tensor, l2: Tensor) -> Tensor:
-    """(rows, width) from inputs (rows, n, width), targets (rows, n) and l2 (rows,)."""
-    dual = inputs.shape[1] < inputs.shape[2]
-    right = targets if dual else torch.einsum("rnw,rn->rw", inputs, targets)
-    gram = inputs @ inputs.mT if dual else inputs.mT @ inputs
+def _ridge(items: Tensor, targets: Tensor, codes: Tensor, products: Tensor | None, l2: Tensor) -> Tensor:
+    """Weights (rows, width) from items and targets (rows, n), -1 being none, and l2 (rows,)."""
+    here = items >= 0
+    inputs = codes[items.clamp_min(0)] * here[..., None]  # (rows, n, width)
+    dual = items.shape[1] < codes.shape[1]
+    if not dual:
+        gram = inputs.mT @ inputs
+    elif products is None:
+        gram = inputs @ inputs.mT
+    else:
+        gram = products[items[:, :, None], items[:, None, :]] * (here[:, :, None] & here[:, None, :])
     gram.diagonal(dim1=1, dim2=2).add_(l2[:, None])
+    right = targets if dual else torch.einsum("rnw,rn->rw", inputs, targets)
     solved = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(gram))[..., 0]
     return torch.einsum("rnw,rn->rw", inputs, solved) if dual else solved
 
