@@ -179,3 +179,28 @@ print(json.dumps([recsys.__file__, found["item_id"].tolist()]))
     file, items = json.loads(done.stdout)
     assert file.startswith(str(logged))
     assert items == ["b", "c"]
+
+
+# Models of ratings
+
+
+@pytest.fixture
+def biases(tmp_path):
+    """Item a is rated 4, b 0, c -2 and d 2 by people whose mean is all the same."""
+    levels = np.array([4.0, 0.0, -2.0, 2.0])
+    user, item = np.divmod(np.arange(40), 4)
+    matrix = sparse_rows(user, item, levels[item], (10, 4))
+    model = create_model("biases", {"item_shrinkage": 0.0, "user_shrinkage": 0.0}).fit(matrix)
+    return load_model(save_model(tmp_path / "stars", model, Vocabulary.of(ITEMS), np.full(4, 10)))
+
+
+def test_of_ratings_the_score_is_the_predicted_rating_of_a_history_with_a_zero_in_it(biases):
+    rows = histories(("new", "b", 0.0), ("new", "c", -2.0), columns=("user_id", "item_id", "rating"))
+    found = recommend_frame(biases, rows)
+    assert found["item_id"].tolist() == ["a", "d"]
+    assert found["score"].tolist() == pytest.approx([4, 2], abs=1e-4)
+
+
+def test_a_history_without_ratings_is_refused_by_a_model_of_ratings(biases):
+    with pytest.raises(DataError, match="Expected interactions with ratings"):
+        recommend_frame(biases, histories(("new", "b")))
