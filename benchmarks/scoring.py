@@ -2,6 +2,7 @@
 
     python benchmarks/scoring.py generated --users 1000000 --items 50000 --folder /tmp/scoring
     python benchmarks/scoring.py share --users 10000 --items 50000 --folder /tmp/scoring
+    python benchmarks/scoring.py sides --data ../shared/data/ml-1m/ratings.csv ../shared/data/gowalla/train.csv
     python benchmarks/scoring.py public --data ../shared/data/ml-1m/ratings.csv ../shared/data/gowalla/train.csv
 
 The generated VAE is not trained: the time does not depend on what the weights are.
@@ -16,26 +17,37 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipelines import cli
+
+cli.set_environment()  # as the recsys command does, before torch is imported
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from scipy.sparse import csr_matrix
+from training import UsualVAE, our_step
 
 from pipelines.score import ScoreJob, run
 from pipelines.settings import TrackingOptions
 from recsys.artifacts import load_model, save_model
 from recsys.audience import Rules, make_audience
 from recsys.batch import Plan, open_output
+from recsys.evaluation import evaluate
 from recsys.interactions import UserItemMatrix, Vocabulary
 from recsys.machine import usable_cores
 from recsys.models import create_model
+from recsys.models.network import NetworkRecommender
 from recsys.reading import read_interactions
-from recsys.shards import ShardWriter, one_thread_each
+from recsys.shards import BLOCK, ShardWriter, one_thread_each
+from recsys.splitting import strong
+from recsys.topn import top_n_of_blocks
 from recsys.training import TrainingContext
 
 HISTORY = 20  # items a generated user
@@ -81,22 +93,29 @@ def measured(work: Callable[[], object], users: int) -> Speed:
     return Speed(users / (time.perf_counter() - started), users / (time.process_time() - spent))
 
 
-def bare_products(items: int, threads: int, tiles: int = 24) -> Speed:
-    """The VAE's products alone (600-400, 200-600, 600-items), tiles on as many threads."""
-    rng = np.random.default_rng(0)
+def products(items: int, kind: torch.dtype = torch.float32) -> Callable[[int], None]:
+    """The VAE's products alone (600-400, 200-600, 600-items) for one tile."""
     tile, shapes = Plan.tile, ((600, 400), (200, 600), (600, items))
-    pairs = [
-        (torch.tensor(rng.random((tile, k), np.float32)), torch.tensor(rng.random((n, k), np.float32)))
-        for k, n in shapes
-    ]
+    pairs = [(torch.rand(tile, k).to(kind), torch.rand(n, k).to(kind)) for k, n in shapes]
 
     def one(_: int) -> None:
         for rows, weights in pairs:
             torch.nn.functional.linear(rows, weights)
 
+    return one
+
+
+def bare_products(items: int, threads: int, tiles: int = 24) -> Speed:
+    """The products of some tiles, on as many threads."""
+    one = products(items)
+    on_threads(one, range(threads), threads)
+    return measured(lambda: on_threads(one, range(tiles), threads), tiles * Plan.tile)
+
+
+def on_threads(work: Callable[[int], object], numbers: range, threads: int) -> None:
+    """The work for each number, each on one of the threads."""
     with one_thread_each(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(one, range(threads)))
-        return measured(lambda: list(pool.map(one, range(tiles))), tiles * tile)
+        deque(pool.map(work, numbers), maxlen=0)
 
 
 def writer_alone(n: int) -> float:
@@ -168,6 +187,145 @@ def share(arguments: argparse.Namespace) -> None:
         print(f"  {name:24} {np.median(values):8.2f}   ({low:.2f} to {high:.2f})")
 
 
+def sides(arguments: argparse.Namespace) -> None:
+    """Lists of 100 in memory, every way in turns; then what evaluation takes beside training."""
+    for path in arguments.data:
+        data = UserItemMatrix.from_interactions(read_interactions(path))
+        history = data.matrix[: arguments.users]
+        users, items = history.shape
+        ways = {
+            "floor fp32": floor(users, items, torch.float32),
+            "floor bf16": floor(users, items, torch.bfloat16),
+            "dense, `topk`, fp32": usual_lists(history),
+            "implicit ALS 600, `recommend`": implicit_lists(data.matrix, users, 600),
+            "recsys fp32": our_lists(history, "fp32"),
+            "recsys bf16": our_lists(history, "bf16"),
+            "recsys fp32: evaluation": evaluation(path),
+            "recsys fp32: training": training_steps(data.matrix, bf16=False),
+            "recsys bf16: training": training_steps(data.matrix, bf16=True),
+        }
+        turns: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(arguments.rounds + 1):  # the first warms up
+            for name, way in ways.items():
+                done = speed_of(way)
+                if turn:
+                    turns[name].append(done)
+        print(f"\n{path.parent.name}: {users:,} users x {items:,} items, load {os.getloadavg()[0]:.1f}\n")
+        print("| | users/s | times its floor | times dense | times implicit |\n| --- |" + " ---: |" * 4)
+        for name, speeds in turns.items():
+            bare = turns["floor bf16" if "bf16" in name else "floor fp32"]
+            others = (bare, turns["dense, `topk`, fp32"], turns["implicit ALS 600, `recommend`"])
+            cells = [spread([a / b for a, b in zip(speeds, other, strict=True)]) for other in others]
+            print(f"| {name} | {np.median(speeds):,.0f} | {' | '.join(cells if ':' not in name else ['', '', ''])} |")
+
+
+def spread(values: list[float]) -> str:
+    """The middle value, with the least and the most."""
+    return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def speed_of(way: Callable[[], int]) -> float:
+    """Users a second of work that says how many it was done for."""
+    started = time.perf_counter()
+    users = way()
+    return users / (time.perf_counter() - started)
+
+
+def floor(users: int, items: int, kind: torch.dtype) -> Callable[[], int]:
+    """The products of as many tiles as hold the users."""
+    one, tiles = products(items, kind), -(-users // Plan.tile)
+
+    def work() -> int:
+        on_threads(one, range(tiles), usable_cores())
+        return tiles * Plan.tile
+
+    return work
+
+
+def usual_lists(history: csr_matrix) -> Callable[[], int]:
+    """As most repositories score: rows made dense, one forward pass, seen items at -inf, topk."""
+    network = UsualVAE(history.shape[1]).eval()
+
+    @torch.no_grad()
+    def work() -> int:
+        for start in range(0, history.shape[0], 500):
+            x = torch.from_numpy(history[start : start + 500].toarray())
+            hidden = torch.tanh(network.encoder(torch.nn.functional.normalize(x)))
+            mean = network.posterior(hidden).chunk(2, dim=1)[0]
+            scores = network.decoder(torch.tanh(network.hidden(mean)))
+            scores[x > 0] = -torch.inf
+            scores.topk(100)
+        return history.shape[0]
+
+    return work
+
+
+def implicit_lists(matrix: csr_matrix, users: int, factors: int) -> Callable[[], int]:
+    """Known users' lists, on all cores."""
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(factors=factors, iterations=1, random_state=0)
+        model.fit(matrix, show_progress=False)
+
+    def work() -> int:
+        with threadpool_limits(1, "blas"):
+            model.recommend(np.arange(users), matrix[:users], N=100)
+        return users
+
+    return work
+
+
+def untrained(items: int) -> NetworkRecommender:
+    """A VAE 600-200 over so many items."""
+    vae = create_model("vae")
+    assert isinstance(vae, NetworkRecommender)
+    vae.items, vae.network = items, vae._build(items).eval()
+    return vae
+
+
+def our_lists(history: csr_matrix, precision: str) -> Callable[[], int]:
+    """As `recsys score` makes them, tile by tile on all cores, but for the files."""
+    vae, tile = untrained(history.shape[1]), Plan.tile
+    if precision == "bf16":
+        vae.to_bf16()
+
+    def one(start: int) -> object:
+        rows = history[start : start + tile]
+        return top_n_of_blocks(vae.score_blocks(rows, width=BLOCK), 100, rows)
+
+    def work() -> int:
+        on_threads(one, range(0, history.shape[0], tile), usable_cores())
+        return history.shape[0]
+
+    return work
+
+
+def evaluation(path: Path) -> Callable[[], int]:
+    """`evaluate` on the users a strong split holds out."""
+    split = strong(read_interactions(path))
+    score = untrained(split.train.matrix.shape[1]).score
+
+    def work() -> int:
+        assert split.test is not None
+        return evaluate(score, split.test).users
+
+    return work
+
+
+def training_steps(matrix: csr_matrix, bf16: bool) -> Callable[[], int]:
+    """Three steps of 500 users."""
+    step = our_step(matrix, 500, torch.device("cpu"), bf16=bf16)
+
+    def work() -> int:
+        for _ in range(3):
+            step()
+        return 3 * 500
+
+    return work
+
+
 def public(arguments: argparse.Namespace) -> None:
     """Top-100 for everybody: ours, files written, beside implicit's ALS.recommend into memory."""
     for path in arguments.data:
@@ -212,7 +370,7 @@ def implicit_seconds(data: UserItemMatrix) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("generated", "share", "public"))
+    parser.add_argument("what", choices=("generated", "share", "sides", "public"))
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -221,7 +379,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
-    {"generated": generated, "share": share, "public": public}[arguments.what](arguments)
+    {"generated": generated, "share": share, "sides": sides, "public": public}[arguments.what](arguments)
 
 
 if __name__ == "__main__":
