@@ -420,7 +420,12 @@ def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> S
     made = _finish(protocol, train, holdouts[VALIDATION], holdouts[TEST], facts)
     if not ((part == VALIDATION).any() and (part == TEST).any()):
         return made
-    return replace(made, refit=lambda: _by_rows(protocol, interactions, np.where(part == VALIDATION, TRAIN, part)))
+
+    def refit() -> Split:
+        again = _by_rows(protocol, interactions, np.where(part == VALIDATION, TRAIN, part))
+        return replace(again, facts=again.facts | {"validation_rows_in_training": int((part == VALIDATION).sum())})
+
+    return replace(made, refit=refit)
 
 
 def _of_task(interactions: Interactions, ratings: bool) -> Interactions:

@@ -637,6 +637,7 @@ def test_a_refit_trains_on_validation_rows_too_and_tests_on_the_same():
     assert train_cells(again) == train_cells(split) | held_out(split.validation, split.train.items)
     assert held_out(again.test, again.train.items) == held_out(split.test, split.train.items)
     assert again.refit is None
+    assert again.facts["validation_rows_in_training"] == split.facts["validation_interactions"] == 9
     assert strong(full(10, 5)).refit is None
 
 
