@@ -12,6 +12,7 @@ from recsys.models.base import Recommender
 from recsys.models.blend import Blend
 from recsys.models.biased_mf import BiasedMF
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
+from recsys.models.graph_filter import BSPM
 from recsys.models.ials import IALS
 from recsys.models.linear import EASE, EDLAE
 from recsys.models.multinomial import DAE, VAE
@@ -35,6 +36,7 @@ MODELS: dict[str, type[Recommender]] = {
         EASE,
         EDLAE,
         SparseEASE,
+        BSPM,
         DAE,
         VAE,
         RecVAE,

@@ -88,7 +88,7 @@ class IALS(Recommender):
 
 def _on_axes(table: Tensor) -> Tensor:
     """The table in the basis in which table' table is diagonal: the same products of its rows, (rows, factors)."""
-    _, basis = torch.linalg.eigh((table.T @ table).double())
+    basis: Tensor = torch.linalg.eigh((table.T @ table).double())[1]
     return table @ basis.to(table.dtype)
 
 
@@ -139,7 +139,8 @@ def _batches(matrix: csr_matrix, factors: int) -> Iterator[tuple[NDArray[np.int6
             yield rows, matrix.indices[place].astype(np.int64), np.where(inside, matrix.data[place], 0)
 
 
-def _round_up(lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+def _round_up(lengths: NDArray[Any]) -> NDArray[Any]:
     """To the next of 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ...: a quarter more at most."""
     step = np.exp2(np.ceil(np.log2(np.maximum(lengths, 1))) - 3).clip(1).astype(np.int64)
-    return -(-lengths // step) * step
+    padded: NDArray[Any] = -(-lengths // step) * step
+    return padded
