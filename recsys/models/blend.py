@@ -82,6 +82,10 @@ def _check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
     require(fit, f"Expected weights of 0 or more for {', '.join(names)}, one above 0; found {weights}.")
 
 
+def _shares(weights: Sequence[float]) -> Tensor:
+    return torch.tensor(weights) / sum(weights)
+
+
 def _member(name: str, settings: Mapping[str, Any]) -> Recommender:
     from recsys.models import MODELS, create_model  # they name this one too
 
@@ -125,13 +129,16 @@ class Blend(Recommender):
         return cls(replace(make_config(cls.Config, own, cls.name), members=names, settings=members))
 
     @classmethod
-    def of(cls, members: Sequence[Recommender], user_items: csr_matrix, validate: Validate) -> Self:
-        """A blend of models that are fitted already, on `user_items`; its weights are searched with `validate`."""
+    def of(cls, members: Sequence[Recommender], user_items: csr_matrix, weights: Validate | Sequence[float]) -> Self:
+        """A blend of models that are fitted already, on `user_items`; a Validate as weights is what they are chosen by.
+
+        Two members of one name must have equal settings.
+        """
         names = ",".join(member.name for member in members)
         model = cls(BlendConfig(names, settings={m.name: dataclasses.asdict(m.config) for m in members}))
         model.items, model.members = members[0].items, list(members)
         model.scales = model._measure(user_items)
-        model.weights = model._search(validate)
+        model.weights = model._search(weights) if callable(weights) else _shares(weights)
         return model
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
@@ -145,7 +152,7 @@ class Blend(Recommender):
         for member, own in self._contexts(context):
             member.fit(matrix, own)
         self.scales = self._measure(matrix)
-        self.weights = torch.tensor(given) / sum(given) if given else self._search(context.validate)
+        self.weights = _shares(given) if given else self._search(context.validate)
 
     def _refit(self, user_items: csr_matrix, context: TrainingContext) -> Self:
         fresh = type(self)(self.config)

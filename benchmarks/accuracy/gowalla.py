@@ -1,0 +1,30 @@
+"""Gowalla, the division of LightGCN: all items ranked, recall over all held-out items.
+
+    python benchmarks/accuracy/gowalla.py [FOLDER]
+
+FOLDER holds train.csv and test.csv. There is no validation file: a tenth of every user's training rows serves to
+choose, then models are fitted again on all of train.
+"""
+
+from __future__ import annotations
+
+from accuracy import DATA, HERE, Division, parse, ranked, read_table, run
+
+from recsys import splitting
+from recsys.reading import read_interactions
+
+NAME = "gowalla"
+
+
+def main() -> None:
+    """Make the table."""
+    flags = parse(__doc__.splitlines()[0], DATA / "gowalla")
+    train, test = (read_interactions(flags.folder / f"{part}.csv") for part in ("train", "test"))
+    choosing, final = splitting.weak(train, test=False), splitting.given(train, test)
+    assert final.test is not None
+    measure = ranked(final.test, read_table(HERE / f"{NAME}.toml").metrics)
+    run(NAME, Division(choosing, measure, final.train), flags)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""MovieLens-1M, random 80/10/10 of every user's rows (Sachdeva et al. 2022): all items ranked.
+
+    python benchmarks/accuracy/ml1m_random.py [FOLDER]
+
+FOLDER holds train.csv, validation.csv and test.csv. Models learn on train; at test the history is train
+and validation.
+"""
+
+from __future__ import annotations
+
+from accuracy import DATA, HERE, Division, parse, ranked, read_table, run
+
+from recsys import splitting
+from recsys.reading import read_interactions
+
+NAME = "ml1m_random"
+
+
+def main() -> None:
+    """Make the table."""
+    flags = parse(__doc__.splitlines()[0], DATA / "ml-1m" / "random-80-10-10")
+    train, validation, test = (
+        read_interactions(flags.folder / f"{part}.csv") for part in ("train", "validation", "test")
+    )
+    split = splitting.given(train, test, validation)
+    assert split.test is not None
+    run(NAME, Division(split, ranked(split.test, read_table(HERE / f"{NAME}.toml").metrics)), flags)
+
+
+if __name__ == "__main__":
+    main()
