@@ -128,7 +128,9 @@ class Average:
 
     def _drawn(self, rows: NDArray[np.int32]) -> Values:
         """The figure of each draw of users, (draws,), from their numbers (draws, users)."""
-        figures: Values = self._finish(self.totals[rows].sum(axis=1), self.weights[rows].sum(axis=1))
+        alike = bool((self.weights == 1).all())  # as of lists: half of the gathering is spared
+        weights = rows.shape[1] if alike else self.weights[rows].sum(axis=1)
+        figures: Values = self._finish(self.totals[rows].sum(axis=1), weights)
         return figures
 
     def _finish(self, totals: Any, weights: Any) -> Any:
