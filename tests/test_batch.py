@@ -354,6 +354,21 @@ def test_a_manifest_is_not_written_while_a_shard_is_missing(saved, tmp_path):
     assert not (tmp_path / "lists" / "manifest.json").exists()
 
 
+def test_a_job_whose_folder_another_took_stops_and_says_so(saved, tmp_path):
+    plan, audience = job(saved)
+    done = open_output(tmp_path / "lists", plan)
+    written = keep_notes(tmp_path / "lists", plan, done, [("part-00000", {})])
+    other = replace(plan, n=1)
+    write(tmp_path / "lists", saved, other, audience, overwrite=True)
+    with pytest.raises(ArtifactError, match="another has taken it: choose a place for each"):
+        next(written)
+    with pytest.raises(ArtifactError, match="another has taken it"):
+        write_manifest(
+            tmp_path / "lists", plan, {shard.name: {"rows": 0, "short_lists": 0} for shard in plan.shards}, {}
+        )
+    assert set(lists(tmp_path / "lists")["rank"]) == {1}
+
+
 # Plans
 
 

@@ -190,6 +190,13 @@ def test_the_partition_without_a_value_is_a_missing_cell(tmp_path):
     assert dict(found.ledger.rejected) == {"missing rating": 1}
 
 
+def test_a_row_left_out_is_named_with_its_partition(tmp_path):
+    folder = write_partitions(tmp_path / "in", "2026/01", "2026/02")
+    pq.write_table(pa.table({"user_id": [""], "item_id": ["a"]}), folder / "2026" / "02" / "part-0.parquet")
+    read_interactions(folder, ReadingOptions(rejects=tmp_path / "rejects.csv"))
+    assert (tmp_path / "rejects.csv").read_text().splitlines()[1].startswith("2026/02/part-0.parquet,1,missing user id")
+
+
 @pytest.mark.parametrize("name", ["at=2026", "at=soon"])
 def test_a_partition_that_is_no_time_is_refused_as_one(name, tmp_path):
     with pytest.raises(DataError, match=r"a date \(2026-01-31\) or an epoch after at="):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -128,6 +129,12 @@ def _walk(folder: Path) -> Iterator[Path]:
     yield from (path for path in shown if not path.is_dir())
 
 
+def _label(file: Path) -> str:
+    """The file's name, after those of the partitions it lies in: all the others may be called part-0 too."""
+    around = list(itertools.takewhile(lambda folder: PARTITION.fullmatch(folder.name), file.parents))
+    return str(file.relative_to(around[-1].parent)) if around else file.name
+
+
 def partitions(file: Path) -> dict[str, str | None]:
     """What the folders around a file say of its rows: `.../date=2026-01-31/part-0.parquet` -> that date."""
     found = [match for part in file.parts[:-1] if (match := PARTITION.fullmatch(part)) and match[1]]
@@ -137,7 +144,7 @@ def partitions(file: Path) -> dict[str, str | None]:
 def _read_files(files: list[Path], account: Account, options: ReadingOptions) -> Iterator[Rows]:
     shapes, headers = set(), set()
     for file in files:
-        account.open_file(file.name)
+        account.open_file(_label(file))
         if _is_parquet(file):
             pieces = read_parquet(file, options, partitions(file))
         else:
