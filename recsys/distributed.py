@@ -34,7 +34,9 @@ def on_ray(
     raised as they are; one of Ray's own becomes ArtifactError.
     """
     with _cluster(address, workers) as ray:
-        count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
+        most = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
+        # A cluster of machines may grow when more actors ask for room; here they would wait for ever.
+        count = workers if workers and address else min(workers or most, most)
         worker = ray.remote(_Worker).options(num_cpus=1, num_gpus=int(gpu), max_restarts=-1, max_task_retries=_RETRIES)
         actors = [worker.remote(make) for _ in range(count)]
         try:
