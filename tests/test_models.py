@@ -25,6 +25,7 @@ SPECIAL = {
     "ease": {"l2": 1.0},
     "edlae": {"l2": 1.0},
     "sparse-ease": {"l2": 1.0},
+    "elsa": {"learning_rate": 0.02},
     "bpr": {"learning_rate": 0.1},
     "dae": {"learning_rate": 0.02},
     "vae": {"learning_rate": 0.02},

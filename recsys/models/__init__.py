@@ -11,6 +11,7 @@ from recsys.models.autorec import AutoRec
 from recsys.models.base import Recommender
 from recsys.models.blend import Blend
 from recsys.models.biased_mf import BiasedMF
+from recsys.models.elsa import ELSA
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.graph_filter import BSPM
 from recsys.models.ials import IALS
@@ -36,6 +37,7 @@ MODELS: dict[str, type[Recommender]] = {
         EASE,
         EDLAE,
         SparseEASE,
+        ELSA,
         BSPM,
         DAE,
         VAE,
