@@ -311,5 +311,7 @@ def settings_toml(model: Recommender) -> str:
 
 
 def _toml(value: Any) -> str:
-    """JSON's numbers, booleans and strings are TOML's; 1e-05 is a float in both."""
+    """JSON's numbers, booleans and strings are TOML's; 1e-05 is a float in both. None in a table is left out."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items() if each is not None)}}}"
     return json.dumps(value)

@@ -20,6 +20,7 @@ from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models import MODELS, create_model
 from recsys.reading import read_interactions
 from recsys.tracking import NullTracker
+from recsys.tuning import settings_toml
 
 TINY = ("dae.latent=2", "dae.epochs=4", "dae.l2=0", "dae.dropout=0", "dae.learning_rate=0.05")
 
@@ -92,6 +93,18 @@ def test_the_best_settings_are_a_file_that_train_takes(job, tmp_path):
     about = json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))
     assert about["model"] == "ease"
     assert about["config"] == found["settings"]
+
+
+def test_the_settings_of_a_blend_are_a_file_that_train_takes(job, tmp_path):
+    blend = create_model("blend", {"members": "ease,popularity", "ease.l2": 7.0, "weights": "3,1"})
+    (tmp_path / "blend.toml").write_text(settings_toml(blend), encoding="utf-8")
+    command = ["train", str(job.ratings[0]), "--config", str(tmp_path / "blend.toml"), "--no-track", "--held-out", "0"]
+    result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))["config"]["settings"] == {
+        "ease": {"l2": 7.0},
+        "popularity": {},
+    }
 
 
 class Killed(BaseException):

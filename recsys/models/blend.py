@@ -115,7 +115,7 @@ class Blend(Recommender):
         own: dict[str, Any] = {}
         members: dict[str, dict[str, Any]] = {}
         for key, value in cls._with_preset(settings or {}).items():
-            name, dot, setting = key.partition(".")
+            name, dot, setting = key.removeprefix("settings.").partition(".")
             if dot:
                 members.setdefault(name, {})[setting] = value
             else:
