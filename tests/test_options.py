@@ -8,8 +8,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipelines.options import flatten, options_from, parse_settings, refuse_unknown, setting
+from pipelines.options import PlaceType, flatten, options_from, parse_settings, refuse_unknown, setting
 from recsys.errors import ConfigError
+from recsys.places import Place
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,40 @@ def test_each_flag_reaches_its_field_nested_ones_too():
     words = ["x", "-n", "5", "--kind", "b", "--limit", "2.5", "--fast", "--no-track", "-s", "k=1", "-s", "l=2"]
     expected = Job(Path("x"), 5, "b", 2.5, True, False, ("k=1", "l=2"), Inner(9, False))
     assert job_from(*words, "--seed", "9", "--no-header") == expected
+
+
+@dataclass(frozen=True)
+class Copy:
+    source: Place
+    output: Place | None = setting(None, "Anywhere.")
+    log: Path | None = setting(None, "Here.")
+
+
+def copy_from(*words: str) -> Copy:
+    made = []
+
+    @click.command()
+    @click.argument("source", type=PlaceType())
+    @options_from(Copy)
+    def command(job: Copy) -> None:
+        made.append(job)
+
+    done = CliRunner().invoke(command, list(words))
+    assert done.exit_code == 0, done.output
+    return made[0]
+
+
+def test_an_address_stays_one_and_a_path_is_a_path(tmp_path):
+    assert copy_from("s3://bucket/a b/") == Copy("s3://bucket/a b")
+    assert copy_from("a b/", "--output", "gs://bucket//key") == Copy(Path("a b"), "gs://bucket//key")
+    (tmp_path / "job.toml").write_text('output = "s3://bucket/key"\nlog = "here"\n')
+    expected = Copy(Path("a"), "s3://bucket/key", Path("here"))
+    assert copy_from("a", "--config", str(tmp_path / "job.toml")) == expected
+
+
+def test_an_address_is_refused_where_only_a_path_will_do():
+    with pytest.raises(AssertionError, match="Expected a path of this machine, found the address s3://bucket/log"):
+        copy_from("a", "--log", "s3://bucket/log")
 
 
 def test_a_choice_that_is_none_is_refused_by_click():
