@@ -58,7 +58,7 @@ def test_an_average_and_an_earlier_encoder_are_counted_in_the_memory_of_training
     averaged = create_model("dae", {"latent": 5, "average": 0.5}).training_memory(100)
     assert plain.parameters == 4 * (2 * 500 + 105)
     assert averaged.parameters == 2 * plain.parameters
-    recvae = create_model("recvae", {"hidden": 5, "latent": 2}).training_memory(100)
+    recvae = create_model("recvae", {"hidden": 5, "latent": 2, "average": 0}).training_memory(100)
     encoder = 505 + 4 * 30 + 5 * 10 + 24
     decoder = 300
     assert recvae.parameters == 4 * (2 * encoder + decoder)

@@ -1,6 +1,7 @@
 """RecVAE against the equations of the paper written the usual dense way."""
 
 import copy
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from recsys.models.recvae import Encoder, RecVAE, RecVAEConfig, RecVAENetwork, l
 from recsys.training import SparseRows, TrainingContext
 
 USERS, ITEMS = 9, 12
-NO_DROPOUT = RecVAEConfig(hidden=6, latent=3, dropout=0, gamma=0.3)
+NO_DROPOUT = RecVAEConfig(hidden=6, latent=3, dropout=0, gamma=0.3, smoothing=0)
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +82,10 @@ def test_the_encoder_is_the_one_of_the_paper():
         torch.testing.assert_close(ours, dense)
 
 
-def test_the_loss_of_the_encoder_weighs_a_users_divergence_by_the_users_items():
-    network, earlier = RecVAENetwork(ITEMS, NO_DROPOUT), Encoder(ITEMS, NO_DROPOUT)
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+def test_the_loss_of_the_encoder_weighs_a_users_divergence_by_the_users_items(smoothing):
+    config = dataclasses.replace(NO_DROPOUT, smoothing=smoothing)
+    network, earlier = RecVAENetwork(ITEMS, config), Encoder(ITEMS, config)
     x = torch.as_tensor(preferences())
     torch.manual_seed(7)
     ours = network.encoder_loss(batch_of(x), earlier)
@@ -91,7 +94,8 @@ def test_the_loss_of_the_encoder_weighs_a_users_divergence_by_the_users_items():
     z = mean + (log_variance / 2).exp() * torch.randn_like(mean)
     then = (part.detach() for part in encode_densely(earlier, x))
     kl = (Normal(mean, (log_variance / 2).exp()).log_prob(z) - log_prior(z, *then)).sum(dim=1)
-    likelihood = (F.log_softmax(z @ network.decoder.weight.T + network.decoder.bias, dim=1) * x).sum(dim=1)
+    target = (1 - smoothing) * x + smoothing * x.sum(dim=1, keepdim=True) / ITEMS
+    likelihood = (F.log_softmax(z @ network.decoder.weight.T + network.decoder.bias, dim=1) * target).sum(dim=1)
     plain = (0.3 * x.sum(dim=1) * kl - likelihood).mean()
     torch.testing.assert_close(ours, plain)
     weights = list(network.parameters())
