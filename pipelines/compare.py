@@ -317,6 +317,7 @@ def write(place: Path, standing: Standing, facts: dict[str, Any]) -> None:
         pd.DataFrame(
             {"model": result.name, "user_id": result.users.to_pylist()}
             | {label: result.values(label) for label in standing.metrics}
+            | ({"cells": result.average(standing.metric).weights.astype(int)} if result.counts() else {})
         )
         for result in standing.results
     ]

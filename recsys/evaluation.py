@@ -6,6 +6,7 @@ Every model passes through the same functions: same histories, same mask, same c
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,16 +27,16 @@ DEFAULT_ERRORS = ("rmse", "mae")
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(ABC):
     """What was measured of each user of a holdout, in their order, by metric; and how long scoring took."""
 
     averages: Mapping[str, Average]
     seconds: float
 
     @property
+    @abstractmethod
     def coverage(self) -> float:
         """How much of what could be there is there."""
-        raise NotImplementedError
 
     @property
     def users(self) -> int:

@@ -91,7 +91,9 @@ def test_compare_ranks_the_lowest_error_first_and_its_report_opens(ratings):
     page = Path("out/report.html").read_text()
     assert "Observed against predicted ratings" in page and "rmse by user_slices" in page
     users = pd.read_parquet("out/per_user.parquet")
-    assert set(users.columns) == {"model", "user_id", "rmse", "mae"}
+    assert set(users.columns) == {"model", "user_id", "rmse", "mae", "cells"}
+    best = users[users["model"] == "biases"]
+    assert np.sqrt(np.average(best["rmse"] ** 2, weights=best["cells"])) == pytest.approx(board["rmse"].iloc[0])
 
 
 @pytest.mark.parametrize(
