@@ -112,13 +112,19 @@ def _free_place(px: float, py: float, width: float, taken: Sequence[tuple[float,
     return places[0]
 
 
-def strips(rows: Mapping[str, Sequence[tuple[str, int, float, float, float]]], x_label: str, title: str = "") -> str:
-    """Rows of intervals under headings: {heading: [(name, slot, mean, low, high)]}."""
+def strips(
+    rows: Mapping[str, Sequence[tuple[str, int, float, float, float]]],
+    x_label: str,
+    title: str = "",
+    from_zero: bool = True,
+) -> str:
+    """Rows of intervals under headings: {heading: [(name, slot, mean, low, high)]}; from 0, or from the lowest on."""
     marks = [mark for group in rows.values() for mark in group]
     height = _TOP + sum(24 + 15 * len(group) for group in rows.values()) + _BOTTOM - 8
     room = 10 + _LETTER * max(len(mark[0]) for mark in marks)
     high = max(mark[4] for mark in marks)
-    x = _Axis(0, high * 1.02 or 1, room, WIDTH - _RIGHT)
+    low, high = (0, high * 1.02 or 1) if from_zero else _padded(min(mark[3] for mark in marks), high, 0.04)
+    x = _Axis(low, high, room, WIDTH - _RIGHT)
     parts = [
         f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
         f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 14}" text-anchor="middle">{_number(tick)}</text>'

@@ -271,7 +271,8 @@ def _strips(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int], kind:
         ]
         for name in models[0][kind]
     }
-    return charts.strips(rows, metric, f"{metric} by {kind}")
+    # What matters is how far errors are from one another, and all are far from 0.
+    return charts.strips(rows, metric, f"{metric} by {kind}", from_zero=not lower_is_better(metric))
 
 
 def _training_curves(models: Sequence[Mapping[str, Any]], slots: Mapping[str, int]) -> dict[str, str]:
