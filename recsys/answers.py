@@ -34,6 +34,8 @@ _REASONS = pa.array([None, UNKNOWN_ITEM, NO_HISTORY], pa.string())
 
 def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
     """The pairs of a text or Parquet file, piece by piece. Raises DataError for a row without a user and an item."""
+    if not file.is_file():
+        raise DataError(f"Expected a file of pairs, found {'a folder' if file.is_dir() else 'nothing'} at {file}.")
     options = ReadingOptions(rating_column="none", timestamp_column="none", encoding=encoding)
     with file.open("rb") as start:
         is_parquet = start.read(4) == b"PAR1"

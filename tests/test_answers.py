@@ -81,6 +81,12 @@ def test_more_pairs_than_a_piece_of_the_file_holds(tmp_path):
     assert found.select(["user_id", "item_id"]).equals(table)
 
 
+def test_what_is_no_file_is_refused(tmp_path):
+    for place, found in ((tmp_path, "a folder"), (tmp_path / "none.csv", "nothing")):
+        with pytest.raises(DataError, match=f"found {found} at"):
+            list(read_pairs(place))
+
+
 def test_another_format_is_refused():
     with pytest.raises(ConfigError, match=r"ends in .csv or .parquet"):
         format_of("out.xlsx")
