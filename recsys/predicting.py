@@ -25,7 +25,7 @@ def predict_pairs(
     """Scores of pairs, float32 (pairs,): row `user` of the histories, CSR (users, items), and column `item`.
 
     NaN where one of them is -1. `trained`, if given, are rows of the training matrix, (users,), passed to `score`.
-    Memory: 20 bytes a pair, and the scores of up to `batch_size` users.
+    Memory: about 40 bytes a pair, and the scores of up to `batch_size` users.
     """
     found = np.full(len(user), np.nan, dtype=np.float32)
     pairs = np.flatnonzero((user >= 0) & (item >= 0))
