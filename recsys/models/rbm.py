@@ -26,13 +26,13 @@ from recsys.training import SparseBatch, SparseRows, TrainingContext
 class RBMConfig:
     """items x hidden units, all binary."""
 
-    hidden: int = tunable(400, Range(50, 1000, log=True))
+    hidden: int = tunable(200, Range(50, 1000, log=True))
     steps: int = 1  # of Gibbs sampling for the model's own samples: the k of CD-k
     persistent: bool = False  # samples go on from those of the batch before, not from the data
     l2: float = tunable(1e-4, Range(1e-6, 1e-2, log=True))  # weight decay
     epochs: int = 50
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
-    learning_rate: float = tunable(1e-3, Range(1e-4, 1e-2, log=True))
+    learning_rate: float = tunable(1e-2, Range(1e-3, 3e-2, log=True))
 
     def __post_init__(self) -> None:
         require(self.hidden >= 1, f"Expected hidden of at least 1, found {self.hidden}.")
