@@ -5,9 +5,8 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from recsys.errors import UnsupportedError
 from recsys.models.linear import EDLAE, EDLAEConfig
-from recsys.models.sparse_linear import SparseEASE, SparseEASEConfig, nearest, pairs_bytes
+from recsys.models.sparse_linear import SparseEASE, SparseEASEConfig, nearest
 
 RIDGE = {"l2": 3.0, "dropout": 0.2, "item_power": 0.4, "user_power": 0.5}
 
@@ -38,9 +37,10 @@ def test_a_column_is_the_ridge_regression_of_its_item_on_its_neighbours():
 def test_neighbours_are_those_that_explain_most_one_by_one_and_never_the_item_itself():
     # With item 0: item 1 twice of its 2, item 2 twice of its 8, item 3 never. Twice of 2 explains more.
     gram = csr_matrix(np.float32([[4, 2, 2, 0], [2, 2, 0, 0], [2, 0, 8, 1], [0, 0, 1, 1]]))
-    chosen = nearest(gram, gram.diagonal(), 2)
+    chosen, together = nearest(gram, 0, gram.diagonal(), 2)
     assert chosen.tolist() == [[1, 2], [0, -1], [0, 3], [2, -1]]
-    assert nearest(gram, gram.diagonal(), 1).tolist() == [[1], [0], [0], [2]]
+    assert together.tolist() == [[2, 2], [2, 0], [2, 1], [1, 0]]
+    assert nearest(gram[2:], 2, gram.diagonal(), 1)[0].tolist() == [[0], [2]]
 
 
 def test_items_without_enough_neighbours_and_items_of_nobody_stand_beside_the_others():
@@ -51,16 +51,9 @@ def test_items_without_enough_neighbours_and_items_of_nobody_stand_beside_the_ot
     torch.testing.assert_close(weights, full)
 
 
-def test_batches_of_systems_are_the_systems(monkeypatch):
+@pytest.mark.parametrize(("of", "limit"), [("_GRAM", 20), ("_BATCH", 50)])
+def test_batches_of_items_are_the_items(of, limit, monkeypatch):
     x, config = preferences(), SparseEASEConfig(l2=3.0, neighbours=4)
     whole = SparseEASE(config).fit(x).item_codes()
-    monkeypatch.setattr("recsys.models.sparse_linear._BATCH", 50)
+    monkeypatch.setattr(f"recsys.models.sparse_linear.{of}", limit)
     torch.testing.assert_close(SparseEASE(config).fit(x).item_codes(), whole)
-
-
-def test_too_many_pairs_for_the_memory_are_refused_before_the_work_with_the_model_that_fits(monkeypatch):
-    monkeypatch.setattr("recsys.memory.memory_bytes", lambda: (10**9, 100))
-    x = csr_matrix(np.float32([[1, 1, 0, 0], [1, 1, 1, 0]]))
-    assert pairs_bytes(x) == 16 * (2 * 2 + 3 * 3)
-    with pytest.raises(UnsupportedError, match=r"sparse-ease needs .* use elsa"):
-        SparseEASE().fit(x)

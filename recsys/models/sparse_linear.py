@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.memory import require_memory
 from recsys.models.base import Recommender, require
 from recsys.models.linear import RidgeConfig, ridge_of
 from recsys.models.scaling import weigh_users
 from recsys.search_space import Range, tunable
 from recsys.training import TrainingContext
 
-_BATCH = 4_000_000  # numbers held at once in a batch of systems, some 100 bytes each
+# Numbers held at once: of the Gram matrix, were its rows full, and in a batch of systems (256 MB and 64 MB).
+_GRAM = 64_000_000
+_BATCH = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SparseEASEConfig(RidgeConfig):
 
 
 class SparseEASE(Recommender):
-    """Memory: 16 bytes a pair of items that some user took both of, and 16 x neighbours an item."""
+    """Memory: below 1 GB and 16 x neighbours bytes an item. Time of an item: its neighbours' users, neighbours^3."""
 
     name = "sparse-ease"
     family = "linear autoencoder"
@@ -49,20 +50,20 @@ class SparseEASE(Recommender):
     is_random = False
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        config, device = self.config, context.resolve_device()
-        require_memory(self.name, pairs_bytes(matrix), torch.device("cpu"), "elsa, which holds no pairs")
+        config, device, items = self.config, context.resolve_device(), matrix.shape[1]
         weighed = weigh_users(matrix, config.user_power)
-        gram = csr_matrix(weighed.T @ weighed)
-        gram.sort_indices()
-        popularity = gram.diagonal()
+        columns = weighed.T.tocsr()
+        popularity = np.asarray(columns.multiply(columns).sum(axis=1)).ravel()
         ridge = ridge_of(torch.as_tensor(popularity), config).numpy()
-        chosen = nearest(gram, popularity + ridge, min(config.neighbours, max(1, matrix.shape[1] - 1)))
-        values = np.empty(chosen.shape, dtype=np.float32)
-        for rows in np.array_split(np.arange(len(chosen)), -(-chosen.shape[1] * chosen.size // _BATCH)):
-            values[rows] = _solve(gram, ridge, rows, chosen[rows], device)
+        count = min(config.neighbours, max(1, items - 1))
+        chosen, values = np.empty((items, count), dtype=np.int32), np.empty((items, count), dtype=np.float32)
+        step = max(1, min(_GRAM // items, _BATCH // count**2))
+        for rows in (slice(start, start + step) for start in range(0, items, step)):
+            gram = (columns[rows] @ weighed).tocsr()
+            chosen[rows], together = nearest(gram, rows.start, popularity + ridge, count)
+            values[rows] = _solve(columns, ridge, chosen[rows], together, device)
         there = chosen >= 0
-        columns = np.nonzero(there)[0]
-        self.weights = csr_matrix((values[there], (chosen[there], columns)), shape=gram.shape)
+        self.weights = csr_matrix((values[there], (chosen[there], np.nonzero(there)[0])), shape=(items, items))
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return torch.as_tensor((history @ self.weights).toarray())
@@ -80,51 +81,46 @@ class SparseEASE(Recommender):
         self.weights = csr_matrix((data, indices, indptr), shape=(self.items, self.items))
 
 
-def pairs_bytes(matrix: csr_matrix) -> int:
-    """Bytes of the Gram matrix, sparse, at most: made and sorted, 16 a pair of items that some user took both of."""
-    pairs = int((np.diff(matrix.indptr).astype(np.int64) ** 2).sum())
-    return 16 * min(pairs, matrix.shape[1] ** 2)
+def nearest(
+    gram: csr_matrix, first: int, diagonal: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """For some items the others with the largest G_ij^2 / diagonal_j, what a ridge on j alone takes off its error.
 
-
-def nearest(gram: csr_matrix, diagonal: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """For each item the others with the largest G_ij^2 / diagonal_j, what a ridge on j alone takes off its error.
-
-    Shapes: gram (items, items), diagonal (items,) -> positions (items, count), best first; -1 where there are no more.
+    Shapes: gram (batch, items) from item `first` on, diagonal (items,) -> positions and G_ij (batch, count), best
+    first; -1 and 0 where there are no more.
     """
-    chosen = np.full((gram.shape[0], count), -1, dtype=np.int64)
-    for item in range(gram.shape[0]):
-        cells = slice(gram.indptr[item], gram.indptr[item + 1])
-        others, together = gram.indices[cells], gram.data[cells]
-        gain = np.where(others == item, 0, together * together / diagonal[others])
+    chosen = np.full((gram.shape[0], count), -1, dtype=np.int32)
+    together = np.zeros(chosen.shape, dtype=np.float32)
+    for row in range(gram.shape[0]):
+        cells = slice(gram.indptr[row], gram.indptr[row + 1])
+        others, found = gram.indices[cells], gram.data[cells]
+        gain = np.where(others == first + row, 0, found * found / diagonal[others])
         best = np.argpartition(-gain, count - 1)[:count] if len(gain) > count else np.arange(len(gain))
         best = best[gain[best] > 0]
         best = best[np.lexsort((others[best], -gain[best]))]
-        chosen[item, : len(best)] = others[best]
-    return chosen
+        chosen[row, : len(best)], together[row, : len(best)] = others[best], found[best]
+    return chosen, together
 
 
 def _solve(
-    gram: csr_matrix,
+    columns: csr_matrix,
     ridge: NDArray[np.float32],
-    items: NDArray[np.int64],
-    chosen: NDArray[np.int64],
+    chosen: NDArray[np.int32],
+    together: NDArray[np.float32],
     device: torch.device,
 ) -> NDArray[np.float32]:
-    """Weights of the chosen neighbours (batch, count) of some items (batch,), 0 where none is chosen."""
-    there = chosen >= 0
-    known = np.where(there, chosen, 0)
-    upper = np.triu_indices(chosen.shape[1])
-    systems = np.zeros((*chosen.shape, chosen.shape[1]), dtype=np.float32)
-    pairs = _look_up(gram, known[:, upper[0]], known[:, upper[1]]) * there[:, upper[0]] * there[:, upper[1]]
-    systems[:, upper[0], upper[1]] = systems[:, upper[1], upper[0]] = pairs
-    inside = np.arange(chosen.shape[1])
-    systems[:, inside, inside] += np.where(there, ridge[known], 1)
-    target = _look_up(gram, np.broadcast_to(items[:, None], chosen.shape), known) * there
+    """Weights of the chosen neighbours of some items, (batch, count); 0 where none is chosen."""
+    systems = np.stack([_system(columns, ridge, near[near >= 0], len(near)) for near in chosen])
     factor = torch.linalg.cholesky(torch.as_tensor(systems, device=device))
-    solved = torch.cholesky_solve(torch.as_tensor(target, device=device)[:, :, None], factor)
+    solved = torch.cholesky_solve(torch.as_tensor(together, device=device)[:, :, None], factor)
     return solved[:, :, 0].cpu().numpy()
 
 
-def _look_up(matrix: csr_matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Cells of a sparse matrix by their places, in the shape of the places."""
-    return np.asarray(matrix[rows.ravel(), columns.ravel()], dtype=np.float32).reshape(rows.shape)
+def _system(columns: csr_matrix, ridge: NDArray[np.float32], near: NDArray[np.int32], size: int) -> NDArray[np.float32]:
+    """The Gram matrix of some items with their ridge, (size, size); ones on the diagonal beyond them."""
+    system = np.eye(size, dtype=np.float32)
+    known = columns[near]  # (near, users)
+    system[: len(near), : len(near)] = (known @ known.T).toarray()
+    inside = np.arange(len(near))
+    system[inside, inside] += ridge[near]
+    return system
