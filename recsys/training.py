@@ -146,6 +146,7 @@ class SparseRows:
         self.offsets = torch.as_tensor(matrix.indptr, device=device).long()
         self.items = torch.as_tensor(matrix.indices, device=device)
         self.values = torch.as_tensor(matrix.data, device=device, dtype=torch.float32)
+        self.lengths = torch.as_tensor(matrix.indptr).diff()  # on the host, so that a GPU is never asked and waited for
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -154,12 +155,12 @@ class SparseRows:
         """All rows as one batch."""
         return SparseBatch(self.items.long(), self.values, self.offsets)
 
-    def cut(self, rows: Tensor) -> SparseBatch:
-        """The given rows, int64 (batch,), in that order."""
+    def cut(self, rows: Tensor, cells: int | None = None) -> SparseBatch:
+        """The given rows, int64 (batch,), in that order. `cells`: how many they have, where that is known."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        cells = int(offsets[-1])
+        cells = int(offsets[-1]) if cells is None else cells
         place = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=cells)
         place += torch.arange(cells, device=rows.device)
         return SparseBatch(self.items[place].long(), self.values[place], offsets)
@@ -168,8 +169,9 @@ class SparseRows:
         """All rows in a new random order, the group's share of `batch_size` at a time; the last may be smaller."""
         order = torch.randperm(len(self))
         group.copy_main([order])  # dropout, another number of draws in each process, has moved their streams apart
-        for rows in torch.split(order.to(self.offsets.device), batch_size):
-            yield self.cut(group.share(rows))
+        on_device = order.to(self.offsets.device)
+        for rows, known in zip(torch.split(on_device, batch_size), torch.split(order, batch_size), strict=True):
+            yield self.cut(group.share(rows), int(self.lengths[group.share(known)].sum()))
 
 
 class Optimiser(Protocol):

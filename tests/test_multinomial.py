@@ -245,6 +245,11 @@ def test_the_batch_follows_the_number_of_users_within_bounds():
     assert all(small <= large for small, large in pairwise(sizes))
 
 
+def test_beta2_is_how_long_adam_remembers_squares():
+    short, long = (fit_tastes(VAE, {"epochs": 2, "beta2": beta2}).get_state() for beta2 in (0.5, 0.999))
+    assert any(not torch.equal(short[name], long[name]) for name in short)
+
+
 def test_item_codes_are_the_weights_of_the_output():
     matrix = csr_matrix(preferences())
     assert VAE(VAEConfig(hidden=6, latent=3, epochs=1)).fit(matrix).item_codes().shape == (ITEMS, 6)
@@ -255,6 +260,7 @@ def test_item_codes_are_the_weights_of_the_output():
     ("config", "settings"),
     [
         (DAEConfig, {"dropout": 1}),
+        (VAEConfig, {"beta2": 1}),
         (VAEConfig, {"dropout": 1}),
         (VAEConfig, {"anneal": 1.5}),
         (VAEConfig, {"epochs": 0}),

@@ -18,7 +18,7 @@ from recsys.training import SparseBatch
 
 # Numbers held at once: slopes for the gradients' products (256 MB of float32), and logits between two float32
 # products, small enough to stay in the processor's cache.
-_CHUNK = 64_000_000
+_CHUNK, _GPU_CHUNK = 64_000_000, 512_000_000
 _BLOCK = 8_000_000
 _TINY = 1e-38  # a probability below it counts as it: the loss stays finite, the gradient does not notice
 
@@ -167,7 +167,8 @@ class _MultinomialLoss(torch.autograd.Function):
         grad_codes, grad_weight, grad_bias = torch.empty_like(codes), None, None
         to_codes, to_table = ctx.needs_input_grad[:2]
         loss = torch.zeros((), device=codes.device)
-        chunk = max(1, min(len(codes), _CHUNK // len(weight)))
+        most = _CHUNK if codes.device.type == "cpu" else _GPU_CHUNK  # one chunk of a large batch asks the GPU nothing
+        chunk = max(1, min(len(codes), most // len(weight)))
         buffer = torch.empty(chunk, len(weight), device=codes.device, dtype=kind)
         for rows, cells, part in target.blocks(chunk):
             slopes = buffer[: len(part)]

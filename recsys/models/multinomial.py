@@ -88,6 +88,7 @@ class VAEConfig:
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+    beta2: float = 0.999  # how long Adam remembers squared gradients; large batches need it shorter
     softmax: Literal["full", "sampled"] = "full"  # sampled: a step costs its batch's items, not the catalogue's
     negatives: int = 4000  # items drawn for each step of a sampled softmax
 
@@ -95,6 +96,7 @@ class VAEConfig:
         require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
         require(self.softmax == "full" or not self.l2, "Expected l2 of 0 with a sampled softmax: rows rest there.")
         require(self.softmax == "full" or not self.smoothing, "Expected smoothing of 0 with a sampled softmax.")
+        require(0 <= self.beta2 < 1, f"Expected beta2 in [0, 1), found {self.beta2}.")
         require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
         require(
             min(self.hidden, self.latent) >= 1,
@@ -223,7 +225,7 @@ class DAE(NetworkRecommender):
 
 
 class VAE(NetworkRecommender):
-    """Variational autoencoder. preset=liang2018: the settings of the paper for MovieLens-20M."""
+    """Variational autoencoder. preset=liang2018: the settings of the paper for MovieLens-20M; large-batch: for a GPU."""
 
     name = "vae"
     family = "deep autoencoder"
@@ -243,7 +245,16 @@ class VAE(NetworkRecommender):
             "epochs": 200,
             "batch_size": 500,
             "learning_rate": 1e-3,
-        }
+        },
+        # NVIDIA's VAE-CF (Deep Learning Examples), for a GPU: few and large steps.
+        "large-batch": {
+            "beta": 0.1,
+            "anneal": 0.75,
+            "epochs": 400,
+            "batch_size": 24_576,
+            "learning_rate": 4e-3,
+            "beta2": 0.9,
+        },
     }
     network: VAENetwork
 

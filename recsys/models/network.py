@@ -49,18 +49,26 @@ def default_batch_size(users: int) -> int:
 
 
 def make_optimiser(
-    network: nn.Module, tables: list[nn.Parameter], learning_rate: float, l2: float, mixed: bool = False
+    network: nn.Module,
+    tables: list[nn.Parameter],
+    learning_rate: float,
+    l2: float,
+    mixed: bool = False,
+    beta2: float = 0.999,
 ) -> Optimiser:
     """Adam; for `tables`, whose gradients are sparse, RowAdam; with `mixed`, MixedAdam for the other output tables."""
+    betas = 0.9, beta2
     outputs = [output for output in _outputs(network) if mixed and output.sampler is None]
     apart = [*tables, *(output.weight for output in outputs)]
     others = [weight for weight in network.parameters() if all(weight is not table for table in apart)]
     fused = others[0].device.type in ("cpu", "cuda")
-    optimisers: list[Optimiser] = [torch.optim.Adam(others, lr=learning_rate, weight_decay=l2, fused=fused)]
+    optimisers: list[Optimiser] = [
+        torch.optim.Adam(others, lr=learning_rate, betas=betas, weight_decay=l2, fused=fused)
+    ]
     if tables:
-        optimisers.append(RowAdam(tables, learning_rate))
+        optimisers.append(RowAdam(tables, learning_rate, betas))
     for output in outputs:
-        one = MixedAdam(output.weight, learning_rate, l2)
+        one = MixedAdam(output.weight, learning_rate, l2, betas)
         optimisers.append(one)
         output.working = one.working
     return Together(optimisers) if len(optimisers) > 1 else optimisers[0]
@@ -150,7 +158,7 @@ class NetworkRecommender(Recommender):
     """Trains with Adam on shuffled batches. A subclass says which network; its Config has at least the fields
 
     epochs, batch_size, learning_rate and l2 (the gradient of each weight w gets l2 * w). With a field `average` above 0
-    the model is the running average of the weights after each epoch (see `averaging`).
+    the model is the running average of the weights after each epoch (see `averaging`); `beta2` is Adam's.
     """
 
     network: Network
@@ -191,7 +199,8 @@ class NetworkRecommender(Recommender):
         """For a part of the network, or all of it: Adam by the config, shared over the processes of the context."""
         on_cpu = context.resolve_device().type == "cpu"
         mixed = context.precision == "bf16" and on_cpu and context.group.size == 1  # gradients of several are float32
-        optimiser = make_optimiser(part, tables, self.config.learning_rate, self.config.l2, mixed)
+        config, beta2 = self.config, getattr(self.config, "beta2", 0.999)
+        optimiser = make_optimiser(part, tables, config.learning_rate, config.l2, mixed, beta2)
         if context.group.size == 1:
             return optimiser
         if tables:
