@@ -13,8 +13,9 @@ import click
 from recsys import splitting
 from recsys.artifacts import refuse_existing, save_model
 from recsys.averages import Interval
+from recsys.choosing import choose_model
 from recsys.comparing import Fit
-from recsys.errors import UnsupportedError
+from recsys.errors import ConfigError, UnsupportedError
 from recsys.interactions import Interactions
 from recsys.models import Recommender, create_model
 from recsys.models.network import NetworkRecommender
@@ -23,6 +24,7 @@ from recsys.processes import Group, joined
 from recsys.reading import ReadingOptions
 from recsys.splitting import Split
 from recsys.tasks import TASKS, Task, find_task
+from recsys.training import TrainingContext
 
 from .cli import as_json
 from .fitting import fit_model, log_calibration, log_data, refit_model
@@ -37,7 +39,9 @@ class TrainJob:
 
     ratings: tuple[Place, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
-    model: str = setting("", "Which model, by its name in the README; the task's own without it.", "--model", "-m")
+    model: str = setting(
+        "", "Which model, by its name in the README; chosen by the size of the data without it.", "--model", "-m"
+    )
     settings: tuple[str, ...] = setting((), "Setting of it, key=value; or preset=NAME.", "--set", "-s", multiple=True)
     held_out: float = setting(
         0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation; 0 for none."
@@ -59,10 +63,11 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the job made: the model and its directory, validation metrics and what they were measured on, seconds of
+    """What the job made: the model, what its fit decided, its directory, validation metrics and what they were measured on, seconds of
     fitting, ledger line, MLflow run."""
 
     model: str
+    summary: str
     directory: Path
     metrics: Mapping[str, Interval]
     counts: Mapping[str, int]
@@ -77,18 +82,23 @@ def run(job: TrainJob) -> Trained | None:
     What can be refused is refused before the data are read.
     """
     job = job.of(find_task(job.task, [job.model]))
-    model = create_model(job.model, parse_settings(job.settings))
+    settings = parse_settings(job.settings)
+    if settings and not job.model:
+        raise ConfigError(f"Expected -m MODEL beside -s {job.settings[0]}: a setting belongs to a model.")
+    named = create_model(job.model, settings) if job.model else None
     refuse_existing(job.output, "model.json", job.overwrite)
     with joined() as group:
-        refuse_several(model, group)
-        return _train(job, model, group)
+        if named is not None:
+            refuse_several(named, group)
+        return _train(job, named, group)
 
 
-def _train(job: TrainJob, model: Recommender, group: Group) -> Trained | None:
-    task = TASKS[model.task]
+def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | None:
+    task = TASKS["ranking" if named is None else named.task]
     interactions = read_for(task, job.ratings, job.reading)
+    model = pick(interactions, job, group) if named is None else named
     split = validation_split(interactions, model, job.held_out, job.seed)
-    with job.tracking.open(group).run(f"train {job.model}", "train") as tracked:
+    with job.tracking.open(group).run(f"train {model.name}", "train") as tracked:
         data = log_data(tracked, interactions, split)
         if group.is_main:
             state_memory(model, len(split.train.items))
@@ -116,7 +126,20 @@ def _train(job: TrainJob, model: Recommender, group: Group) -> Trained | None:
             log_calibration(tracked, found)
         tracked.log_model(job.output)
     counts = {} if found is None else found.counts
-    return Trained(model.name, job.output, metrics, counts, seconds, interactions.ledger.line(), tracked.id)
+    return Trained(
+        model.name, model.summary(), job.output, metrics, counts, seconds, interactions.ledger.line(), tracked.id
+    )
+
+
+def pick(interactions: Interactions, job: TrainJob, group: Group) -> Recommender:
+    """The model that suits the data; one process says which and why."""
+    context = TrainingContext(device=job.fitting.device, group=group)
+    users, items = len(interactions.users), len(interactions.items)
+    choice = choose_model(users, items, job.held_out > 0, context.resolve_device(), group.size)
+    if group.is_main:
+        members = "".join(f" of {names}" for names in choice.settings.values())
+        click.echo(f"{choice.model}{members}: {choice.why}. Another with -m.", err=True)
+    return create_model(choice.model, choice.settings)
 
 
 def refuse_several(model: Recommender, group: Group) -> None:
@@ -167,7 +190,9 @@ def report(trained: Trained | None, job: TrainJob) -> None:
         print_json(asdict(trained))
         return
     click.echo(trained.ledger)
-    click.echo(f"{trained.model} fitted in {trained.fit_seconds:.1f} s")
+    click.echo(
+        f"{trained.model} fitted in {trained.fit_seconds:.1f} s{': ' if trained.summary else ''}{trained.summary}"
+    )
     if trained.metrics:
         before = ", before the refit" if job.refit else ""
         click.echo(f"\nOn held-out users{cells_text(trained.counts)}{before}:\n\n{metrics_table(trained.metrics)}\n")

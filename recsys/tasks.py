@@ -40,7 +40,8 @@ class Task(ABC):
     """What a job asks of its task.
 
     ratings: whether cells of the matrices hold ratings. metric leads, metrics are shown; protocol divides; model is
-    trained and models are compared where nothing else is said. covered: what an evaluation's coverage is a share of.
+    trained (none: by the size of the data, see recsys.choosing) and models are compared where nothing else is said.
+    covered: what an evaluation's coverage is a share of.
     """
 
     name: ClassVar[Literal["ranking", "rating"]]
@@ -88,7 +89,7 @@ class Ranking(Task):
     metric = "ndcg@100"
     metrics = DEFAULT_METRICS
     protocol = "strong"
-    model = "vae"
+    model = ""
     models = ("popularity", "item-knn", "als", "ease", "dae", "vae")
     covered = "of the catalogue stands in some list"
     sliced = "recall@50"  # what share of a slice's items is found at all

@@ -79,6 +79,10 @@ def test_scores_are_the_weighted_sum_of_the_members_scores_each_divided_by_its_s
     torch.testing.assert_close(blend.score(some_rows()), expected)
 
 
+def test_a_fitted_blend_says_how_much_each_member_counts():
+    assert fitted("3,1").summary() == "ease 0.75, popularity 0.25"
+
+
 def test_a_weight_of_one_ranks_as_that_member_alone():
     alone = create_model("ease", {"l2": 1.0}).fit(some_rows())
     blended = fitted("1,0").score(some_rows())

@@ -94,6 +94,18 @@ def test_a_test_file_is_measured_with_the_ratings_as_histories(ratings, tmp_path
     assert "users of test.csv" in output
 
 
+def test_without_a_model_one_is_picked_and_the_reason_given(ratings):
+    output = works("train", ratings, "--held-out", 0, "-o", "picked", "--no-track")
+    assert json.loads(Path("picked/model.json").read_text())["model"] == "edlae"
+    assert "nobody is held out" in output
+
+
+def test_a_setting_without_a_model_is_refused(ratings):
+    code, output = call("train", ratings, "-s", "l2=1", "--no-track")
+    assert code != 0
+    assert "Expected -m MODEL beside -s l2=1" in output
+
+
 def test_settings_stand_in_a_file_and_flags_win(ratings):
     Path("settings.toml").write_text('model = "ease"\nseed = 7\noutput = "from-file"\n[settings]\nl2 = 12\n')
     works("train", ratings, "--config", "settings.toml", "--seed", 8, "--no-track")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -69,6 +69,7 @@ class Table:
     published: Sequence[Mapping[str, Any]] = ()
     note: str = ""
     patience: int = 10
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass
@@ -129,7 +130,7 @@ def run(name: str, division: Division, flags: argparse.Namespace) -> None:
     table = read_table(HERE / f"{name}.toml")
     if flags.choose:
         assert division.choosing.validation is not None
-        table = dataclasses.replace(table, metrics=tuple(dict.fromkeys((table.validation, *VALIDATED))))
+        table = dataclasses.replace(table, metrics=tuple(dict.fromkeys((table.validation, *VALIDATED))), published=())
         division = Division(division.choosing, ranked(division.choosing.validation, table.metrics))
     wanted = [row for row in [*table.models, "blend"] if not flags.only or row in flags.only.split(",")]
     rows: dict[str, Row] = {}
@@ -195,7 +196,7 @@ def fit(name: str, table: Table, row: str, division: Division, seed: int, flags:
     """The row's model fitted on `choosing`, epochs chosen on validation; from the cache where it lies there."""
     assert division.choosing.validation is not None
     validate = validator(division.choosing.validation, table.validation)
-    context = TrainingContext(seed, flags.device, validate=validate, patience=table.patience)
+    context = TrainingContext(seed, flags.device, table.precision, validate, table.patience)
     train = division.choosing.train
     return kept(
         place(flags.cache, name, table, row, seed), train, lambda: unfitted(table, row).fit(train.matrix, context)
@@ -208,7 +209,7 @@ def final_fit(name: str, table: Table, row: str, division: Division, seed: int, 
     if division.final is None:
         return chosen
     folder, final = place(flags.cache, name, table, row, seed), division.final
-    context = TrainingContext(seed, flags.device, stop_after=best_epoch(folder))
+    context = TrainingContext(seed, flags.device, table.precision, stop_after=best_epoch(folder))
     again = kept(folder / "final", final, lambda: unfitted(table, row).fit(final.matrix, context))
     return Kept(again.model, chosen.minutes + again.minutes)
 
@@ -216,7 +217,7 @@ def final_fit(name: str, table: Table, row: str, division: Division, seed: int, 
 def place(cache: Path, name: str, table: Table, row: str, seed: int) -> Path:
     """Where a fit is kept: another setting is another place."""
     model = unfitted(table, row)
-    about = [model.name, dataclasses.asdict(model.config), table.validation, table.patience]
+    about = [model.name, dataclasses.asdict(model.config), table.validation, table.patience, table.precision]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     return cache / name / f"{row}-{seed}-{digest}"
 

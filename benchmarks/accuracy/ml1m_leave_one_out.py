@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from accuracy import DATA, Division, Measured, parse, run
+from numpy.typing import NDArray
 
 from recsys import splitting
 from recsys.interactions import UserItemMatrix

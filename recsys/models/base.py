@@ -169,6 +169,10 @@ class Recommender(ABC):
         best, values = top_n(cosines[None], N)
         return best[0], np.minimum(values[0], 1)
 
+    def summary(self) -> str:
+        """What a fit decided, in a few words; empty where there is nothing to decide."""
+        return ""
+
     def item_codes(self) -> Tensor:
         """A vector an item, (items, size), whose angles say how alike items are."""
         raise UnsupportedError(f"{self.name} has no item codes.")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,8 +30,6 @@ from recsys.errors import ConfigError
 from recsys.models.base import Recommender, make_config, require
 from recsys.topn import ScoreFunction
 from recsys.training import SampledValidate, TrainingContext, Validate
-
-logger = logging.getLogger(__name__)
 
 # Bytes of members' scores kept while weights are searched; where all do not fit, fewer validation users take part.
 _CACHE_BYTES = 1_000_000_000
@@ -177,9 +174,7 @@ class Blend(Recommender):
         if isinstance(validate, SampledValidate):
             validate = validate.sample(max(1, _CACHE_BYTES // (4 * self.items * len(self.members))))
         cache = _Cache(self._parts)
-        found = search_weights(lambda weights: validate(cache.scorer(weights)), len(self.members))
-        logger.info("weights of the blend: %s", ", ".join(map("{} {:.2f}".format, self.config.names, found)))
-        return torch.tensor(found)
+        return torch.tensor(search_weights(lambda weights: validate(cache.scorer(weights)), len(self.members)))
 
     def _parts(self, history: csr_matrix) -> Tensor:
         """The members' scores on one scale, float32 (members, users, items)."""
@@ -200,6 +195,10 @@ class Blend(Recommender):
             total = part * factor if total is None else total.add_(part, alpha=factor)
         assert total is not None
         return total
+
+    def summary(self) -> str:
+        """How much each member counts."""
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in zip(self.config.names, self.weights, strict=True))
 
     def item_codes(self) -> Tensor:
         """The members' codes side by side, (items, sum of sizes): cosines are the weighted means of theirs."""
