@@ -225,7 +225,7 @@ class DAE(NetworkRecommender):
 
 
 class VAE(NetworkRecommender):
-    """Variational autoencoder. preset=liang2018: the settings of the paper for MovieLens-20M; large-batch: for a GPU."""
+    """Variational autoencoder. preset=liang2018: settings of the paper for MovieLens-20M; large-batch: for a GPU."""
 
     name = "vae"
     family = "deep autoencoder"
