@@ -29,8 +29,8 @@ def test_their_gradients_are_those_of_the_whole_table():
 def test_the_input_sees_values_and_that_there_are_some():
     layer = CellInput(3, 1, dropout=0.0, presence=2.0)
     with torch.no_grad():
-        layer.values.copy_(torch.tensor([[1.0], [10.0], [100.0]]))
-        layer.places.copy_(torch.tensor([[0.5], [0.25], [9.0]]))
+        layer.values.weight.copy_(torch.tensor([[1.0], [10.0], [100.0]]))
+        layer.places.weight.copy_(torch.tensor([[0.5], [0.25], [9.0]]))
     assert layer(BATCH).ravel().tolist() == [5 * 1 + 1 * 10 + 2 * (0.5 + 0.25), 2 * 10 + 2 * 0.25, 0]
 
 

@@ -36,6 +36,12 @@ SPECIAL = {
     "blend": {"members": "ease,ials", "weights": "1,1", "ease.l2": 1.0, "ials.factors": 2},
     "biased-mf": {"l2": 1.0},
     "autorec": RATINGS,
+    "deep-autorec": RATINGS,
+    "rating-dae": RATINGS,
+    "rating-vae": RATINGS,
+    "kernel-ae": RATINGS,
+    "rating-rbm": {"l2": 0.01, "learning_rate": 0.05},
+    "rating-knn": {"shrinkage": 1.0},
 }
 
 

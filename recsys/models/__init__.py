@@ -9,16 +9,21 @@ from recsys.errors import ConfigError
 from recsys.models.autoencoder import AE, SparseAE
 from recsys.models.autorec import AutoRec
 from recsys.models.base import Recommender
-from recsys.models.blend import Blend
 from recsys.models.biased_mf import BiasedMF
+from recsys.models.blend import Blend
+from recsys.models.deep_autorec import DeepAutoRec
 from recsys.models.elsa import ELSA
 from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
 from recsys.models.graph_filter import BSPM
 from recsys.models.ials import IALS
+from recsys.models.kernel_ae import KernelAE
 from recsys.models.linear import EASE, EDLAE
 from recsys.models.multinomial import DAE, VAE
 from recsys.models.popularity import Popularity
 from recsys.models.rating import Biases, GlobalMean
+from recsys.models.rating_knn import RatingKNN
+from recsys.models.rating_rbm import RatingRBM
+from recsys.models.rating_vae import RatingDAE, RatingVAE
 from recsys.models.rbm import RBM
 from recsys.models.recvae import RecVAE
 from recsys.models.sparse_linear import SparseEASE
@@ -47,7 +52,21 @@ MODELS: dict[str, type[Recommender]] = {
         RBM,
         Blend,
     )
-} | {model.name: model for model in (GlobalMean, Biases, BiasedMF, AutoRec)}
+} | {
+    model.name: model
+    for model in (
+        GlobalMean,
+        Biases,
+        RatingKNN,
+        BiasedMF,
+        AutoRec,
+        DeepAutoRec,
+        RatingDAE,
+        RatingVAE,
+        KernelAE,
+        RatingRBM,
+    )
+}
 
 
 def create_model(name: str, settings: Mapping[str, Any] | None = None) -> Recommender:

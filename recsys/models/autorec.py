@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recsys.models.cells import CellConfig, CellInput, CellNetwork, CellOutput, CellRecommender
+from recsys.models.cells import CellConfig, CellInput, CellNetwork, CellOutput, CellRecommender, Table
 from recsys.training import SparseBatch
 
 
@@ -22,7 +22,7 @@ class AutoRecNetwork(CellNetwork):
         super().__init__()
         self.config = config
         self.encoder = CellInput(columns, config.hidden, config.dropout, config.presence)
-        self.decoder = CellOutput(columns, config.hidden)
+        self.decoder = CellOutput(Table(columns, config.hidden))
 
     def encode(self, batch: SparseBatch) -> Tensor:
         """Codes (rows, hidden)."""
@@ -30,7 +30,7 @@ class AutoRecNetwork(CellNetwork):
 
     def penalty(self) -> Tensor:
         """Weighted sums of squared weights."""
-        return self.config.l2 * self.decoder.penalty() + self.config.input_l2 * self.encoder.penalty()
+        return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * self.encoder.penalty()
 
 
 class AutoRec(CellRecommender):

@@ -71,51 +71,77 @@ class CellConfig(TrainingConfig):
         require(self.fold_l2 > 0, f"Expected fold_l2 above 0, found {self.fold_l2}.")
 
 
+class Table(nn.Module):
+    """A vector for each of many rows, drawn as Xavier has it."""
+
+    def __init__(self, rows: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
+
+    def read(self) -> Tensor:
+        """(rows, width)."""
+        return self.weight
+
+    def penalty(self) -> Tensor:
+        """Sum of squared weights."""
+        return self.weight.square().sum()
+
+
 class CellInput(nn.Module):
     """First layer: values @ V + presence * (1 where there is a value) @ P + b -> (rows, width).
 
     Which ratings are there says as much as their values (Koren's SVD++); some are hidden in training, value and all.
+    V and P are made by `table`.
     """
 
-    def __init__(self, columns: int, width: int, dropout: float, presence: float):
+    def __init__(
+        self,
+        columns: int,
+        width: int,
+        dropout: float,
+        presence: float,
+        table: Callable[[int, int], Table] = Table,
+    ):
         super().__init__()
         self.dropout, self.presence = dropout, presence
-        self.values = nn.Parameter(nn.init.xavier_uniform_(torch.empty(columns, width)))
-        self.places = nn.Parameter(nn.init.xavier_uniform_(torch.empty(columns if presence else 0, width)))
+        self.values = table(columns, width)
+        self.places = table(columns if presence else 0, width)
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, batch: SparseBatch) -> Tensor:
         """Shapes: batch (rows, columns) -> (rows, width)."""
         kept = F.dropout(torch.ones_like(batch.values), self.dropout, self.training)
-        sums = weighted_sum(SparseBatch(batch.items, kept * batch.values, batch.offsets), self.values)
+        sums = weighted_sum(SparseBatch(batch.items, kept * batch.values, batch.offsets), self.values.read())
         if self.presence:
-            sums = sums + weighted_sum(SparseBatch(batch.items, self.presence * kept, batch.offsets), self.places)
+            here = SparseBatch(batch.items, self.presence * kept, batch.offsets)
+            sums = sums + weighted_sum(here, self.places.read())
         return sums + self.bias
 
+    def dense(self, rows: Tensor) -> Tensor:
+        """The same of rows (rows, columns) without gaps, nothing hidden."""
+        sums = F.linear(rows, self.values.read().T, self.bias)
+        return sums + self.presence * self.places.read().sum(0)
+
     def penalty(self) -> Tensor:
-        """Sum of squared weights."""
-        return self.values.square().sum() + self.places.square().sum()
+        """Of both tables."""
+        return self.values.penalty() + self.places.penalty()
 
 
 class CellOutput(nn.Module):
     """Last layer: codes (rows, width) @ table (columns, width)' + bias, everywhere or where a rating is."""
 
-    def __init__(self, columns: int, width: int):
+    def __init__(self, table: Table):
         super().__init__()
-        self.table = nn.Parameter(nn.init.xavier_uniform_(torch.empty(columns, width)))
-        self.bias = nn.Parameter(torch.zeros(columns))
+        self.table = table
+        self.bias = nn.Parameter(torch.zeros(len(table.weight)))
 
     def forward(self, codes: Tensor) -> Tensor:
         """(rows, columns)."""
-        return F.linear(codes, self.table, self.bias)
+        return F.linear(codes, self.table.read(), self.bias)
 
     def at(self, codes: Tensor, batch: SparseBatch) -> Tensor:
         """At the cells of the batch, (cells,)."""
-        return cell_products(codes, self.table, batch) + self.bias[batch.items]
-
-    def penalty(self) -> Tensor:
-        """Sum of squared weights."""
-        return self.table.square().sum()
+        return cell_products(codes, self.table.read(), batch) + self.bias[batch.items]
 
 
 def cell_products(codes: Tensor, table: Tensor, batch: SparseBatch) -> Tensor:
@@ -251,7 +277,7 @@ class CellRecommender(RatingRecommender):
         """Codes of items; of networks by users, their output tables."""
         if self.by_items:
             return self.codes
-        return torch.cat([member.decoder.table.detach() for member in self.network.each], dim=1)
+        return torch.cat([member.decoder.table.read().detach() for member in self.network.each], dim=1)
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {"codes": self.codes} if self.by_items else dict(self.network.state_dict())

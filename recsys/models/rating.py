@@ -73,10 +73,14 @@ class Baseline:
         rest = rest - users.repeat_interleave(ratings.lengths, output_size=len(rest))
         return SparseBatch(ratings.items, rest, ratings.offsets), users
 
-    def residual_rows(self, matrix: csr_matrix, transposed: bool) -> SparseRows:
-        """What is left of a matrix of ratings: rows are users, or items if transposed."""
+    def split_matrix(self, matrix: csr_matrix) -> csr_matrix:
+        """What is left of a matrix of ratings (users, items), the same cells stored."""
         residuals, _ = self.split(SparseRows(matrix, self.mean.device).everything())
-        rest = csr_matrix((residuals.values.cpu().numpy(), matrix.indices, matrix.indptr), shape=matrix.shape)
+        return csr_matrix((residuals.values.cpu().numpy(), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+    def residual_rows(self, matrix: csr_matrix, transposed: bool) -> SparseRows:
+        """The same on the device: rows are users, or items if transposed."""
+        rest = self.split_matrix(matrix)
         return SparseRows(csr_matrix(rest.T) if transposed else rest, self.mean.device)
 
     def join(self, taste: Tensor, users: Tensor) -> Tensor:
