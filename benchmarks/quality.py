@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import date
+from typing import Literal
 
 from pipelines import cli
 
@@ -64,11 +65,12 @@ def fit_dense(matrix: csr_matrix, epochs: int, seed: int) -> ScoreFunction:
     return score
 
 
-def fit_ours(way: str, rate: float, matrix: csr_matrix, epochs: int, seed: int) -> ScoreFunction:
+def fit_ours(way: str, rate: float, matrix: csr_matrix, epochs: int, seed: int, device: str = "auto") -> ScoreFunction:
     """Our Mult-VAE, trained; its score function. `rate`: learning rate of the sampled ways."""
     settings = {"softmax": "sampled", "learning_rate": rate} if "sampled" in way else {}
     model = create_model("vae", {"epochs": epochs, "batch_size": BATCH, **settings})
-    return model.fit(matrix, TrainingContext(seed=seed, precision="bf16" if "bf16" in way else "fp32")).score
+    precision: Literal["fp32", "bf16"] = "bf16" if "bf16" in way else "fp32"
+    return model.fit(matrix, TrainingContext(seed=seed, device=device, precision=precision)).score
 
 
 def fitter(way: str, rate: float) -> Callable[[csr_matrix, int, int], ScoreFunction]:

@@ -53,7 +53,7 @@ from recsys.training import TrainingContext
 HISTORY = 20  # items a generated user
 
 
-def generate(folder: Path, users: int, items: int, seed: int) -> tuple[Path, Path]:
+def generate(folder: Path, users: int, items: int, seed: int, history: int = HISTORY) -> tuple[Path, Path]:
     """A prepared store of generated histories (popular items more often) and an untrained VAE's folder."""
     rng = np.random.default_rng(seed)
     model, store = folder / f"model-{items}", folder / f"store-{users}-{items}"
@@ -69,7 +69,7 @@ def generate(folder: Path, users: int, items: int, seed: int) -> tuple[Path, Pat
         with pq.ParquetWriter(ratings, schema) as writer:
             for start in range(0, users, 100_000):
                 count = min(100_000, users - start)
-                user = np.repeat(np.arange(start, start + count), HISTORY)
+                user = np.repeat(np.arange(start, start + count), history)
                 item = (items * rng.random(len(user)) ** 3).astype(np.int64)
                 ids = pa.array([f"user-{u:08d}" for u in range(start, start + count)]).take(pa.array(user - start))
                 writer.write_table(pa.table([ids, names.take(item)], schema=schema))

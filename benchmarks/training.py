@@ -155,9 +155,9 @@ def report(seconds: dict[str, float], users: int, batch: int) -> str:
     for name, value in seconds.items():
         floor = seconds["floor bf16" if "bf16" in name else "floor fp32"]
         of_floor = "" if "sampled" in name else f"{value / floor:.2f}"
+        faster = f"{seconds['dense fp32'] / value:.2f}" if "dense fp32" in seconds else ""
         lines.append(
-            f"| {name} | {value * 1000:.0f} | {value * steps:.1f} | {batch / value:,.0f} "
-            f"| {seconds['dense fp32'] / value:.2f} | {of_floor} |"
+            f"| {name} | {value * 1000:.1f} | {value * steps:.2f} | {batch / value:,.0f} | {faster} | {of_floor} |"
         )
     return "\n".join(lines)
 
