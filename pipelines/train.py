@@ -63,8 +63,8 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the job made: the model, what its fit decided, its directory, validation metrics and what they were measured on, seconds of
-    fitting, ledger line, MLflow run."""
+    """What the job made: the model, what its fit decided, its directory, validation metrics and what they were measured
+    on, seconds of fitting, ledger line, MLflow run."""
 
     model: str
     summary: str

@@ -38,7 +38,7 @@ class TuneJob:
 
     ratings: tuple[Place, ...]
     output: Path = setting(Path("tuning"), "Folder for the trials and the best settings.", "--output", "-o")
-    model: str = setting("", "Which model; the task's own without it.", "--model", "-m")
+    model: str = setting("", "Which model; vae, for ratings autorec, without it.", "--model", "-m")
     trials: int = setting(20, "Settings to try, the defaults first.", "--trials", "-n")
     minutes: float | None = setting(None, "Minutes of trials, in place of their number.")
     settings: tuple[str, ...] = setting((), "Setting to hold fixed, key=value.", "--set", "-s", multiple=True)
@@ -55,7 +55,8 @@ class TuneJob:
 
     def of(self, task: Task) -> TuneJob:
         """The same with what is usual for the task where nothing was said."""
-        return replace(self, task=task.name, model=self.model or task.model, fitting=self.fitting.of(task))
+        model = self.model or task.model or "vae"  # train chooses by the size of the data, a search is of one model
+        return replace(self, task=task.name, model=model, fitting=self.fitting.of(task))
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,8 @@ class Rating(Task):
     metric = "rmse"
     metrics = DEFAULT_ERRORS
     protocol = "cells"
-    model = "biases"
-    models = ("global-mean", "biases")
+    model = "autorec"
+    models = ("global-mean", "biases", "rating-knn", "biased-mf", "autorec")
     covered = "of the held-out cells have a prediction"
 
     def check(self, label: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli import main
+from pipelines.tune import TuneJob
+from recsys.tasks import TASKS
 
 HERE = Path(__file__).parents[1]
 JESTER = HERE.parent / "shared" / "data" / "jester-1" / "ratings.csv.gz"
@@ -140,6 +142,10 @@ def test_tune_keeps_the_settings_of_the_lowest_error(ratings):
     assert (trials["rmse"] > 0).all()
     text = Path("tuned/biases.toml").read_text()
     assert f"user_shrinkage = {best['user_shrinkage']!r}".replace("np.float64(", "").replace(")", "") in text
+
+
+def test_tune_without_a_model_tunes_that_of_the_task():
+    assert (TuneJob(()).of(TASKS["ranking"]).model, TuneJob(()).of(TASKS["rating"]).model) == ("vae", "autorec")
 
 
 def test_a_tuned_comparison_shows_the_lowest_error_of_its_search(ratings):
