@@ -53,3 +53,11 @@ def test_the_state_is_the_graph_and_the_tastes():
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     again = BSPM(BSPMConfig(factors=3)).set_state(model.get_state(), 12)
     assert torch.equal(again.score(x), model.score(x))
+
+
+def test_histories_filtered_a_few_at_a_time_are_the_histories(monkeypatch):
+    x = preferences()
+    model = BSPM(BSPMConfig(factors=3)).fit(x)
+    whole = model.score(x)
+    monkeypatch.setattr("recsys.models.graph_filter._WIDTH", 3)
+    torch.testing.assert_close(model.score(x), whole)

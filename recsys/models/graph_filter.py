@@ -31,6 +31,9 @@ from recsys.models.svd import right_singular_vectors
 from recsys.search_space import Range, tunable
 from recsys.training import SparseRows, TrainingContext
 
+# Histories filtered at once on a processor: few enough that the numbers of each item stay in its cache.
+_WIDTH = 32
+
 
 @dataclass(frozen=True)
 class BSPMConfig:
@@ -66,14 +69,22 @@ class BSPM(Recommender):
         self._set_state(state | parts, context.resolve_device())
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
-        batch = SparseRows(history, self.output.device).everything()
-        low = self.output @ weighted_sum(batch, self.input).T  # (items, users), as all below
+        device = self.output.device
+        width = _WIDTH if device.type == "cpu" else max(1, history.shape[0])
+        scores = torch.empty(history.shape, device=device)
+        for start in range(0, history.shape[0], width):
+            scores[start : start + width] = self._filter(history[start : start + width]).T
+        return scores
+
+    def _filter(self, history: csr_matrix) -> Tensor:
+        """Scores of a few histories, (items, users)."""
+        low = self.output @ weighted_sum(SparseRows(history, self.output.device).everything(), self.input).T
         taken = torch.as_tensor(history.T.toarray(), device=low.device)
         blurred = self._propagate(taken).add_(low, alpha=self.config.low_pass)
         scores = blurred
-        for term in (4, 3, 2, 1):
-            scores = blurred - self.config.sharpening / term * self._propagate(scores)
-        return scores.T.contiguous()
+        for term in (4, 3, 2, 1) if self.config.sharpening else ():
+            scores = torch.add(blurred, self._propagate(scores), alpha=-self.config.sharpening / term)
+        return scores
 
     def _propagate(self, columns: Tensor) -> Tensor:
         """P times (items, users)."""
