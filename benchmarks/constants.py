@@ -56,7 +56,8 @@ def some_rows(rows: int, items: int, each: int, device: torch.device) -> SparseB
 def output_loss(width: int, batch: SparseBatch, items: int, device: torch.device, bf16: bool) -> float:
     """Seconds of the multinomial loss and its three products."""
     codes = torch.randn(len(batch), width, device=device, requires_grad=True)
-    weight, bias = torch.randn(items, width, device=device), torch.zeros(items, device=device)
+    kind = torch.bfloat16 if bf16 else torch.float32  # as the optimiser keeps it (recsys.models.mixed)
+    weight, bias = torch.randn(items, width, device=device).to(kind), torch.zeros(items, device=device)
 
     def work() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
