@@ -2,8 +2,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from recsys.memory import peak_memory
+from recsys.errors import UnsupportedError
+from recsys.memory import peak_memory, require_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
@@ -20,3 +22,25 @@ def test_it_is_unknown_where_the_system_does_not_say(monkeypatch, tmp_path):
     with peak_memory() as peak:
         pass
     assert peak.megabytes is None
+
+
+CPU = torch.device("cpu")
+
+
+def test_what_needs_more_than_is_free_is_refused_with_both_sizes_and_what_to_use_instead(monkeypatch):
+    monkeypatch.setattr("recsys.memory.memory_bytes", lambda: (8 * 10**9, 5 * 10**9))
+    require_memory("a model", 5 * 10**9, CPU, "another")
+    with pytest.raises(UnsupportedError, match=r"a model needs 6\.7 GB of memory, found 5\.0 GB free: use another\."):
+        require_memory("a model", 6_700_000_000, CPU, "another")
+
+
+def test_nothing_is_refused_where_the_system_does_not_say_what_is_free(monkeypatch):
+    monkeypatch.setattr("recsys.memory.memory_bytes", lambda: (None, None))
+    require_memory("a model", 10**18, CPU, "another")
+    require_memory("a model", 10**18, torch.device("meta"), "another")
+
+
+def test_a_gpu_is_asked_for_its_own_memory(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (10**9, 2 * 10**9))
+    with pytest.raises(UnsupportedError, match=r"2\.0 GB of memory of cuda:0, found 1\.0 GB free"):
+        require_memory("a model", 2 * 10**9, torch.device("cuda:0"), "another")
