@@ -60,4 +60,4 @@ def command(job: PrepareJob) -> None:
         return
     click.echo(done.ledger)
     click.echo(f"Store: {done.store}, {done.bytes / 1e6:,.1f} MB")
-    click.echo(f"Next:  recsys train {done.store} -m vae -o model")
+    click.echo(f"Next:  recsys train {done.store} -o model")
