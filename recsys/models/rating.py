@@ -2,7 +2,7 @@
 
 A rating is what one could say without knowing the person's taste (mean + bias of the item + bias of the user) and what
 taste adds to it. The first is taken out here before a model learns and put back when it predicts; what a model predicts
-is cut to the scale of the ratings it learned from.
+lies within the scale of the ratings it learned from.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from recsys.training import SparseBatch, SparseRows, TrainingContext
 
 _ROUNDS = 10  # of biases fitted in turn: they move by less than .001 after that
 _NUMBERS = 32_000_000  # held at once by fold_in (128 MB)
+_EDGE = 0.002  # share of the scale at each end that holds all predictions beyond it
 _SHARED = 10_000  # items whose products with each other are held (400 MB)
 
 
@@ -85,7 +86,22 @@ class Baseline:
 
     def join(self, taste: Tensor, users: Tensor) -> Tensor:
         """Ratings from what taste adds (rows, items) and biases of users (rows,), within the scale."""
-        return (taste + (self.mean + self.items) + users[:, None]).clamp_(self.lowest, self.highest)
+        return self.within(taste + (self.mean + self.items) + users[:, None])
+
+    def within(self, ratings: Tensor) -> Tensor:
+        """Ratings in the scale, their order kept: what lies beyond an end is laid into the last _EDGE of the scale.
+
+        A cut would make equals of all a generous person is expected to like; their list would go by position. With the
+        width m of that edge and x how far a rating reaches over its beginning, the rest of it is m x / (m + x).
+        """
+        edge = (self.highest - self.lowest) * _EDGE
+        low, high = self.lowest + edge, self.highest - edge
+        above, below = (ratings - high).clamp_min_(0), (low - ratings).clamp_min_(0)
+        return ratings.clamp(low, high).add_(_part(above, edge)).sub_(_part(below, edge))
+
+
+def _part(reach: Tensor, edge: Tensor) -> Tensor:
+    return reach.mul_(edge / (reach + edge).clamp_min_(1e-12))
 
 
 def _shrunken_means(values: NDArray[np.float64], groups: NDArray[Any], count: int, more: float) -> NDArray[np.float64]:
@@ -112,7 +128,7 @@ class RatingRecommender(Recommender):
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         ratings = SparseRows(history, self.baseline.mean.device).everything()
-        return self._rate(ratings).clamp_(self.baseline.lowest, self.baseline.highest)
+        return self._rate(ratings)
 
     def _get_state(self) -> dict[str, Tensor]:
         return {f"baseline.{name}": tensor for name, tensor in vars(self.baseline).items()} | self._get_weights()
@@ -127,7 +143,7 @@ class RatingRecommender(Recommender):
 
     @abstractmethod
     def _rate(self, ratings: SparseBatch) -> Tensor:
-        """Ratings of all items (rows, items), new memory, for people who gave `ratings`."""
+        """Ratings of all items (rows, items), in the scale, new memory, for people who gave `ratings`."""
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {}
