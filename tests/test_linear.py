@@ -95,13 +95,13 @@ def family(x, l2, dropout=0.0, diagonal=0.0, item_power=0.0, user_power=0.0, dam
 )
 def test_scores_are_the_best_linear_reconstruction_under_the_ridge_and_the_bound(settings):
     x = preferences()
-    model = EDLAE(EDLAEConfig(l2=3.0, **{"dropout": 0.0, **settings})).fit(x)
+    model = EDLAE(EDLAEConfig(l2=3.0, **{"dropout": 0.0, "user_power": 0.0, **settings})).fit(x)
     np.testing.assert_allclose(model.weights, family(x, 3.0, **settings), rtol=1e-3, atol=1e-5)
 
 
 def test_with_nothing_but_l2_it_is_ease():
     x = preferences()
-    ease, edlae = EASE(EASEConfig(l2=5.0)).fit(x), EDLAE(EDLAEConfig(l2=5.0, dropout=0.0)).fit(x)
+    ease, edlae = EASE(EASEConfig(l2=5.0)).fit(x), EDLAE(EDLAEConfig(l2=5.0, dropout=0.0, user_power=0.0)).fit(x)
     assert torch.equal(ease.weights, edlae.weights)
 
 
@@ -111,7 +111,7 @@ def test_items_scaled_by_their_popularity_before_and_back_after_are_a_ridge_that
     root = (x.getnnz(axis=0) / x.getnnz(axis=0).mean()) ** (0.75 / 2)
     scaled = csr_matrix(x.toarray() / root)
     expected = closed_form(scaled, 3.0) / root[:, None] * root
-    model = EDLAE(EDLAEConfig(l2=3.0, dropout=0.0, item_power=0.75)).fit(x)
+    model = EDLAE(EDLAEConfig(l2=3.0, dropout=0.0, item_power=0.75, user_power=0.0)).fit(x)
     np.testing.assert_allclose(model.weights, expected, rtol=1e-3, atol=1e-5)
 
 

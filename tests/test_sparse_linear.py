@@ -24,7 +24,7 @@ def test_with_all_others_as_neighbours_it_is_the_full_model():
 
 def test_a_column_is_the_ridge_regression_of_its_item_on_its_neighbours():
     x = preferences()
-    model = SparseEASE(SparseEASEConfig(l2=3.0, neighbours=4)).fit(x)
+    model = SparseEASE(SparseEASEConfig(l2=3.0, dropout=0.0, user_power=0.0, neighbours=4)).fit(x)
     dense, weights = x.toarray().astype(np.float64), model.item_codes().numpy()
     for item in range(9):
         near = np.flatnonzero(weights[:, item])
@@ -47,7 +47,7 @@ def test_items_without_enough_neighbours_and_items_of_nobody_stand_beside_the_ot
     x = csr_matrix(np.float32([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]))
     weights = SparseEASE(SparseEASEConfig(l2=1.0, neighbours=3)).fit(x).item_codes()
     assert not weights[3:].any() and not weights[:, 3:].any()  # one taken alone, one by nobody
-    full = EDLAE(EDLAEConfig(l2=1.0, dropout=0.0)).fit(x).item_codes()
+    full = EDLAE(EDLAEConfig(l2=1.0)).fit(x).item_codes()
     torch.testing.assert_close(weights, full)
 
 

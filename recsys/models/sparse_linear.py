@@ -32,8 +32,7 @@ _BATCH = 16_000_000
 class SparseEASEConfig(RidgeConfig):
     """The ridge of EDLAE, and how many items explain an item."""
 
-    l2: float = tunable(100.0, Range(1.0, 3000.0, log=True))
-    dropout: float = tunable(0.0, Range(0.0, 0.8))
+    l2: float = tunable(40.0, Range(1.0, 3000.0, log=True))
     neighbours: int = tunable(100, Range(20, 300, log=True))
 
     def __post_init__(self) -> None:
