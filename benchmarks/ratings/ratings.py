@@ -4,8 +4,8 @@
 
 The table is a TOML file of this folder: which files are training and test (or how one file is divided), settings, what
 others published. Settings were chosen on validation cells inside the training part (`--choose` measures there); the
-test part is read once a row. All seeds are fitted on the first division, the first seed on the others. Predictions are kept
-in `cache/`: a run that was stopped goes on.
+test part is read once a row. All seeds are fitted on the first division, the first seed on the others. Predictions are
+kept in `cache/`: a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ METRICS = ("rmse", "mae")
 class Table:
     """A TOML file.
 
-    divisions: pairs of a training and a test file, or one file of which a tenth of the cells is held out. rows: settings
-    of a model; `model` names it where the row's name is another. together: rows whose seeds are also averaged, as one
-    prediction.
+    divisions: pairs of a training and a test file, or one file of which a tenth of the cells is held out. rows:
+    settings of a model; `model` names it where the row's name is another. together: rows whose seeds are also averaged,
+    as one prediction.
     """
 
     title: str
@@ -160,11 +160,7 @@ def kept(cache: Path, table: Table, name: str, what: str, seed: int, split: Spli
 def measure(fits: Sequence[Fit], holdout: Holdout, metric: str) -> list[Average]:
     """The metric of each fit, over the cells of the holdout."""
     observed = holdout.held_out.data
-    found = []
-    for fit in fits:
-        gaps = (fit.predicted - observed).astype(np.float64)
-        found.append(error_average(np.square(gaps) if metric == "rmse" else np.abs(gaps), holdout, metric))
-    return found
+    return [error_average((fit.predicted - observed).astype(np.float64), holdout, metric) for fit in fits]
 
 
 def line(name: str, row: Row, holdouts: Sequence[Holdout]) -> str:
@@ -219,8 +215,9 @@ def report(
         "",
         *pair_lines(table, rows | joined, first),
         f"Data: {users:,} users x {items:,} items, {splits[0].train.matrix.nnz:,} training cells, "
-        f"{first.held_out.nnz:,} test cells with a prediction, {len(first.unpredicted):,} without (item or user unknown; in no figure). ± is the "
-        "standard deviation over seeds. Minutes of a fit, on a machine that others used at the same time.",
+        f"{first.held_out.nnz:,} test cells with a prediction, {len(first.unpredicted):,} without (item or user "
+        "unknown; in no figure). ± is the standard deviation over seeds. Minutes of a fit, on a machine that others "
+        "used at the same time.",
         *(["", f"Published rows: {sources}."] if sources else []),
     ]
     return "\n".join(lines) + "\n"
