@@ -64,7 +64,6 @@ def flags(tmp_path, **others):
 def table_of(scripts, tmp_path, monkeypatch, final, **others):
     accuracy = scripts("accuracy")
     monkeypatch.setattr(accuracy, "HERE", tmp_path)
-    (tmp_path / "results").mkdir(exist_ok=True)
     (tmp_path / "tiny.toml").write_text(TABLE)
     split = splitting.weak(tastes(), share=0.2)
     division = accuracy.Division(

@@ -144,7 +144,9 @@ def run(name: str, division: Division, flags: argparse.Namespace) -> None:
     text = report(name, table, rows, division)
     print(text)
     if not (flags.only or flags.choose):
-        (HERE / "results" / f"{name}.md").write_text(text, encoding="utf-8")
+        file = HERE / "results" / f"{name}.md"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
 
 
 def make(name: str, table: Table, row: str, division: Division, flags: argparse.Namespace) -> Row:
