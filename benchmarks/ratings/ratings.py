@@ -118,8 +118,7 @@ def divide(folder: Path, files: Sequence[str], choose: bool) -> Split:
     found = [read_interactions(folder / file) for file in files]
     share = 0.1 if choose else 0.0
     if len(found) == 1:
-        split = splitting.cells(found[0], share=0.1, validation=0.1, ratings=True)
-        return split if choose else splitting.cells(found[0], share=0.1, validation=0.0, ratings=True)
+        return splitting.cells(found[0], share=0.1, validation=0.1, ratings=True)
     return splitting.given(*found, share=share, ratings=True)
 
 
