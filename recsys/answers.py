@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError, DataError
-from recsys.interactions import UserItemMatrix
+from recsys.interactions import Interactions, UserItemMatrix, Vocabulary
+from recsys.models.rating import RatingRecommender
 from recsys.predicting import predict_pairs
 from recsys.reading import ReadingOptions
 from recsys.reading.delimited import read_text, sniff
@@ -50,6 +51,23 @@ def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
             )
         line += piece.length
         yield piece
+
+
+def with_new_items(
+    model: RatingRecommender, items: Vocabulary, interactions: Interactions
+) -> tuple[RatingRecommender, UserItemMatrix]:
+    """A model that also knows the items people rated and it had never seen, and the histories over all of them.
+
+    items: what the model knows. Raises UnsupportedError for a model that cannot take new items.
+    """
+    model.check_new_items()
+    rated = interactions.items.take(np.unique(interactions.item))
+    new = rated.filter(pa.array(items.positions(rated) < 0))
+    histories = UserItemMatrix.from_interactions(interactions, items.extended(new), ratings=True)
+    if not len(new):
+        return model, histories
+    known, others = histories.matrix[:, : len(items)], histories.matrix[:, len(items) :]
+    return model.with_new_items(known, others), histories
 
 
 def predict_rows(

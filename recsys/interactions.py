@@ -55,6 +55,13 @@ class Vocabulary:
         found = pc.fill_null(pc.index_in(wanted, value_set=known), -1)
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int32)
 
+    def extended(self, ids: pa.Array) -> Vocabulary:
+        """These ids and then `ids`, none of which is among them; where text meets integers, all as text."""
+        parts = [self.ids, ids]
+        if self.ids.type != ids.type:
+            parts = [part.cast(pa.large_string()) for part in parts]
+        return Vocabulary.of(pa.concat_arrays(parts))
+
     def take(self, positions: NDArray[Any]) -> pa.Array:
         """Ids at `positions` (every one within 0..n-1), in the type they came in."""
         return self.ids.take(pa.array(positions))

@@ -33,6 +33,12 @@ def test_between_text_and_integers_the_spelling_decides():
     assert Vocabulary.of(["7", "007"]).positions([7]).tolist() == [0]
 
 
+def test_ids_are_added_at_the_end_as_text_where_text_meets_integers():
+    known = Vocabulary.of([7, 12])
+    assert known.extended(Vocabulary.of([3]).ids).to_list() == [7, 12, 3]
+    assert known.extended(Vocabulary.of(["a"]).ids).to_list() == ["7", "12", "a"]
+
+
 @pytest.mark.parametrize(("ids", "words"), [(["a", None], "1 missing"), (["a", "a"], "repeated")])
 def test_a_vocabulary_refuses_missing_and_repeated_ids(ids, words):
     with pytest.raises(DataError, match=words):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
+from recsys.errors import DataError, UnsupportedError
 from recsys.models import create_model
 from recsys.models.rating import Baseline, fold_in, rate_by_codes
 from recsys.training import SparseRows
@@ -102,3 +103,85 @@ def test_predictions_beyond_the_scale_come_into_it_in_their_order():
 def test_a_scale_of_one_value_gives_that_value():
     baseline = Baseline(*(torch.tensor(number) for number in (3.0, [0.0], 3.0, 3.0, 5.0)))
     assert baseline.within(torch.tensor([[2.0, 3.0, 7.0]])).tolist() == [[3.0, 3.0, 3.0]]
+
+
+# New items
+
+
+def test_the_bias_of_a_new_item_is_the_shrunken_mean_of_what_its_raters_leave():
+    known = csr_matrix(np.float32([[5], [1], [3]]))  # mean 3; users 2 / (1 + 1) = 1, -1 and 0
+    model = create_model("biases", {"user_shrinkage": 1, "item_shrinkage": 2}).fit(known)
+    more = model.with_new_items(known, ratings((0, 0, 5.0), (1, 0, 4.0), shape=(3, 1)))
+    assert more.baseline.items[1] == pytest.approx(((5 - 3 - 1) + (4 - 3 + 1)) / (2 + 2))
+    assert (more.items, model.items, len(model.baseline.items)) == (2, 1, 1)  # the first is as it was
+    nobody = csr_matrix((1, 2), dtype=np.float32)
+    np.testing.assert_allclose(more.score(nobody), [[3, 3.75]])
+
+
+TASTE = {
+    "biased-mf": {"factors": 2, "l2": 0.5},
+    "autorec": {"hidden": 20, "dropout": 0.2, "code_dropout": 0, "l2": 0.5, "input_l2": 0.1, "fold_l2": 1.0},
+    "kernel-ae": {"hidden": 20, "dropout": 0.2, "code_dropout": 0, "l2": 0.5, "input_l2": 0.1, "fold_l2": 1.0},
+}
+
+
+def planted():
+    """60 people, half of them of either taste: 5 stars for items of their own, 1 for the others'. The last is new."""
+    taste = np.where(np.arange(60) % 2, 1, -1)[:, None] * np.where(np.arange(13) % 2, 1, -1)
+    table = np.float32(3 + 2 * taste)
+    first = np.where(np.arange(60) < 20, table[:, 12], 0)[:, None]
+    return csr_matrix(table[:, :12]), csr_matrix(first), table[20:, 12]
+
+
+@pytest.mark.parametrize("name", TASTE)
+def test_a_new_item_is_predicted_by_the_taste_of_its_raters(name):
+    known, first, others = planted()
+    settings = TASTE[name] | ({} if name == "biased-mf" else {"epochs": 150, "learning_rate": 0.02})
+    model = create_model(name, settings).fit(known).with_new_items(known, first)
+    bias_alone = create_model("biases").fit(known).with_new_items(known, first)
+    histories = csr_matrix(np.hstack([known.toarray(), first.toarray()])[20:])
+    errors = [np.abs(found.score(histories)[:, 12].numpy() - others).mean() for found in (model, bias_alone)]
+    assert errors[0] < 1 < 1.9 < errors[1]
+
+
+def test_a_model_with_new_items_is_saved_like_any_other():
+    known, first, _ = planted()
+    more = create_model("biased-mf", {"factors": 2}).fit(known).with_new_items(known, first)
+    again = create_model("biased-mf", {"factors": 2}).set_state(more.get_state(), 13, "cpu")
+    histories = csr_matrix((1, 13), dtype=np.float32)
+    assert again.score(histories).tolist() == more.score(histories).tolist()
+
+
+def test_shrinkage_of_nothing_still_gives_a_code():
+    known, first, _ = planted()
+    model = create_model("autorec", {"hidden": 4, "epochs": 1, "item_shrinkage": 0}).fit(known)
+    assert torch.isfinite(model.with_new_items(known, first).item_codes()).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "says"),
+    [
+        ("global-mean", {}, "more than a bias and a code"),
+        ("rating-knn", {}, "more than a bias and a code"),
+        ("autorec", {"side": "user", "hidden": 2, "epochs": 1}, "use side=item"),
+    ],
+)
+def test_models_that_know_items_otherwise_refuse_new_ones(name, settings, says):
+    known, first, _ = planted()
+    model = create_model(name, settings).fit(known)
+    with pytest.raises(UnsupportedError, match=says):
+        model.with_new_items(known, first)
+
+
+@pytest.mark.parametrize(
+    ("new", "says"),
+    [
+        (csr_matrix(np.float32([[1]])), "a row of ratings for each of 2 histories, found 1"),
+        (csr_matrix(np.float32([[1, 0], [2, 0]])), "a rating of every new item, found none of 1"),
+        (csr_matrix(np.float32([[1], [np.nan]])), "finite ratings"),
+    ],
+)
+def test_ratings_of_new_items_that_do_not_fit_are_refused(new, says):
+    known = csr_matrix(np.float32([[5, 1], [1, 5]]))
+    with pytest.raises(DataError, match=says):
+        create_model("biases").fit(known).with_new_items(known, new)

@@ -215,6 +215,29 @@ def test_predict_takes_new_users_from_their_histories(model):
     assert pd.read_parquet("out.parquet")["rating"].tolist() == pytest.approx([7], abs=0.4)
 
 
+def test_predict_takes_new_items_from_their_ratings_where_asked(model):
+    Path("histories.csv").write_text("user_id,item_id,rating\na,i0,0\na,i7,7\na,n1,2\nb,n2,1\nb,i3,0\n")
+    Path("pairs.csv").write_text("user_id,item_id\nb,n1\nb,i7\nb,n3\n")
+    asked = ("predict", model, "pairs.csv", "--ratings", "histories.csv", "--no-track", "--overwrite", "-o", "out.csv")
+    works(*asked)
+    assert pd.read_csv("out.csv")["reason"].fillna("").tolist() == ["unknown item", "", "unknown item"]
+    output = works(*asked, "--new-items")
+    assert "2 new items folded in from their ratings" in output and "1 have none: unknown item" in output
+    found = pd.read_csv("out.csv")
+    # `a` likes everything 3 better than `b`, and gave n1 a 2.
+    assert found["rating"].tolist() == pytest.approx([-1, 4, np.nan], abs=0.4, nan_ok=True)
+    assert json.loads(works("--json", *asked, "--new-items"))["new_items"] == 2
+    Path("histories.csv").write_text("user_id,item_id,rating\nb,i3,0\n")
+    assert "new items" not in works(*asked, "--new-items")
+
+
+def test_predict_refuses_new_items_before_the_data_are_read(ratings):
+    works("train", ratings, "-m", "global-mean", "-o", "mean", "--no-track")
+    Path("pairs.csv").write_text("user_id,item_id\n02,i7\n")
+    output = refused("predict", "mean", "pairs.csv", "--ratings", "not-there.csv", "--new-items", "--no-track")
+    assert "new ones cannot be added" in output
+
+
 def test_predict_refuses_a_model_of_lists(ratings):
     works("train", ratings, "-m", "popularity", "-o", "lists", "--no-track")
     Path("pairs.csv").write_text("user_id,item_id\n02,i7\n")

@@ -61,6 +61,13 @@ class BiasedMF(RatingRecommender):
     def _rate(self, ratings: SparseBatch) -> Tensor:
         return rate_by_codes(self.baseline, self.codes, self._l2(ratings), ratings)
 
+    def check_new_items(self) -> None:
+        """Factors of an item follow from those of its raters."""
+
+    def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
+        people = fold_in(known, self.codes, self._l2(known))
+        self.codes = torch.cat([self.codes, fold_in(new, people, self._l2(new))])
+
     def item_codes(self) -> Tensor:
         """Factors of items, (items, factors)."""
         return self.codes

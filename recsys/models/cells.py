@@ -19,14 +19,16 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
+from recsys.errors import UnsupportedError
 from recsys.models.base import require
 from recsys.models.layers import weighted_sum
-from recsys.models.rating import RatingConfig, RatingRecommender, rate_by_codes
+from recsys.models.rating import RatingConfig, RatingRecommender, fold_in, rate_by_codes
 from recsys.search_space import Range, tunable
 from recsys.topn import ScoreFunction
 from recsys.training import Epoch, SparseBatch, SparseRows, TrainingContext, one_pass, steps_per_epoch, train
 
 _FINAL_RATE = 0.05  # the learning rate falls along a line to this share of itself
+_LEAST_SHRINKAGE = 0.1  # of a new item's code, in ratings: without any it would have no answer
 
 
 @dataclass(frozen=True)
@@ -268,10 +270,27 @@ class CellRecommender(RatingRecommender):
 
     def _rate(self, ratings: SparseBatch) -> Tensor:
         if self.by_items:
-            l2 = torch.full((len(ratings),), self.config.fold_l2, device=self.codes.device)
-            return rate_by_codes(self.baseline, self.codes, l2, ratings)
+            return rate_by_codes(self.baseline, self.codes, self._fold_l2(ratings), ratings)
         residuals, users = self.baseline.split(ratings)
         return self.baseline.join(self.network(residuals), users)
+
+    def _fold_l2(self, rows: SparseBatch) -> Tensor:
+        return torch.full((len(rows),), self.config.fold_l2, device=self.codes.device)
+
+    def check_new_items(self) -> None:
+        """By items they can be added; by users the network has an input and an output for each item of training."""
+        if not self.by_items:
+            raise UnsupportedError(
+                f"{self.name} by users has an input and an output for each item of training, so new ones cannot be "
+                "added: train it again with them, or use side=item."
+            )
+
+    def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
+        people = fold_in(known, self.codes, self._fold_l2(known))
+        # As a bias is shrunk: as if so many more ratings, by people of average weights, were exactly as expected.
+        more = max(self.config.item_shrinkage, _LEAST_SHRINKAGE)
+        l2 = (more * people.square().sum(1).mean()).clamp_min(1e-12).expand(len(new))
+        self.codes = torch.cat([self.codes, fold_in(new, people, l2)])
 
     def item_codes(self) -> Tensor:
         """Codes of items; of networks by users, their output tables."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from typing_extensions import Self
 
-from recsys.models.base import Recommender, require
+from recsys.errors import DataError, UnsupportedError
+from recsys.models.base import Recommender, as_csr, require
 from recsys.search_space import Range, tunable
 from recsys.training import SparseBatch, SparseRows, TrainingContext
 
@@ -84,6 +87,15 @@ class Baseline:
         rest = self.split_matrix(matrix)
         return SparseRows(csr_matrix(rest.T) if transposed else rest, self.mean.device)
 
+    def with_items(self, rest: SparseBatch, shrinkage: float) -> tuple[Baseline, SparseBatch]:
+        """A baseline of more items, (items + new,), and what their biases leave of their ratings.
+
+        rest: rows are new items, cells their ratings less mean and user bias. A bias is a shrunken mean of those.
+        """
+        biases = rest.row_sums(rest.values) / (rest.lengths + shrinkage).clamp_min(1e-12)
+        left = rest.values - biases.repeat_interleave(rest.lengths, output_size=len(rest.values))
+        return replace(self, items=torch.cat([self.items, biases])), SparseBatch(rest.items, left, rest.offsets)
+
     def join(self, taste: Tensor, users: Tensor) -> Tensor:
         """Ratings from what taste adds (rows, items) and biases of users (rows,), within the scale."""
         return self.within(taste + (self.mean + self.items) + users[:, None])
@@ -137,6 +149,52 @@ class RatingRecommender(Recommender):
         own = {name: tensor.to(device) for name, tensor in state.items()}
         self.baseline = Baseline(**{name[9:]: own.pop(name) for name in state if name.startswith("baseline.")})
         self._set_weights(own)
+
+    def with_new_items(self, histories: csr_matrix, ratings: csr_matrix) -> Self:
+        """A copy that knows more items, from what people gave them, the model's weights standing as they are.
+
+        histories: CSR (users, items) of items the model knows, of anybody; ratings: CSR (users, new items) of the same
+        people, of every new item at least one. Positions of new items follow those of the others. The copy scores, and
+        is saved, like any model. Raises UnsupportedError for a model that cannot, DataError for matrices that do not
+        fit.
+        """
+        self.check_new_items()
+        known, _ = self._checked(histories, None)
+        new = as_csr(ratings)
+        if new.shape[0] != known.shape[0]:
+            raise DataError(f"Expected a row of ratings for each of {known.shape[0]} histories, found {new.shape[0]}.")
+        if not np.isfinite(new.data).all():
+            raise DataError("Expected finite ratings of new items, found NaN or infinity: leave those out.")
+        unrated = new.shape[1] - len(np.unique(new.indices))
+        if unrated:
+            raise DataError(f"Expected a rating of every new item, found none of {unrated:,}: leave those out.")
+        raters = np.flatnonzero(np.diff(new.indptr))
+        model = copy(self)
+        model.items = known.shape[1] + new.shape[1]
+        with torch.no_grad():
+            model._add_items(known[raters], new[raters])
+        return model
+
+    def _add_items(self, known: csr_matrix, new: csr_matrix) -> None:
+        device = self.baseline.mean.device
+        residuals, users = self.baseline.split(SparseRows(known, device).everything())
+        rows = SparseRows(csr_matrix(new.T), device).everything()
+        rest = SparseBatch(rows.items, rows.values - self.baseline.mean - users[rows.items], rows.offsets)
+        self.baseline, left = self.baseline.with_items(rest, self.config.item_shrinkage)
+        self._add_codes(residuals, left)
+
+    def check_new_items(self) -> None:
+        """Raise UnsupportedError if the model cannot take new items without being trained again."""
+        raise UnsupportedError(
+            f"{self.name} knows an item by more than a bias and a code, so new ones cannot be added: train it again "
+            "with them, or use biases, biased-mf or an autoencoder of ratings by items (side=item)."
+        )
+
+    def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
+        """Put codes of new items after the others, from residuals of their raters (people, items), (new items, people).
+
+        Ridge regression of the latter on the weights of the people, who are folded in: what folds people in, turned.
+        """
 
     @abstractmethod
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None: ...
@@ -247,6 +305,9 @@ class Biases(RatingRecommender):
     family = "baseline"
     Config = RatingConfig
     is_random = False
+
+    def check_new_items(self) -> None:
+        """A bias is all an item needs."""
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
         """Nothing more."""

@@ -1,0 +1,95 @@
+"""New items without retraining: RMSE on the ratings of items that training never saw, folded in with half of them.
+
+    python benchmarks/ratings/new_items.py [FOLDER] [--draws 3] [--items 100]
+
+From u1.base of MovieLens-100K random items are taken out of training; a random half of their ratings folds them in, the
+other half is predicted. Beside it: the same model trained with the first half from the start. Settings are those of
+ml100k.toml.
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import date
+from pathlib import Path
+
+from pipelines import cli
+
+cli.set_environment()  # as the recsys command does, before torch is imported
+
+import numpy as np
+from numpy.typing import NDArray
+from ratings import DATA, HERE, Table, unfitted
+from scipy.sparse import csr_matrix, hstack
+
+from pipelines.options import tomllib
+from recsys.interactions import UserItemMatrix, sparse_rows
+from recsys.machine import describe_machine
+from recsys.models.rating import RatingRecommender
+from recsys.reading import read_interactions
+from recsys.training import TrainingContext
+
+MODELS = ("biases", "biased-mf", "autorec")
+Parts = tuple[csr_matrix, csr_matrix, csr_matrix]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=DATA / "ml-100k")
+    parser.add_argument("--draws", type=int, default=3, help="random sets of items")
+    parser.add_argument("--items", type=int, default=100, help="taken out of training")
+    asked = parser.parse_args()
+    matrix = UserItemMatrix.from_interactions(read_interactions(asked.folder / "u1.base"), ratings=True).matrix
+    table = Table(**tomllib.loads((HERE / "ml100k.toml").read_text(encoding="utf-8")))
+    draws = [divide(matrix, asked.items, np.random.default_rng([draw, asked.items])) for draw in range(asked.draws)]
+    cells = sum(held.nnz for _, _, held in draws)
+    machine = describe_machine()
+    print(f"{date.today()}, {machine['cores']} cores ({machine['cpu']}); {asked.draws} draws of {asked.items} items")
+    print(f"{cells:,} held-out ratings\n")
+    print("| model | folded in | biases folded in | trained with them |\n| --- | ---: | ---: | ---: |")
+    for name in MODELS:
+        errors = [measure(table, name, parts) for parts in draws]
+        each = (np.sqrt(np.mean(np.concatenate(column) ** 2)) for column in zip(*errors, strict=True))
+        print(f"| `{name}` | {' | '.join(f'{rmse:.4f}' for rmse in each)} |", flush=True)
+
+
+def divide(matrix: csr_matrix, count: int, rng: np.random.Generator) -> Parts:
+    """Ratings of known items, ratings that fold new ones in, and held-out ratings of those, (users, items) each."""
+    rated_twice = np.flatnonzero(np.bincount(matrix.indices, minlength=matrix.shape[1]) > 1)
+    new = rng.choice(rated_twice, count, replace=False)
+    cells = matrix[:, new].tocoo()
+    first = rng.random(cells.nnz) < 0.5
+    given, held = (
+        sparse_rows(cells.row[part], cells.col[part], cells.data[part], cells.shape) for part in (first, ~first)
+    )
+    rated = np.bincount(given.indices, minlength=count) > 0
+    return matrix[:, np.setdiff1d(np.arange(matrix.shape[1]), new)], given[:, rated], held[:, rated]
+
+
+def measure(table: Table, name: str, parts: Parts) -> list[NDArray[np.float32]]:
+    """Errors on held-out ratings: folded in, by the bias, and by the model trained with the ratings."""
+    known, given, held = parts
+    model = fitted(table, name, known).with_new_items(known, given)
+    biases = fitted(table, "biases", known).with_new_items(known, given)
+    whole = csr_matrix(hstack([known, given]))
+    return [errors(found, whole, held) for found in (model, biases, fitted(table, name, whole))]
+
+
+def fitted(table: Table, name: str, matrix: csr_matrix) -> RatingRecommender:
+    """A row's model."""
+    model = unfitted(table, name).fit(matrix, TrainingContext())
+    assert isinstance(model, RatingRecommender)
+    return model
+
+
+def errors(model: RatingRecommender, histories: csr_matrix, held: csr_matrix) -> NDArray[np.float32]:
+    """Predicted less observed, (held-out cells,)."""
+    cells = held.tocoo()
+    predicted = model.score(histories)[:, -held.shape[1] :].cpu().numpy()
+    found: NDArray[np.float32] = predicted[cells.row, cells.col] - cells.data
+    return found
+
+
+if __name__ == "__main__":
+    main()
