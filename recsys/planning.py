@@ -187,7 +187,7 @@ def closed_form(work: Workload, speed: Speed) -> Need:
     """EASE: an items x items matrix inverted on one machine."""
     pairs = work.interactions * work.training_share * work.history
     seconds = work.items**3 / speed.solve + pairs * speed.pair
-    return Need("ease", _RUNTIME + _matrix(work) + 12 * work.items**2, seconds, seconds, 0, 1, epochs=False)
+    return Need("ease", _RUNTIME + _matrix(work) + 4 * work.items**2, seconds, seconds, 0, 1, epochs=False)
 
 
 def _epochs(

@@ -79,7 +79,7 @@ def test_a_sampled_step_does_not_grow_with_the_catalogue():
 def test_ease_is_a_cube_and_twelve_squares():
     need = closed_form(WORK, only(solve=1e9, pair=1e-6))
     assert need.seconds == pytest.approx(1.0 + 200_000 * 20 * 1e-6)
-    assert need.bytes == 0.4e9 + 8 * 200_000 + 20 * 10_000 + 12 * 1_000**2
+    assert need.bytes == 0.4e9 + 8 * 200_000 + 20 * 10_000 + 4 * 1_000**2
 
 
 def test_lists_take_a_product_and_a_choice_a_user():
