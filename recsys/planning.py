@@ -36,7 +36,7 @@ sent           2 (machines - 1) / machines x 4 bytes x parameters, a step
 ease           items^3 / solve + interactions^2 / users x pair
 lists          users / machines x (2 items hidden / score_flops + items score)
 memory         runtime + matrix (8 interactions + 20 users) + parameters, gradients,
-               optimiser state, best weights + logits of a step; ease: 12 items^2"""
+               optimiser state, best weights + logits of a step; ease: 4 items^2"""
 
 
 @dataclass(frozen=True)
