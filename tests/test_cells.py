@@ -60,3 +60,11 @@ def test_the_best_epochs_codes_are_kept():
     context = TrainingContext(validate=lambda score: seen.append(score(matrix).numpy().copy()) or -len(seen))
     model = create_model("autorec", settings).fit(matrix, context)  # the first epoch is the best
     np.testing.assert_array_equal(model.score(matrix), seen[0])
+
+
+def test_a_bad_first_half_does_not_end_the_training():
+    matrix = csr_matrix(np.float32([[5, 1, 4], [1, 5, 2], [4, 2, 5]]))
+    values = iter([9, 1, 1, 1, 10, 1, 1, 1])
+    context = TrainingContext(validate=lambda score: next(values), patience=1)
+    model = create_model("autorec", {"hidden": 3, "epochs": 8}).fit(matrix, context)
+    assert [epoch.value for epoch in model.history[:5]] == [9, 1, 1, 1, 10]

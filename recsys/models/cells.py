@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -325,7 +325,8 @@ def train_cells(
 ) -> list[Epoch]:
     """Train with Adam on shuffled batches of rows; the loss is a mean over all cells, of them and the penalty.
 
-    `keep`: what turns the network into what `score` needs, called before every validation.
+    `keep`: what turns the network into what `score` needs, called before every validation. Patience is that of the
+    context, but half of the epochs at least.
     """
     batch_size = config.batch_size or max(1, min(500, -(-len(rows) // 3)))
     cells, planned = len(rows.items), config.epochs * steps_per_epoch(len(rows), batch_size)
@@ -342,4 +343,7 @@ def train_cells(
             keep(rows)
         return found
 
-    return train(network, one_epoch, score, config.epochs, context)
+    # People folded in on codes that mean little yet do well, then worse, and best once the rate has come down: patience
+    # of less than half of the epochs would keep the first.
+    patient = replace(context, patience=max(context.patience, config.epochs // 2))
+    return train(network, one_epoch, score, config.epochs, patient)
