@@ -75,12 +75,15 @@ def test_a_job_killed_at_any_moment_resumes_to_the_same_bytes(case, tmp_path, en
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(case, tmp_path):
-    output = tmp_path / "lists"
-    process = subprocess.Popen(command(case, output), stderr=subprocess.PIPE, text=True)
-    until_begun(process, output)
-    process.send_signal(signal.SIGINT)
-    message = process.communicate(timeout=60)[1]
-    assert process.returncode == 1
+    for attempt in range(5):  # on a busy machine a job may be through before the signal reaches it
+        output = tmp_path / f"lists-{attempt}"
+        process = subprocess.Popen(command(case, output), stderr=subprocess.PIPE, text=True)
+        until_begun(process, output)
+        process.send_signal(signal.SIGINT)
+        message = process.communicate(timeout=60)[1]
+        if process.returncode != 0:
+            break
+    assert process.returncode == 1, message
     assert "Stopped: by you." in message and "--resume" in message and "Traceback" not in message
     assert not (output / "manifest.json").exists()
     assert resume(case, output) == case[2]
