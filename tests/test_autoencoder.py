@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import ITEMS, USERS, batch_of, preferences, with_random_biases
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
@@ -18,33 +19,8 @@ from recsys.models.autoencoder import (
     SparseAENetwork,
     bernoulli_kl,
 )
-from recsys.training import SparseRows
 
-USERS, ITEMS = 9, 12
-
-
-@pytest.fixture(autouse=True)
-def _own_random_stream():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def preferences(seed=0):
-    matrix = (np.random.default_rng(seed).random((USERS, ITEMS)) < 0.4).astype(np.float32)
-    matrix[0] = 0  # somebody took nothing
-    return matrix
-
-
-def batch_of(matrix):
-    return SparseRows(csr_matrix(matrix), torch.device("cpu")).everything()
-
-
-def with_random_biases(network):
-    for weight in network.parameters():
-        if weight.dim() == 1:
-            torch.nn.init.normal_(weight)
-    return network
+pytestmark = pytest.mark.usefixtures("own_random_stream")
 
 
 def first_layer(network, x):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import ITEMS, USERS, batch_of, preferences, with_random_biases
 from scipy.sparse import csr_matrix
 from torch.distributions import Normal, kl_divergence
 
@@ -14,34 +15,10 @@ from recsys.errors import ConfigError
 from recsys.models.layers import ItemOutput
 from recsys.models.multinomial import DAE, VAE, DAEConfig, DAENetwork, VAEConfig, VAENetwork, emphasise
 from recsys.models.network import default_batch_size
-from recsys.training import SparseBatch, SparseRows, TrainingContext
+from recsys.training import SparseBatch, TrainingContext
 
-USERS, ITEMS = 9, 12
 NO_DROPOUT = VAEConfig(hidden=6, latent=3, dropout=0, beta=0.3, anneal=0.5)
-
-
-@pytest.fixture(autouse=True)
-def _own_random_stream():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def preferences(seed=0, users=USERS):
-    matrix = (np.random.default_rng(seed).random((users, ITEMS)) < 0.4).astype(np.float32)
-    matrix[0] = 0  # somebody took nothing
-    return matrix
-
-
-def batch_of(matrix):
-    return SparseRows(csr_matrix(matrix), torch.device("cpu")).everything()
-
-
-def with_random_biases(network):
-    for weight in network.parameters():
-        if weight.dim() == 1:
-            torch.nn.init.normal_(weight)
-    return network
+pytestmark = pytest.mark.usefixtures("own_random_stream")
 
 
 def encode_densely(network, x):

@@ -1,34 +1,21 @@
 """The restricted Boltzmann machine against sums over all its states, which are few here."""
 
+from functools import partial
 from itertools import product
 
+import networks
 import numpy as np
 import pytest
 import torch
+from networks import batch_of
 from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
 from recsys.models.rbm import RBM, RBMConfig, RBMNetwork
-from recsys.training import SparseRows
 
 USERS, ITEMS, HIDDEN = 6, 5, 3
-
-
-@pytest.fixture(autouse=True)
-def _own_random_stream():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def preferences(seed=0):
-    matrix = (np.random.default_rng(seed).random((USERS, ITEMS)) < 0.4).astype(np.float32)
-    matrix[0] = 0  # somebody took nothing
-    return matrix
-
-
-def batch_of(matrix):
-    return SparseRows(csr_matrix(matrix), torch.device("cpu")).everything()
+preferences = partial(networks.preferences, users=USERS, items=ITEMS)
+pytestmark = pytest.mark.usefixtures("own_random_stream")
 
 
 def random_network(**settings):

@@ -5,36 +5,19 @@ import dataclasses
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import ITEMS, USERS, batch_of, preferences
 from scipy.sparse import csr_matrix
 from torch.distributions import Normal
 
 from recsys.errors import ConfigError
 from recsys.models.recvae import Encoder, RecVAE, RecVAEConfig, RecVAENetwork, log_prior
-from recsys.training import SparseRows, TrainingContext
+from recsys.training import TrainingContext
 
-USERS, ITEMS = 9, 12
 NO_DROPOUT = RecVAEConfig(hidden=6, latent=3, dropout=0, gamma=0.3, smoothing=0)
-
-
-@pytest.fixture(autouse=True)
-def _own_random_stream():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
-def preferences(seed=0):
-    matrix = (np.random.default_rng(seed).random((USERS, ITEMS)) < 0.4).astype(np.float32)
-    matrix[0] = 0  # somebody took nothing
-    return matrix
-
-
-def batch_of(matrix):
-    return SparseRows(csr_matrix(matrix), torch.device("cpu")).everything()
+pytestmark = pytest.mark.usefixtures("own_random_stream")
 
 
 def encode_densely(encoder, x):

@@ -169,10 +169,6 @@ class AE(NetworkRecommender):
     def _build(self, items: int) -> AENetwork:
         return AENetwork(items, self.config)
 
-    def item_codes(self) -> Tensor:
-        """Output weights, (items, hidden or latent)."""
-        return self.network.decoder.weight.detach()
-
 
 class SparseAE(NetworkRecommender):
     """Autoencoder with a sparse code."""
@@ -184,7 +180,3 @@ class SparseAE(NetworkRecommender):
 
     def _build(self, items: int) -> SparseAENetwork:
         return SparseAENetwork(items, self.config)
-
-    def item_codes(self) -> Tensor:
-        """Output weights, (items, latent)."""
-        return self.network.decoder.weight.detach()

@@ -219,10 +219,6 @@ class DAE(NetworkRecommender):
     def _build(self, items: int) -> DAENetwork:
         return DAENetwork(items, self.config)
 
-    def item_codes(self) -> Tensor:
-        """Output weights, (items, latent)."""
-        return self.network.decoder.weight.detach()
-
 
 class VAE(NetworkRecommender):
     """Variational autoencoder. preset=liang2018: settings of the paper for MovieLens-20M; large-batch: for a GPU."""
@@ -260,7 +256,3 @@ class VAE(NetworkRecommender):
 
     def _build(self, items: int) -> VAENetwork:
         return VAENetwork(items, self.config)
-
-    def item_codes(self) -> Tensor:
-        """Output weights, (items, hidden)."""
-        return self.network.decoder.weight.detach()

@@ -234,6 +234,12 @@ class NetworkRecommender(Recommender):
         """Score with weights and products in bfloat16 from now on; half the memory."""
         self.network.to(torch.bfloat16)
 
+    def item_codes(self) -> Tensor:
+        """Weights of the output layer, (items, its width)."""
+        output = self.network.decoder
+        assert isinstance(output, ItemOutput)  # a network that ends otherwise has codes of its own
+        return output.weight.detach()
+
     def _get_state(self) -> dict[str, Tensor]:
         return dict(self.network.state_dict())
 

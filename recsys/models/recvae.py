@@ -192,7 +192,3 @@ class RecVAE(NetworkRecommender):
         with torch.device("meta"):
             earlier = 4 * sum(weight.numel() for weight in Encoder(items, config).parameters())
         return replace(held, parameters=held.parameters + earlier)
-
-    def item_codes(self) -> Tensor:
-        """Output weights, (items, latent)."""
-        return self.network.decoder.weight.detach()
