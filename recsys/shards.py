@@ -8,12 +8,11 @@ many tiles or shards are worked on at once and where, changes no byte.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,7 @@ from recsys.interactions import Vocabulary
 from recsys.memory import now_and_peak
 from recsys.models.layers import weighted_sum
 from recsys.places import Place, folder_at, sha256
+from recsys.threads import in_order
 from recsys.topn import top_n_of_blocks
 from recsys.training import SparseRows
 
@@ -48,8 +48,6 @@ _ROWS = 524_288  # of a Parquet row group, about: written while the next one is 
 
 PEAK = "peak_bytes"  # in a note of another process: the most memory it ever held
 
-_A = TypeVar("_A")
-_B = TypeVar("_B")
 Piece = tuple[Shard, Audience]
 
 
@@ -129,10 +127,11 @@ class ShardWriter:
         """The tiles of the shard, in order, as many together as make a row group; made by threads, some ahead."""
         starts = range(0, len(audience), self.plan.tile)
         together = tiles_together(self.plan)
-        with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            tiles = in_order(pool, lambda start: self._tile(audience, start), starts, self.threads + together)
-            for first in range(0, len(starts), together):
-                yield [next(tiles) for _ in range(min(together, len(starts) - first))]
+        tiles = in_order(
+            lambda start: self._tile(audience, start), starts, self.threads, self.threads + together, on_one_thread
+        )
+        while group := list(islice(tiles, together)):
+            yield group
 
     def _tile(self, audience: Audience, start: int) -> Lists:
         tile = audience.cut(start, start + self.plan.tile)
@@ -280,19 +279,9 @@ def widest_block(scorer: BlockScorer, items: int) -> int:
         return int(next(scorer.score_blocks(nobody(items), np.zeros(1), BLOCK)).shape[1])
 
 
-def in_order(pool: ThreadPoolExecutor, work: Callable[[_A], _B], things: Iterable[_A], ahead: int) -> Iterator[_B]:
-    """Results of `work`, in the order of the things, at most `ahead` of them waiting to be taken."""
-    waiting: deque[Future[_B]] = deque()
-    try:
-        for thing in things:
-            waiting.append(pool.submit(work, thing))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+def on_one_thread() -> None:
+    """Products that this thread asks for are made by it alone."""
+    torch.set_num_threads(1)
 
 
 @contextlib.contextmanager

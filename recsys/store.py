@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import pyarrow.ipc
 
 from recsys.errors import ArtifactError
 from recsys.interactions import Interactions, Ledger, Vocabulary
+from recsys.threads import in_order
 
 FORMAT, VERSION = "recsys store", 1
 MANIFEST = "store.json"
@@ -121,10 +121,9 @@ def _verify(path: Path, manifest: dict[str, Any]) -> None:
             expected = "to be listed" if known is None else f"with {known['bytes']:,} bytes"
             raise _damaged(path, f"Expected {name} {expected}, found {'no such file' if found is None else found}")
     names = sorted(manifest["files"], key=lambda name: -int(manifest["files"][name]["bytes"]))
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for name, digest in zip(names, pool.map(lambda name: _digest(path / name), names), strict=True):
-            if digest != manifest["files"][name]["sha256"]:
-                raise _damaged(path, f"Expected {name} with its SHA-256, found other bytes")
+    for name, digest in zip(names, in_order(lambda name: _digest(path / name), names), strict=True):
+        if digest != manifest["files"][name]["sha256"]:
+            raise _damaged(path, f"Expected {name} with its SHA-256, found other bytes")
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:

@@ -30,6 +30,7 @@ FLOORS = [
         "memory",
         "processes",
         "search_space",
+        "threads",
     },
     {"topn", "splitting", "metrics", "beyond", "averages", "predicting"},
     {"training"},

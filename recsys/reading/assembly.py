@@ -16,6 +16,7 @@ from recsys.errors import DataError
 from recsys.interactions import IntArray, Interactions, Vocabulary, cell_order
 from recsys.reading.options import ReadingOptions
 from recsys.reading.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
+from recsys.threads import held_back, in_order
 
 MOST_ROWS = 2**31 - 1
 MOST_TEXT = 2**30  # bytes of ids, with a margin below what 32-bit offsets reach
@@ -51,7 +52,7 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, 
             f"Expected usable rows, found none: {account.ledger.line()}.{first} Tell the right --separator and columns "
             "(--user-column and its like), or see the rows with --rejects FILE."
         )
-    with ThreadPoolExecutor() as pool:  # numpy and Arrow leave the lock to each other
+    with held_back(), ThreadPoolExecutor() as pool:  # numpy and Arrow leave the lock to each other
         ids = pool.map(_Ids.finish, (users, items))
         milliseconds = _milliseconds(times.values)
         (user_ids, user), (item_ids, item) = ids
@@ -182,8 +183,7 @@ def _sort_within_users(table: Interactions) -> None:
         for column in columns if order is not None else ():
             column[some] = column[some][order]
 
-    with ThreadPoolExecutor() as pool:
-        deque(pool.map(sort, map(slice, starts, [*starts[1:], len(table)])), maxlen=0)  # raises what they raise
+    deque(in_order(sort, map(slice, starts, [*starts[1:], len(table)])), maxlen=0)
 
 
 def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
@@ -193,8 +193,7 @@ def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
         column = getattr(table, name)
         return None if column is None else column[rows]
 
-    with ThreadPoolExecutor() as pool:
-        return replace(table, **dict(zip(COLUMNS, pool.map(cells, COLUMNS), strict=True)))
+    return replace(table, **dict(zip(COLUMNS, in_order(cells, COLUMNS), strict=True)))
 
 
 def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> Interactions:

@@ -14,12 +14,9 @@ from __future__ import annotations
 import codecs
 import gzip
 import math
-import os
 import re
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -45,6 +42,7 @@ from recsys.reading.rows import (
     Reject,
     Rows,
 )
+from recsys.threads import in_order
 
 BLOCK = 8 << 20  # bytes; large enough for Arrow, small enough for many in flight
 LONGEST_LINE = 1 << 20  # bytes; a longer line is no row of ratings
@@ -100,15 +98,9 @@ def sniff(path: Path, options: ReadingOptions) -> Layout:
 
 def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Iterator[Rows]:
     """Rows of a text file after its header, piece by piece, in order. Memory: a few blocks, whatever the size."""
-    threads = max(1, min(8, os.cpu_count() or 1))
-    waiting: deque[Future[list[Rows]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for block in _after_head(_blocks(_pieces(path, options.encoding)), layout.skip):
-            waiting.append(pool.submit(parse, block, layout))
-            if len(waiting) > 2 * threads:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    blocks = _after_head(_blocks(_pieces(path, options.encoding)), layout.skip)
+    for rows in in_order(lambda block: parse(block, layout), blocks):
+        yield from rows
 
 
 def read_lines(path: Path, encoding: str) -> list[str]:

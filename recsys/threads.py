@@ -1,0 +1,77 @@
+"""Work shared out to threads, its results in order, and Ctrl-C only where it harms nothing.
+
+Python raises KeyboardInterrupt wherever the main thread stands. In Thread.start or Thread.join it leaves a thread that
+nobody waits for any more, and the process aborts when that thread asks for the interpreter after its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
+def in_order(
+    work: Callable[[_A], _B],
+    things: Iterable[_A],
+    threads: int | None = None,
+    ahead: int | None = None,
+    prepare: Callable[[], Any] = lambda: None,
+) -> Iterator[_B]:
+    """Results of `work`, in the order of the things; Ctrl-C is taken between two of them.
+
+    threads: as many as there are processors if None. ahead: results waiting to be taken, at most; two a thread and one
+    more if None. prepare: called by each thread before its first work.
+    """
+    threads = threads or max(1, min(8, os.cpu_count() or 1))
+    waiting: deque[Future[_B]] = deque()
+    with held_back() as take_interrupt, ThreadPoolExecutor(threads, initializer=prepare) as pool:
+        try:
+            for thing in things:
+                waiting.append(pool.submit(work, thing))
+                if len(waiting) >= (ahead or 2 * threads + 1):
+                    yield waiting.popleft().result()
+                    take_interrupt()
+            while waiting:
+                yield waiting.popleft().result()
+                take_interrupt()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], None]]:
+    """Ctrl-C waits until the function given is called, or the block is left; a second one does not wait.
+
+    Only the main thread is told of signals: in others nothing is held back.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield lambda: None
+        return
+    pressed: list[int] = []
+
+    def hold(number: int, frame: Any) -> None:
+        if pressed:
+            usual(number, frame)
+        pressed.append(number)
+
+    def take() -> None:
+        if pressed:
+            usual(pressed.pop(), None)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield take
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        take()

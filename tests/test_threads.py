@@ -1,0 +1,117 @@
+"""Threads: results in order, errors raised, and Ctrl-C taken where it harms nothing."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from recsys.threads import held_back, in_order
+
+
+def press_ctrl_c():
+    """As the terminal does; the handler has run when the next line is reached."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.01)
+
+
+def slow_square(number):
+    time.sleep(0.002 * (5 - number % 5))
+    return number * number
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_results_come_in_the_order_of_the_things(threads):
+    assert list(in_order(slow_square, range(20), threads)) == [number * number for number in range(20)]
+    assert list(in_order(slow_square, [], threads)) == []
+
+
+def test_no_more_is_begun_than_may_wait():
+    begun = []
+    results = in_order(begun.append, range(100), threads=2, ahead=4)
+    next(results)
+    assert len(begun) <= 5
+    results.close()
+    assert len(begun) <= 5
+
+
+def test_an_error_of_the_work_is_raised_and_no_thread_is_left():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda number: 1 // number, [2, 1, 0, 1], 2))
+    assert threading.active_count() == before
+
+
+def test_every_thread_is_prepared_before_its_first_work():
+    here = threading.local()
+    assert list(in_order(lambda _: here.ready, range(8), 4, prepare=lambda: setattr(here, "ready", True))) == [True] * 8
+
+
+def test_ctrl_c_is_taken_between_two_results_and_no_thread_is_left():
+    usual, before = signal.getsignal(signal.SIGINT), threading.active_count()
+    taken = []
+    with pytest.raises(KeyboardInterrupt):
+        for result in in_order(slow_square, range(1000), 2):
+            taken.append(result)
+            press_ctrl_c()
+            taken.append("whole")  # what is made of a result is never cut in two
+    assert taken == [0, "whole"]
+    assert threading.active_count() == before
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_held_back_ctrl_c_comes_when_it_is_asked_for_or_at_the_end():
+    with pytest.raises(KeyboardInterrupt), held_back() as take_interrupt:
+        take_interrupt()
+        press_ctrl_c()
+        with pytest.raises(KeyboardInterrupt):
+            take_interrupt()
+        take_interrupt()
+        press_ctrl_c()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_held_back_twice_it_comes_at_the_inner_moment_to_the_outer_end():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        with held_back():
+            press_ctrl_c()
+            reached.append("inner")
+        reached.append("outer")
+    assert reached == ["inner", "outer"]
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with pytest.raises(KeyboardInterrupt), held_back():
+        press_ctrl_c()
+        press_ctrl_c()
+        pytest.fail("it waited")
+
+
+def test_ctrl_c_is_not_lost_to_an_error_or_to_an_end_before_the_last_result():
+    with pytest.raises(KeyboardInterrupt), held_back():
+        press_ctrl_c()
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    results = in_order(slow_square, range(9))
+    next(results)
+    press_ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_is_ignored_stays_ignored_and_other_threads_touch_no_signal():
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with held_back():
+            press_ctrl_c()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    worker = threading.Thread(target=lambda: seen.append(list(in_order(slow_square, range(3)))))
+    seen = []
+    worker.start()
+    worker.join()
+    assert seen == [[0, 1, 4]]
