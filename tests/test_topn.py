@@ -43,10 +43,11 @@ def tables(draw):
 
 
 @settings(deadline=None, max_examples=300)
-@given(tables(), st.integers(1, 70), st.booleans())
-def test_lists_are_those_of_the_obvious_reference(table, n, as_tensor):
+@given(tables(), st.integers(1, 70), st.sampled_from(["array", "float32", "bfloat16"]))
+def test_lists_are_those_of_the_obvious_reference(table, n, kind):
     scores, seen, allowed = table
-    positions, values = top_n(torch.from_numpy(scores) if as_tensor else scores, n, seen, allowed)
+    given_as = scores if kind == "array" else torch.from_numpy(scores).to(getattr(torch, kind))
+    positions, values = top_n(given_as, n, seen, allowed)
     wanted, their_scores = obvious_top_n(scores, n, seen, allowed)
     assert positions.tolist() == wanted.tolist()
     assert values.tolist() == their_scores.tolist()
@@ -54,12 +55,15 @@ def test_lists_are_those_of_the_obvious_reference(table, n, as_tensor):
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["no_ties", "ties"])
-@pytest.mark.parametrize("items", [499, 500, 501, 4999])
-def test_wide_rows_are_searched_group_by_group_and_nothing_is_lost(items, ties):
+@pytest.mark.parametrize("middle", [0, 1, 2], ids=["above_zero", "both_signs", "below_zero"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("items", [39, 40, 79, 80, 81, 499, 4999])
+def test_wide_rows_are_searched_group_by_group_and_nothing_is_lost(items, kind, middle, ties):
     rng = np.random.default_rng(items)
-    scores = rng.integers(0, items // 3, (4, items)).astype(np.float32) if ties else rng.random((4, items), np.float32)
-    positions, values = top_n(scores, 20)
-    wanted, their_scores = obvious_top_n(scores, 20, None, None)
+    scores = rng.integers(0, items // 3, (4, items)) if ties else rng.random((4, items)) * items
+    table = torch.from_numpy(scores - middle * items / 2).to(kind)
+    positions, values = top_n(table, 20)
+    wanted, their_scores = obvious_top_n(table.float().numpy(), 20)
     assert positions.tolist() == wanted.tolist()
     assert values.tolist() == their_scores.tolist()
 
@@ -107,11 +111,14 @@ def test_only_allowed_items_are_listed():
 
 @pytest.mark.parametrize("place", [0, 3, 499])
 @pytest.mark.parametrize("nan", [np.float32("nan"), -np.float32("nan")])
-def test_nan_is_an_error_wherever_it_stands(place, nan):
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_nan_is_an_error_wherever_it_stands_and_infinity_is_none(place, nan, kind):
     scores = np.arange(1000, dtype=np.float32).reshape(2, 500)
+    scores[:, place] = np.inf, -np.inf
+    assert top_n(torch.from_numpy(scores).to(kind), 1)[0][0] == [place]
     scores[1, place] = nan
     with pytest.raises(DataError, match="found NaN"):
-        top_n(scores, 1)
+        top_n(torch.from_numpy(scores).to(kind), 1)
 
 
 @settings(deadline=None)
