@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from recsys import splitting
+from recsys.artifacts import load_model
 from recsys.interactions import Interactions, Vocabulary
 from recsys.models import create_model
 
@@ -43,7 +44,7 @@ source = "Somebody 2020"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("accuracy", "ml1m_leave_one_out"):
+    for name in ("table", "accuracy", "ml1m_leave_one_out"):
         sys.modules.pop(name, None)
 
 
@@ -66,9 +67,7 @@ def table_of(scripts, tmp_path, monkeypatch, final, **others):
     monkeypatch.setattr(accuracy, "HERE", tmp_path)
     (tmp_path / "tiny.toml").write_text(TABLE)
     split = splitting.weak(tastes(), share=0.2)
-    division = accuracy.Division(
-        split, accuracy.ranked(split.test, ["recall@1", "ndcg@2"]), split.train if final else None
-    )
+    division = accuracy.Division(split, accuracy.ranked(split.test), split.train if final else None)
     accuracy.run("tiny", division, flags(tmp_path, **others))
     return tmp_path / "results" / "tiny.md"
 
@@ -90,6 +89,20 @@ def test_fits_are_kept_for_the_blend_and_for_the_next_run(scripts, tmp_path, mon
     assert metrics(first) == metrics(again)
 
 
+def test_a_model_is_fitted_again_on_all_rows_for_the_epochs_that_were_best(scripts, tmp_path):
+    accuracy = scripts("accuracy")
+    (tmp_path / "tiny.toml").write_text(TABLE.replace("epochs = 2", "epochs = 4"))
+    table = accuracy.RankingTable.read(tmp_path / "tiny.toml")
+    choosing, final = splitting.weak(tastes(), share=0.2), splitting.everybody(tastes()).train
+    division = accuracy.Division(choosing, accuracy.ranked(choosing.test), final)
+    first = accuracy.fit(table, "wide", division, 0, flags(tmp_path))
+    again = accuracy.final_fit(table, "wide", division, 0, flags(tmp_path))
+    assert again.minutes > first.minutes  # those of both
+    assert len(again.model.history) == first.best_epoch
+    kept = [load_model(place) for place in sorted((tmp_path / "kept" / "tiny").glob("wide-0-*/**/model"))]
+    assert [saved.item_counts.sum() for saved in kept] == [50, choosing.train.matrix.nnz]  # final/model, model
+
+
 def metrics(text):
     """Rows without the minutes of the blend's search."""
     return [line.rsplit("|", 2)[0] for line in text.splitlines() if line.startswith("| `")]
@@ -109,6 +122,6 @@ def test_the_rank_among_listed_negatives_counts_ties_against_the_test_item(scrip
     model._score = lambda history, users: scores.repeat(history.shape[0], 1)
     users, items = np.array([0, 1, 2, 3]), np.array([2, 2, 0, -1])
     negatives = np.array([[0, 1, 4], [3, -1, -1], [1, 2, 3], [1, 2, 3]])  # ranks 2, 1 (a tie), 0; not to be found
-    found = script.against_negatives(train, users, items, negatives)(model)
-    assert found["hr@10"].tolist() == [1, 1, 1, 0]
-    np.testing.assert_allclose(found["ndcg@10"], [1 / np.log2(4), 1 / np.log2(3), 1, 0])
+    found = script.against_negatives(train, users, items, negatives)(model, ["hr@10", "ndcg@10"])
+    assert found["hr@10"].each.tolist() == [1, 1, 1, 0]
+    np.testing.assert_allclose(found["ndcg@10"].each, [1 / np.log2(4), 1 / np.log2(3), 1, 0])

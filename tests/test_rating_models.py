@@ -1,20 +1,16 @@
 """What is special to models of ratings that need no more than a test or two."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from pipelines.options import tomllib
 from recsys.models import create_model
 from recsys.models.deep_autorec import DeepConfig, DeepNetwork
 from recsys.models.kernel_ae import KernelConfig, KernelTable
 from recsys.models.rating_rbm import RatingRBMConfig, RBMNetwork
 from recsys.training import SparseBatch, SparseRows
 
-TABLES = sorted((Path(__file__).parents[1] / "benchmarks" / "ratings").glob("*.toml"))
 CPU = torch.device("cpu")
 
 
@@ -76,11 +72,3 @@ def test_the_vae_draws_in_training_and_not_when_it_predicts():
     batch = SparseRows(matrix, CPU).everything()
     with torch.no_grad():
         assert member.loss(batch) != member.loss(batch)
-
-
-@pytest.mark.parametrize("file", TABLES, ids=lambda file: file.stem)
-def test_the_settings_of_the_benchmarks_are_settings_of_models(file):
-    rows = tomllib.loads(file.read_text(encoding="utf-8"))["rows"]
-    for name, settings in rows.items():
-        model = create_model(settings.pop("model", name), settings)
-        assert model.task == "rating"

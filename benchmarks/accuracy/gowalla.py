@@ -8,7 +8,7 @@ choose, then models are fitted again on all of train.
 
 from __future__ import annotations
 
-from accuracy import DATA, HERE, Division, parse, ranked, read_table, run
+from accuracy import Division, parse, ranked, run
 
 from recsys import splitting
 from recsys.reading import read_interactions
@@ -18,12 +18,10 @@ NAME = "gowalla"
 
 def main() -> None:
     """Make the table."""
-    flags = parse(__doc__.splitlines()[0], DATA / "gowalla")
+    flags = parse(__doc__.splitlines()[0], "gowalla")
     train, test = (read_interactions(flags.folder / f"{part}.csv") for part in ("train", "test"))
     choosing, final = splitting.weak(train, test=False), splitting.given(train, test)
-    assert final.test is not None
-    measure = ranked(final.test, read_table(HERE / f"{NAME}.toml").metrics)
-    run(NAME, Division(choosing, measure, final.train), flags)
+    run(NAME, Division(choosing, ranked(final.test), final.train), flags)
 
 
 if __name__ == "__main__":

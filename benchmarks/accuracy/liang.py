@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))  # also where this file is loaded by its path
 
-from accuracy import HERE, Division, flag_parser, ranked, read_table, run
+from accuracy import HERE, Division, ranked, run
+from table import flag_parser
 
 from recsys.errors import DataError
 from recsys.interactions import Interactions, UserItemMatrix, Vocabulary, sparse_rows
@@ -130,7 +131,7 @@ def _fold_in(
 
 def main() -> None:
     """Make the table of one data set."""
-    parser = flag_parser(__doc__.splitlines()[0])
+    parser = flag_parser(__doc__.splitlines()[0], HERE)
     parser.add_argument("name", choices=RULES)
     parser.add_argument("ratings", type=Path)
     parser.add_argument("--no-header", action="store_true")
@@ -138,9 +139,7 @@ def main() -> None:
     rules = RULES[flags.name]
     options = ReadingOptions(min_rating=rules.min_rating, header=False if flags.no_header else None)
     split = divide(read_interactions(flags.ratings, options), rules)
-    assert split.test is not None
-    name = f"liang_{flags.name.replace('-', '')}"
-    run(name, Division(split, ranked(split.test, read_table(HERE / f"{name}.toml").metrics)), flags)
+    run(f"liang_{flags.name.replace('-', '')}", Division(split, ranked(split.test)), flags, f"liang.py {flags.name}")
 
 
 if __name__ == "__main__":

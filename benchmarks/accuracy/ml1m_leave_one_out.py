@@ -10,15 +10,15 @@ all of train.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from accuracy import DATA, Division, Measured, parse, run
+from accuracy import Division, Measure, parse, run
 from numpy.typing import NDArray
 
 from recsys import splitting
+from recsys.averages import Average
 from recsys.interactions import UserItemMatrix
 from recsys.models import Recommender
 from recsys.reading import read_interactions
@@ -29,20 +29,19 @@ K = 10
 
 def against_negatives(
     train: UserItemMatrix, users: NDArray[np.int64], items: NDArray[np.int64], negatives: NDArray[np.int64]
-) -> Callable[[Recommender], Measured]:
+) -> Measure:
     """Rank of one item among listed negatives, -1 for places to skip; ties count against it.
 
     users, items: rows of train and the item to find, (tests,). negatives: (tests, listed). An item that nobody took in
     training cannot be found.
     """
 
-    def measure(model: Recommender) -> Measured:
+    def measure(model: Recommender, metrics: Sequence[str]) -> Mapping[str, Average]:
         ranks = []
         for start in range(0, len(users), 512):
             part = slice(start, start + 512)
             known = {"users": users[part]} if model.needs_training_users else {}
-            with torch.inference_mode():
-                scores = model.score(train.matrix[users[part]], **known).cpu().numpy()
+            scores = model.score(train.matrix[users[part]], **known).cpu().numpy()
             rows = np.arange(len(scores))
             ours = np.where(items[part] >= 0, scores[rows, items[part]], -np.inf)
             theirs = np.where(negatives[part] >= 0, scores[rows[:, None], negatives[part]], -np.inf)
@@ -50,7 +49,8 @@ def against_negatives(
             ranks.append(np.where(items[part] >= 0, above.sum(axis=1), K))
         rank = np.concatenate(ranks)  # from 0
         found = rank < K
-        return {f"hr@{K}": found.astype(np.float64), f"ndcg@{K}": np.where(found, 1 / np.log2(rank + 2), 0.0)}
+        gain = np.where(found, 1 / np.log2(rank + 2), 0.0)
+        return {f"hr@{K}": Average.of(found.astype(np.float64)), f"ndcg@{K}": Average.of(gain)}
 
     return measure
 
@@ -63,7 +63,7 @@ def read_negatives(file: Path) -> dict[str, list[str]]:
 
 def main() -> None:
     """Make the table."""
-    flags = parse(__doc__.splitlines()[0], DATA / "ml-1m" / "leave-one-out")
+    flags = parse(__doc__.splitlines()[0], "ml-1m/leave-one-out")
     rows, test = (read_interactions(flags.folder / f"{part}.csv") for part in ("train", "test"))
     final = splitting.everybody(rows).train
     listed = read_negatives(flags.folder / "negatives.csv")

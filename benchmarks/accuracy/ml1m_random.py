@@ -8,7 +8,7 @@ and validation.
 
 from __future__ import annotations
 
-from accuracy import DATA, HERE, Division, parse, ranked, read_table, run
+from accuracy import Division, parse, ranked, run
 
 from recsys import splitting
 from recsys.reading import read_interactions
@@ -18,13 +18,12 @@ NAME = "ml1m_random"
 
 def main() -> None:
     """Make the table."""
-    flags = parse(__doc__.splitlines()[0], DATA / "ml-1m" / "random-80-10-10")
+    flags = parse(__doc__.splitlines()[0], "ml-1m/random-80-10-10")
     train, validation, test = (
         read_interactions(flags.folder / f"{part}.csv") for part in ("train", "validation", "test")
     )
     split = splitting.given(train, test, validation)
-    assert split.test is not None
-    run(NAME, Division(split, ranked(split.test, read_table(HERE / f"{NAME}.toml").metrics)), flags)
+    run(NAME, Division(split, ranked(split.test)), flags)
 
 
 if __name__ == "__main__":

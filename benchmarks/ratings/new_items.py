@@ -10,21 +10,15 @@ ml100k.toml.
 from __future__ import annotations
 
 import argparse
-from datetime import date
 from pathlib import Path
-
-from pipelines import cli
-
-cli.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 from numpy.typing import NDArray
-from ratings import DATA, HERE, Table, unfitted
+from ratings import HERE, RatingTable
 from scipy.sparse import csr_matrix, hstack
+from table import DATA, Table, measured_on
 
-from pipelines.options import tomllib
 from recsys.interactions import UserItemMatrix, sparse_rows
-from recsys.machine import describe_machine
 from recsys.models.rating import RatingRecommender
 from recsys.reading import read_interactions
 from recsys.training import TrainingContext
@@ -41,12 +35,10 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100, help="taken out of training")
     asked = parser.parse_args()
     matrix = UserItemMatrix.from_interactions(read_interactions(asked.folder / "u1.base"), ratings=True).matrix
-    table = Table(**tomllib.loads((HERE / "ml100k.toml").read_text(encoding="utf-8")))
+    table = RatingTable.read(HERE / "ml100k.toml")
     draws = [divide(matrix, asked.items, np.random.default_rng([draw, asked.items])) for draw in range(asked.draws)]
     cells = sum(held.nnz for _, _, held in draws)
-    machine = describe_machine()
-    print(f"{date.today()}, {machine['cores']} cores ({machine['cpu']}); {asked.draws} draws of {asked.items} items")
-    print(f"{cells:,} held-out ratings\n")
+    print(f"{measured_on()}; {asked.draws} draws of {asked.items} items, {cells:,} held-out ratings\n")
     print("| model | folded in | biases folded in | trained with them |\n| --- | ---: | ---: | ---: |")
     for name in MODELS:
         errors = [measure(table, name, parts) for parts in draws]
@@ -78,7 +70,7 @@ def measure(table: Table, name: str, parts: Parts) -> list[NDArray[np.float32]]:
 
 def fitted(table: Table, name: str, matrix: csr_matrix) -> RatingRecommender:
     """A row's model."""
-    model = unfitted(table, name).fit(matrix, TrainingContext())
+    model = table.unfitted(name).fit(matrix, TrainingContext())
     assert isinstance(model, RatingRecommender)
     return model
 
