@@ -72,13 +72,14 @@ class CompareJob:
         if self.seeds < 1:
             raise ConfigError(f"Expected at least 1 seed, found {self.seeds}.")
         foldable = self.who.protocol in (None, *FOLDS) and self.who.test is None
-        if self.folds and (self.save_models or not foldable):
+        if self.folds is not None and (self.save_models or not foldable):
             raise ConfigError("Expected --folds without --save-models, --test, or a protocol that has no folds.")
 
     @property
     def budget(self) -> Budget | None:
         """Of each model's search; None where the settings stay as they are."""
-        return Budget(self.tune or 1, self.tune_minutes) if self.tune or self.tune_minutes else None
+        wanted = self.tune or self.tune_minutes is not None
+        return Budget(self.tune or 1, self.tune_minutes) if wanted else None
 
     def of(self, task: Task) -> CompareJob:
         """The same with what is usual for the task where nothing was said."""
@@ -88,12 +89,14 @@ class CompareJob:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The leaderboard (best first), what was said of it, who was refused and why, how the data were divided."""
+    """The leaderboard (best first), what was said of it, who was refused and why, how the data were divided, how many
+    held-out users could not be tested."""
 
     leaderboard: pd.DataFrame
     verdicts: list[str]
     refused: Mapping[str, str]
     facts: Mapping[str, int]
+    left_out: int
     ledger: str
     directory: Path
     task: str
@@ -145,6 +148,7 @@ def run(job: CompareJob) -> Comparison:
         standing.verdicts(),
         refused,
         first.facts,
+        sum(test_part(split).left_out for split in finals.values()),
         interactions.ledger.line(),
         job.output,
         task.name,
@@ -155,7 +159,7 @@ def run(job: CompareJob) -> Comparison:
 def divisions(job: CompareJob, interactions: Interactions) -> Iterator[tuple[str, Split]]:
     """The splits to compare on, by name: one without a name, or the folds."""
     task = TASKS[job.task or "ranking"]
-    if job.folds:
+    if job.folds is not None:
         yield from job.who.folds(interactions, job.folds, job.seed, task)
     else:
         yield "", job.who.split(interactions, job.reading, job.seed, task)
@@ -176,6 +180,8 @@ def for_the_test(split: Split, refit: bool) -> Split:
 def model_settings(job: CompareJob) -> dict[str, dict[str, str]]:
     """Settings of each model of the comparison; raises ConfigError for a setting of a model that is not in it."""
     names = comma_list(job.models)
+    if not names:
+        raise ConfigError(f"Expected models separated by commas for -m, found {job.models!r}.")
     chosen: dict[str, dict[str, str]] = {name: {} for name in names}
     for key, value in parse_settings(job.settings).items():
         name, dot, rest = key.partition(".")
@@ -350,18 +356,18 @@ def report(found: Comparison) -> None:
         print_json({**asdict(found), "leaderboard": found.leaderboard.to_dict("records")})
         return
     click.echo(found.ledger)
-    click.echo(leaderboard_text(found.leaderboard, TASKS[found.task], found.metric))
+    click.echo(leaderboard_text(found.leaderboard, found.metric, found.left_out))
     for line in found.verdicts:
         click.echo(click.wrap_text(line, WIDTH, subsequent_indent="    "))
     for name, reason in found.refused.items():
-        click.echo(f"{name} left out: {reason}")
+        click.echo(click.wrap_text(f"{name} left out: {reason}", WIDTH, subsequent_indent="    "))
     click.echo(f"\nReport: {found.directory}/report.html")
     click.echo("Beside it: leaderboard.csv, comparison.json, per_user.parquet")
 
 
-def leaderboard_text(board: pd.DataFrame, task: Task, metric: str) -> str:
-    """Main metric with its interval, two more metrics, and the costs, in 80 columns."""
-    others = [label for label in task.metrics if label in board and label != metric][:2]
+def leaderboard_text(board: pd.DataFrame, metric: str, left_out: int = 0) -> str:
+    """Main metric with its interval, the next two, and the costs, in 80 columns; how many users could not be tested."""
+    others = [label for label in map(str, board) if f"{label}_low" in board and label not in (metric, "gap")][:2]
     first, *_ = lines = board.to_dict("records")
     rows = [
         (
@@ -374,4 +380,6 @@ def leaderboard_text(board: pd.DataFrame, task: Task, metric: str) -> str:
         for row in lines
     ]
     shown = table(rows, ("model", f"{metric} [95 %]", *others, "fit s", "users/s"))
-    return f"\n{shown}\n\n{first['users']:,} test users{cells_text(first)}.\n"
+    without = f"; {left_out:,} more have no history, or nothing to find, among the training's items" if left_out else ""
+    tested = click.wrap_text(f"{first['users']:,} test users{cells_text(first)}{without}.", WIDTH)
+    return f"\n{shown}\n\n{tested}\n"

@@ -48,8 +48,9 @@ def shorten(text: str, width: int) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    """One JSON document on standard output; JSON has no NaN, so what is not there is null."""
+    plain = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:

@@ -131,17 +131,18 @@ def _against_rival(facts: Mapping[str, Any]) -> list[str]:
 
 def _cheaper(facts: Mapping[str, Any]) -> list[str]:
     """A model nearly as good for a fraction of the time, if there is one."""
+    best, *others = facts["models"]
     metric = facts["metric"]
     is_error = lower_is_better(metric)  # of which a difference of 1 % is as much as one of 5 % in a list's metric
 
     def reached(model: Mapping[str, Any]) -> float:
-        share = float(model["metrics"][metric]["mean"] / facts["models"][0]["metrics"][metric]["mean"])
-        return 1 / share if is_error else share
+        value, top = (float(one["metrics"][metric]["mean"]) for one in (model, best))
+        below, above = (top, value) if is_error else (value, top)
+        return below / above if above else 1.0  # nothing found, or no error at all: as good as the best
 
     def seconds(model: Mapping[str, Any]) -> float:
         return float(model["costs"]["fit_seconds"])
 
-    best, *others = facts["models"]
     limit = 0.99 if is_error else 0.95
     near = [model for model in others if reached(model) > limit and seconds(model) < 0.2 * seconds(best)]
     if not near:

@@ -218,3 +218,34 @@ def test_the_terminal_shows_leaderboard_verdicts_and_where_the_report_is(job):
     assert "popularity" in result.output and "8 test users." in result.output
     assert f"Report: {job.output}/report.html" in result.output
     assert max(map(len, result.output.splitlines()[:12])) <= 80
+
+
+def test_the_terminal_shows_the_metrics_asked_for_and_how_many_could_not_be_tested(job):
+    people = job.ratings[0].read_text(encoding="utf-8").splitlines()
+    lonely = [f"lonely{number},{people[1].split(',', 1)[1]}" for number in range(40)]  # one item: none is left to find
+    job.ratings[0].write_text("\n".join(people + lonely) + "\n", encoding="utf-8")
+    command = ["compare", str(job.ratings[0]), "-m", "popularity,bpr", "-o", str(job.output), "--no-track"]
+    result = CliRunner().invoke(main, [*command, "--held-out", "0.2", "--metrics", "mrr@3"])
+    assert result.exit_code == 0, result.output
+    assert "mrr@3" in result.output
+    board = pd.read_csv(job.output / "leaderboard.csv")
+    assert board["users"][0] < 16
+    assert f"; {16 - board['users'][0]} more have no history, or nothing to find" in " ".join(result.output.split())
+    assert max(map(len, result.output.splitlines()[:-2])) <= 80  # the last two name a folder
+
+
+def test_json_of_a_comparison_has_null_where_a_model_has_no_rival(job):
+    command = ["--json", "compare", str(job.ratings[0]), "-m", "popularity,ease", "-o", str(job.output), "--no-track"]
+    result = CliRunner().invoke(main, [*command, "--held-out", "0.2"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout, parse_constant=pytest.fail)["leaderboard"]
+    assert None in [row["rival"] for row in rows]
+
+
+def test_no_models_no_folds_and_no_minutes_are_refused(job):
+    with pytest.raises(ConfigError, match="Expected models separated by commas for -m"):
+        compare.run(replace(job, models=",", settings=()))
+    with pytest.raises(ConfigError, match="Expected 3 folds or more"):
+        compare.run(replace(job, folds=0))
+    with pytest.raises(ConfigError, match="more than 0 minutes"):
+        compare.run(replace(job, tune_minutes=0))

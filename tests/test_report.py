@@ -127,6 +127,13 @@ def test_the_summary_says_who_wins_by_how_much_and_at_what_cost(facts):
     assert "als reaches 98% of that after 2.0 s of fitting; vae takes 60 s." in text
 
 
+def test_a_summary_where_nobody_found_anything_has_no_cheap_winner_to_tell(facts):
+    for model in facts["models"]:
+        model["metrics"]["ndcg@100"]["mean"] = 0.0
+    facts["models"][1]["costs"]["fit_seconds"] = 59.0
+    assert "of fitting" not in " ".join(summary(facts))
+
+
 def test_a_difference_that_may_be_chance_is_not_sold_as_one(facts):
     facts["differences"][0]["adjusted"] = 0.2
     text = " ".join(summary(facts))
