@@ -29,8 +29,8 @@ from recsys.tuning import Budget, Search, Tuned
 
 from .cli import as_json
 from .fitting import fit_model, log_calibration, log_data, refit_model
-from .options import PlaceType, options_from, parse_settings, setting
-from .output import WIDTH, cells_text, print_json, table
+from .options import SEED, PlaceType, options_from, parse_settings, setting
+from .output import cells_text, print_json, table, wrapped
 from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, read_for
 from .tune import TRIALS, search_settings, trials_file, write_best
 
@@ -58,7 +58,7 @@ class CompareJob:
     titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
     save_models: bool = setting(False, "Keep the fitted models in OUTPUT/models.")
-    seed: int = setting(0, "Seed of the split, the weights and the batches.")
+    seed: int = setting(0, "Seed of the split, the weights and the batches.", kind=SEED)
     overwrite: bool = setting(False, "Replace an earlier comparison.")
     task: Literal["ranking", "rating"] | None = setting(
         None, "Lists, or predicted ratings; the models' own without it."
@@ -358,9 +358,9 @@ def report(found: Comparison) -> None:
     click.echo(found.ledger)
     click.echo(leaderboard_text(found.leaderboard, found.metric, found.left_out))
     for line in found.verdicts:
-        click.echo(click.wrap_text(line, WIDTH, subsequent_indent="    "))
+        click.echo(wrapped(line, "    "))
     for name, reason in found.refused.items():
-        click.echo(click.wrap_text(f"{name} left out: {reason}", WIDTH, subsequent_indent="    "))
+        click.echo(wrapped(f"{name} left out: {reason}", "    "))
     click.echo(f"\nReport: {found.directory}/report.html")
     click.echo("Beside it: leaderboard.csv, comparison.json, per_user.parquet")
 
@@ -381,5 +381,5 @@ def leaderboard_text(board: pd.DataFrame, metric: str, left_out: int = 0) -> str
     ]
     shown = table(rows, ("model", f"{metric} [95 %]", *others, "fit s", "users/s"))
     without = f"; {left_out:,} more have no history, or nothing to find, among the training's items" if left_out else ""
-    tested = click.wrap_text(f"{first['users']:,} test users{cells_text(first)}{without}.", WIDTH)
+    tested = wrapped(f"{first['users']:,} test users{cells_text(first)}{without}.")
     return f"\n{shown}\n\n{tested}\n"

@@ -23,10 +23,14 @@ from recsys.tasks import TASKS
 
 from .cli import as_json
 from .fitting import log_calibration, log_data
-from .options import PlaceType, options_from, setting
-from .output import cells_text, metrics_table, print_json
+from .options import SEED, PlaceType, options_from, setting
+from .output import cells_text, metrics_table, print_json, wrapped
 from .settings import TrackingOptions, comma_list, read_for
 
+CAUTION = (
+    "Nobody can tell which of them the model was trained on, and those flatter it. Of the ratings of its training, "
+    "read as then (--min-rating and the like), only people held out then are measured."
+)
 MARK, REPORT = "evaluation.json", "report.html"
 
 
@@ -45,7 +49,7 @@ class EvaluateJob:
     titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
     overwrite: bool = setting(False, "Replace an earlier evaluation in OUTPUT.")
-    seed: int = setting(0, "Seed of what is hidden.")
+    seed: int = setting(0, "Seed of what is hidden.", kind=SEED)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -59,7 +63,7 @@ class EvaluateJob:
 class Evaluated:
     """Metrics with intervals, who was measured, how many could not be, the ledger in a line, the report's folder.
 
-    counts: of what was measured besides users. coverage: a share, of what says the task.
+    counts: of what was measured besides users. coverage: a share, of what says the task. caution: what may flatter.
     """
 
     task: str
@@ -70,6 +74,7 @@ class Evaluated:
     coverage: float
     ledger: str
     directory: Path | None
+    caution: str
 
 
 def run(job: EvaluateJob) -> Evaluated:
@@ -101,7 +106,8 @@ def run(job: EvaluateJob) -> Evaluated:
                 (place / REPORT).write_text(render(facts, examples), encoding="utf-8")
             tracked.log_artifact(job.output / REPORT)
     metrics, ledger = found.intervals(job.seed), interactions.ledger.line()
-    return Evaluated(task.name, metrics, fit.counts, who, holdout.left_out, found.coverage, ledger, job.output)
+    caution = CAUTION if protocol == "hidden" else ""
+    return Evaluated(task.name, metrics, fit.counts, who, holdout.left_out, found.coverage, ledger, job.output, caution)
 
 
 def report_facts(result: Result, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
@@ -152,7 +158,10 @@ def command(job: EvaluateJob) -> None:
         print_json(asdict(found))
         return
     click.echo(found.ledger)
-    click.echo(f"Measured on {found.who}{cells_text(found.counts)}; {found.coverage:.0%} {TASKS[found.task].covered}.")
+    covered = f"{found.coverage:.1%} {TASKS[found.task].covered}"
+    click.echo(wrapped(f"Measured on {found.who}{cells_text(found.counts)}; {covered}."))
+    if found.caution:
+        click.echo(wrapped(found.caution))
     if found.left_out:
         click.echo(f"{found.left_out:,} users left out: no history, or nothing to find, among the model's items.")
     click.echo(f"\n{metrics_table(found.metrics)}")

@@ -29,6 +29,8 @@ else:
 
 _T = TypeVar("_T")
 
+SEED = click.IntRange(0, 2**31 - 1)  # what numpy, torch and implicit all take
+
 
 class PlaceType(click.ParamType):  # type: ignore[type-arg]  # older Clicks take no argument there
     """A path of this machine, or an address (s3://bucket/key), which is refused where files of here are needed."""
@@ -46,9 +48,10 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]  # older Clicks take
         return place
 
 
-def setting(default: Any, help: str, *flags: str, multiple: bool = False) -> Any:
-    """A field of a job with its help and, where the name alone will not do, its flags."""
-    return dataclasses.field(default=default, metadata={"help": help, "flags": flags, "multiple": multiple})
+def setting(default: Any, help: str, *flags: str, multiple: bool = False, kind: Any = None) -> Any:
+    """A field of a job with its help and, where name and type will not do, its flags and what Click is to take."""
+    metadata = {"help": help, "flags": flags, "multiple": multiple, "kind": kind}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def options_from(job: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -95,7 +98,7 @@ def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     return click.option(
         *flags,
         item.name,
-        type=None if is_switch else _click_type(hint),
+        type=None if is_switch else item.metadata.get("kind") or _click_type(hint),
         is_flag=is_switch,
         default=default,
         multiple=item.metadata.get("multiple", False),
@@ -136,13 +139,26 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
-    known = {p.name for p in ctx.command.params if p.name and p.expose_value}
+    known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
     named = {key.replace("-", "_"): value for key, value in values.items()}
-    refuse_unknown(named, known, f"in {path}")
+    refuse_unknown(named, set(known), f"in {path}")
     settings = named.get("settings")
     if isinstance(settings, dict):
         named["settings"] = [f"{key}={value}" for key, value in flatten(settings).items()]
-    ctx.default_map = {**(ctx.default_map or {}), **named}
+    typed = {name: _as_typed(name, value, known[name]) for name, value in named.items()}
+    ctx.default_map = {**(ctx.default_map or {}), **typed}
+
+
+def _as_typed(name: str, value: Any, flag: click.Parameter) -> str | list[str]:
+    """A value of TOML as it would be typed, so that a flag's own checks are made: 1.7 is no whole number.
+
+    A list goes to a flag that may be repeated, or is typed with commas.
+    """
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(one, (dict, list)) for one in values):
+        raise ConfigError(f"Expected a value or a list of values for {name}, found {value!r}.")
+    texts = [str(one) for one in values]
+    return texts if getattr(flag, "multiple", False) or flag.nargs == -1 else ",".join(texts)
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -47,6 +47,11 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def wrapped(text: str, indent: str = "") -> str:
+    """The text in lines of at most `WIDTH`, all but the first after `indent`."""
+    return click.wrap_text(text, WIDTH, subsequent_indent=indent)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output; JSON has no NaN, so what is not there is null."""
     plain = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from recsys import splitting
@@ -105,6 +106,18 @@ def read_for(task: Task, places: Sequence[Place] | Place, reading: ReadingOption
             "or make lists (--task ranking)."
         )
     return interactions
+
+
+def typed_again(places: Sequence[Place], reading: ReadingOptions) -> str:
+    """RATINGS with the flags they were read with, for the next command a person is told to type."""
+    words = [str(place) for place in places]
+    for item in fields(reading):
+        value, flag = getattr(reading, item.name), item.name.replace("_", "-")
+        if value != item.default and item.name != "rejects":
+            words += (
+                [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+            )
+    return shlex.join(words)
 
 
 def comma_list(texts: Sequence[str] | str) -> list[str]:

@@ -28,9 +28,9 @@ from recsys.training import TrainingContext
 
 from .cli import as_json
 from .fitting import fit_model, log_calibration, log_data, refit_model
-from .options import PlaceType, options_from, parse_settings, setting
-from .output import cells_text, metrics_table, print_json
-from .settings import FittingOptions, TrackingOptions, read_for
+from .options import SEED, PlaceType, options_from, parse_settings, setting
+from .output import cells_text, metrics_table, print_json, wrapped
+from .settings import FittingOptions, TrackingOptions, read_for, typed_again
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TrainJob:
         0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation; 0 for none."
     )
     refit: bool = setting(False, "Before saving, fit again on everybody for the best number of epochs.")
-    seed: int = setting(0, "Seed of the split, the weights and the batches.")
+    seed: int = setting(0, "Seed of the split, the weights and the batches.", kind=SEED)
     overwrite: bool = setting(False, "Replace a model directory.")
     task: Literal["ranking", "rating"] | None = setting(
         None, "Lists, or predicted ratings; the model's own without it."
@@ -138,7 +138,7 @@ def pick(interactions: Interactions, job: TrainJob, group: Group) -> Recommender
     choice = choose_model(users, items, job.held_out > 0, context.resolve_device(), group.size)
     if group.is_main:
         members = "".join(f" of {names}" for names in choice.settings.values())
-        click.echo(f"{choice.model}{members}: {choice.why}. Another with -m.", err=True)
+        click.echo(wrapped(f"{choice.model}{members}: {choice.why}. Another with -m."), err=True)
     return create_model(choice.model, choice.settings)
 
 
@@ -154,7 +154,7 @@ def refuse_several(model: Recommender, group: Group) -> None:
 def state_memory(model: Recommender, items: int) -> None:
     """Say, before it is taken, what a network's training holds in memory whatever the batch."""
     if isinstance(model, NetworkRecommender):
-        click.echo(f"{model.name}: {model.training_memory(items)}", err=True)
+        click.echo(wrapped(f"{model.name}: {model.training_memory(items)}"), err=True)
 
 
 def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:
@@ -195,6 +195,10 @@ def report(trained: Trained | None, job: TrainJob) -> None:
     )
     if trained.metrics:
         before = ", before the refit" if job.refit else ""
-        click.echo(f"\nOn held-out users{cells_text(trained.counts)}{before}:\n\n{metrics_table(trained.metrics)}\n")
+        click.echo(f"\n{wrapped(f'On held-out users{cells_text(trained.counts)}{before}:')}")
+        click.echo(f"\n{metrics_table(trained.metrics)}\n")
+    elif job.held_out:
+        click.echo(wrapped("No validation: of the held-out users none has both a history and an item to find."))
     click.echo(f"Model: {trained.directory}")
-    click.echo(f"Next:  recsys score {trained.directory} {job.ratings[0]} -o lists -n 100")
+    all_users = replace(job.reading, min_user_items=0, min_item_users=0)  # lists are for everybody
+    click.echo(f"Next:  recsys score {trained.directory} {typed_again(job.ratings, all_users)} -o lists -n 100")

@@ -23,10 +23,10 @@ from recsys.tuning import Budget, Search, Trial, Tuned, load_optuna, settings_to
 
 from .cli import as_json
 from .fitting import log_data
-from .options import PlaceType, options_from, parse_settings, setting
+from .options import SEED, PlaceType, options_from, parse_settings, setting
 from .output import print_json, table
 from .progress import trials_progress
-from .settings import FittingOptions, TrackingOptions, read_for
+from .settings import FittingOptions, TrackingOptions, read_for, typed_again
 from .train import validation_split
 
 TRIALS = "tuning.db"  # all trials of all models, an Optuna study each
@@ -43,7 +43,7 @@ class TuneJob:
     minutes: float | None = setting(None, "Minutes of trials, in place of their number.")
     settings: tuple[str, ...] = setting((), "Setting to hold fixed, key=value.", "--set", "-s", multiple=True)
     held_out: float = setting(0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation.")
-    seed: int = setting(0, "Seed of the split, the proposals, the weights and the batches.")
+    seed: int = setting(0, "Seed of the split, the proposals, the weights and the batches.", kind=SEED)
     resume: bool = setting(False, "Go on with the trials in OUTPUT.")
     overwrite: bool = setting(False, "Replace an earlier search.")
     task: Literal["ranking", "rating"] | None = setting(
@@ -166,4 +166,4 @@ def report(found: TuneResult, job: TuneJob) -> None:
         click.echo(f"Validation {found.tuned.metric}: defaults {defaults.value:.4f}, best {best.value:.4f}.\n")
     rows = [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in best.settings.items()]
     click.echo(table(rows, ("setting", "best")))
-    click.echo(f"\nNext:  recsys train {job.ratings[0]} --config {found.best}")
+    click.echo(f"\nNext:  recsys train {typed_again(job.ratings, job.reading)} --config {found.best}")

@@ -139,10 +139,16 @@ def evaluate_ratings(
 ) -> RatingEvaluation:
     """Predictions for all held-out cells of a holdout of ratings, measured over cells; real zeros are ratings.
 
-    Raises ConfigError for an unknown metric, before any work; DataError for a prediction that is not a number.
+    Raises ConfigError for an unknown metric, before any work; DataError for a prediction that is not a number, and
+    where there is no cell.
     """
     for label in metrics:
         parse_error(label)
+    if not holdout.held_out.nnz:
+        raise DataError(
+            "Expected held-out ratings of items and users that training has seen, found none: hold out a larger share, "
+            "or nothing (train: --held-out 0)."
+        )
     started = time.perf_counter()
     user = np.repeat(np.arange(len(holdout)), np.diff(holdout.held_out.indptr))
     trained = holdout.train_rows if with_users else None

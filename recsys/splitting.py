@@ -130,7 +130,8 @@ def strong(
     if count < 1:
         raise DataError(
             f"Expected at least {int(np.ceil(1 / share))} users to hold {share:.0%} of them out, found {total}: "
-            "give a larger --held-out share, or keep every user in training (--protocol weak)."
+            "give a larger --held-out share, or keep every user in training (compare: --protocol weak; train: "
+            "--held-out 0)."
         )
     order = rng.permutation(total)
     role = np.full(total, TRAIN)
@@ -443,7 +444,7 @@ def _values(interactions: Interactions, rows: NDArray[Any]) -> FloatArray:
 def _training_matrix(interactions: Interactions, rows: NDArray[np.bool_]) -> UserItemMatrix:
     """Cells of the given rows; vocabularies hold only the users and items they mention, order kept."""
     if not rows.any():
-        raise DataError("Expected rows for training, found none left.")
+        raise DataError("Expected rows for training, found none left: hold out a smaller share, or give more rows.")
     users, user = np.unique(interactions.user[rows], return_inverse=True)
     items, item = np.unique(interactions.item[rows], return_inverse=True)
     matrix = sparse_rows(user, item, _values(interactions, np.flatnonzero(rows)), (len(users), len(items)))

@@ -189,6 +189,11 @@ def test_a_prediction_that_is_no_number_is_refused():
         evaluate_ratings(always(0, float("nan"), 0, 0), rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0}))
 
 
+def test_errors_of_no_cell_at_all_are_refused():
+    with pytest.raises(DataError, match="Expected held-out ratings of items and users that training has seen"):
+        evaluate_ratings(always(0, 0, 0, 0), rated(ONE_EACH, {}))
+
+
 def test_a_metric_of_lists_is_none_of_ratings():
     with pytest.raises(ConfigError, match="of rmse, mae; found 'ndcg@10'"):
         evaluate_ratings(

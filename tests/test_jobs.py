@@ -1,6 +1,7 @@
 """The commands as a person meets them: one after the other on a small file, and with everything that can be wrong."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,35 @@ def test_a_test_file_is_measured_with_the_ratings_as_histories(ratings, tmp_path
     works("train", "train.csv", "-m", "item-knn", "--held-out", 0, "-o", "model", "--no-track")
     output = works("evaluate", "model", "train.csv", "--test", "test.csv", "--metrics", "recall@5", "--no-track")
     assert "users of test.csv" in output
+
+
+def test_the_next_command_reads_the_ratings_as_this_one_did(ratings):
+    text = ratings.read_text().replace(",", ";").replace("userId", "who is it")
+    Path("other.csv").write_text(text)
+    flags = ["--user-column", "who is it", "--separator", "semicolon", "--min-rating", 2]
+    output = works("train", "other.csv", *flags, "--min-user-items", 3, "-m", "ease", "-o", "m", "--no-track")
+    [following] = [line for line in output.splitlines() if line.startswith("Next:  recsys score")]
+    assert following == (
+        "Next:  recsys score m other.csv --user-column 'who is it' --separator semicolon --min-rating 2.0 "
+        "-o lists -n 100"
+    )
+    works(*shlex.split(following)[2:], "--no-track")
+
+
+def test_training_says_when_nobody_held_out_can_be_measured(tmp_path):
+    Path("one-item.csv").write_text("user_id,item_id\n" + "".join(f"u{user},a\n" for user in range(20)))
+    output = works("train", "one-item.csv", "-m", "popularity", "-o", "m", "--no-track")
+    assert "No validation: of the held-out users none has both a history and an item to find." in " ".join(
+        output.split()
+    )
+
+
+def test_people_who_may_be_of_the_training_are_measured_with_a_caution(model, ratings):
+    again = works("evaluate", model, ratings, "--no-track")
+    assert "Nobody can tell" not in again
+    others = works("evaluate", model, ratings, "--min-rating", 2, "--no-track")
+    assert "Measured on all users of these ratings" in others
+    assert "Nobody can tell which of them the model was trained on, and those flatter it." in " ".join(others.split())
 
 
 def test_without_a_model_one_is_picked_and_the_reason_given(ratings):

@@ -8,14 +8,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from pipelines.options import PlaceType, flatten, options_from, parse_settings, refuse_unknown, setting
+from pipelines.options import SEED, PlaceType, flatten, options_from, parse_settings, refuse_unknown, setting
 from recsys.errors import ConfigError
 from recsys.places import Place
 
 
 @dataclass(frozen=True)
 class Inner:
-    seed: int = setting(3, "A number.")
+    seed: int = setting(3, "A number.", kind=SEED)
     header: bool | None = setting(None, "Said, denied or left open.", "--header/--no-header")
 
 
@@ -101,6 +101,26 @@ def test_the_settings_file_fills_what_the_flags_leave(tmp_path):
     job = job_from("--config", str(file), "--seed", "2")
     assert (job.source, job.n, job.inner) == (Path("from-file.csv"), 7, Inner(2, False))
     assert job.settings == ("vae.beta=0.1", "l2=3")
+
+
+def test_a_value_of_the_settings_file_is_taken_as_if_it_were_typed(tmp_path):
+    file = tmp_path / "job.toml"
+    file.write_text('fast = 1\ntrack = "no"\nlimit = 2\nsettings = "l2=3"\n')
+    job = job_from("x", "--config", str(file))
+    assert (job.fast, job.track, job.limit, job.settings) == (True, False, 2.0, ("l2=3",))
+    for line in ("n = 1.7", "limit = true", 'seed = "one"'):
+        file.write_text(line)
+        with pytest.raises(SystemExit):
+            job_from("x", "--config", str(file))
+    file.write_text("[kind]\na = 1\n")
+    with pytest.raises(ConfigError, match=r"Expected a value or a list of values for kind, found \{'a': 1\}"):
+        job_from("x", "--config", str(file))
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_a_seed_that_no_generator_takes_is_refused_at_once(seed):
+    with pytest.raises(SystemExit):
+        job_from("x", "--seed", seed)
 
 
 def test_an_unknown_key_names_the_nearest_and_the_known_ones(tmp_path):
