@@ -27,7 +27,7 @@ from torch import nn
 
 from recsys.machine import describe_machine
 from recsys.models.layers import multinomial_loss, weighted_sum
-from recsys.models.sampled import RowAdam, gather_rows
+from recsys.models.sampled import ItemTable, RowAdam, gather_rows
 from recsys.planning import CONSTANTS, Speed
 from recsys.topn import top_n
 from recsys.training import SparseBatch, SparseRows
@@ -99,7 +99,7 @@ def sparse_weight(device: torch.device) -> float:
     """Seconds a weight of rows that are gathered, given a sparse gradient and moved by RowAdam."""
     items, width, touched = 200_000, 300, 10_000
     table = nn.Parameter(torch.randn(items, width, device=device))
-    rows, adam = torch.randperm(items, device=device)[:touched], RowAdam([table], 1e-3)
+    rows, adam = torch.randperm(items, device=device)[:touched], RowAdam([ItemTable(table)], 1e-3)
 
     def step() -> None:
         adam.zero_grad()

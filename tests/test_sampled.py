@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix, random
 from recsys.errors import ConfigError
 from recsys.models import create_model
 from recsys.models.layers import ItemOutput
-from recsys.models.sampled import CandidateSampler, RowAdam, gather_rows
+from recsys.models.sampled import CandidateSampler, ItemTable, RowAdam, gather_rows
 from recsys.training import SparseRows, TrainingContext
 
 
@@ -66,7 +66,7 @@ def test_a_setting_a_sampled_softmax_cannot_keep_is_refused():
 
 def test_rows_without_a_gradient_stay_where_they_are():
     table = torch.nn.Parameter(torch.ones(4, 2))
-    optimiser = RowAdam([table], lr=0.1)
+    optimiser = RowAdam([ItemTable(table)], lr=0.1)
     for _ in range(3):
         optimiser.zero_grad()
         gather_rows(table, torch.tensor([1, 3])).sum().backward()
@@ -78,7 +78,7 @@ def test_rows_without_a_gradient_stay_where_they_are():
 def test_it_is_adam_where_a_row_is_one_number_and_moves_at_every_step():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.tensor([[1.0], [2.0]])) for _ in range(2))
-    pairs = [(ours, RowAdam([ours], lr=0.1)), (theirs, torch.optim.Adam([theirs], lr=0.1))]
+    pairs = [(ours, RowAdam([ItemTable(ours)], lr=0.1)), (theirs, torch.optim.Adam([theirs], lr=0.1))]
     for step in range(5):
         for table, optimiser in pairs:
             optimiser.zero_grad()
@@ -87,6 +87,40 @@ def test_it_is_adam_where_a_row_is_one_number_and_moves_at_every_step():
             (rows.square() * weight).sum().backward()
             optimiser.step()
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # the momentum has three digits
+
+
+def moved(steps, **more):
+    """Where a row of one zero stands after steps with these gradients; None: it has none and rests."""
+    table = torch.nn.Parameter(torch.zeros(2, 1))
+    optimiser = RowAdam([ItemTable(table, **more)], lr=0.1)
+    for slope in steps:
+        optimiser.zero_grad()
+        row, slope = (1, 5.0) if slope is None else (0, slope)
+        (gather_rows(table, torch.tensor([row])) * slope).sum().backward()
+        optimiser.step()
+    return table[0].item()
+
+
+def test_a_row_seldom_touched_moves_further_when_it_is():
+    assert moved([2.0]) == pytest.approx(-0.1)
+    # The mean square over three steps is 4 / 3, its root what the momentum of 2 is divided by.
+    assert moved([None, None, 2.0]) == pytest.approx(-0.1 * 2 / (4 * 0.001 / (1 - 0.999**3)) ** 0.5)
+    assert moved([None, None, 2.0]) == pytest.approx(-0.1 * 3**0.5, rel=1e-3)
+
+
+def test_a_square_fades_while_its_row_rests():
+    square = 0.001 * 4 * 0.999**2 + 0.001 * 4
+    again = 0.1 * 2 / (square / (1 - 0.999**3)) ** 0.5
+    assert moved([2.0, None, 2.0]) == pytest.approx(-0.1 - again, rel=1e-3)
+
+
+def test_a_row_moves_as_many_times_further_as_its_pace_says():
+    assert moved([2.0], pace=torch.tensor([3.0, 1.0])) == pytest.approx(-0.3)
+
+
+def test_the_pace_of_an_item_makes_up_for_the_square_of_its_rare_gradients(rows):
+    sampler = CandidateSampler(rows, 30, batch_size=5, negatives=3)
+    torch.testing.assert_close(sampler.pace, sampler.log_chance.exp().rsqrt())
 
 
 def test_a_sampled_vae_learns_two_tastes():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recsys.models.base import require
 from recsys.models.layers import ItemOutput, SparseInput
 from recsys.models.network import Network, NetworkRecommender
-from recsys.models.sampled import CandidateSampler
+from recsys.models.sampled import CandidateSampler, ItemTable
 from recsys.search_space import Range, tunable
 from recsys.training import SparseBatch, SparseRows
 
@@ -186,13 +186,13 @@ class VAENetwork(Network):
         """Both, where the softmax is sampled."""
         return [self.encoder.weight, self.decoder.weight] if self.negatives else []
 
-    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[nn.Parameter]:
+    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
         """A sampler for the output, and both item tables, where the softmax is sampled."""
         if not self.negatives:
             return []
         self.encoder.sparse = True
-        self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.negatives)
-        return self.item_tables()
+        sampler = self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.negatives)
+        return [ItemTable(self.encoder.weight), ItemTable(self.decoder.weight, sampler.pace)]
 
 
 class DAE(NetworkRecommender):

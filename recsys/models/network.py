@@ -18,7 +18,7 @@ from recsys.errors import UnsupportedError
 from recsys.models.base import Recommender
 from recsys.models.layers import ItemOutput
 from recsys.models.mixed import MixedAdam
-from recsys.models.sampled import RowAdam
+from recsys.models.sampled import ItemTable, RowAdam
 from recsys.processes import SharedSteps
 from recsys.training import Optimiser, SparseBatch, SparseRows, TrainingContext, one_pass, steps_per_epoch, train
 
@@ -38,7 +38,7 @@ class Network(nn.Module):
         """The tables whose gradients are sparse, where the settings ask for a sampled softmax."""
         return []
 
-    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[nn.Parameter]:
+    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
         """Prepare a sampled softmax, where the settings ask for one; the tables whose gradients are then sparse."""
         return []
 
@@ -50,7 +50,7 @@ def default_batch_size(users: int) -> int:
 
 def make_optimiser(
     network: nn.Module,
-    tables: list[nn.Parameter],
+    tables: list[ItemTable],
     learning_rate: float,
     l2: float,
     mixed: bool = False,
@@ -59,8 +59,8 @@ def make_optimiser(
     """Adam; for `tables`, whose gradients are sparse, RowAdam; with `mixed`, MixedAdam for the other output tables."""
     betas = 0.9, beta2
     outputs = [output for output in _outputs(network) if mixed and output.sampler is None]
-    apart = [*tables, *(output.weight for output in outputs)]
-    others = [weight for weight in network.parameters() if all(weight is not table for table in apart)]
+    apart = [*(table.weight for table in tables), *(output.weight for output in outputs)]
+    others = [weight for weight in network.parameters() if all(weight is not other for other in apart)]
     fused = others[0].device.type in ("cpu", "cuda")
     optimisers: list[Optimiser] = [
         torch.optim.Adam(others, lr=learning_rate, betas=betas, weight_decay=l2, fused=fused)
@@ -139,7 +139,7 @@ class TrainingMemory:
         tables, sizes = network.item_tables(), [weight.numel() for weight in network.parameters()]
         sparse, rows, every = sum(t.numel() for t in tables), sum(map(len, tables)), sum(sizes)
         return cls(
-            4 * every * (1 + averaged), 4 * (every - sparse), 8 * (every - sparse) + 2 * sparse + 8 * rows, 4 * every
+            4 * every * (1 + averaged), 4 * (every - sparse), 8 * (every - sparse) + 2 * sparse + 12 * rows, 4 * every
         )
 
     @property
@@ -195,7 +195,7 @@ class NetworkRecommender(Recommender):
 
         return lambda: one_pass(rows, batch_size, cast_to(context, loss), optimiser, context)
 
-    def _optimiser(self, part: nn.Module, tables: list[nn.Parameter], context: TrainingContext) -> Optimiser:
+    def _optimiser(self, part: nn.Module, tables: list[ItemTable], context: TrainingContext) -> Optimiser:
         """For a part of the network, or all of it: Adam by the config, shared over the processes of the context."""
         on_cpu = context.resolve_device().type == "cpu"
         mixed = context.precision == "bf16" and on_cpu and context.group.size == 1  # gradients of several are float32

@@ -10,6 +10,7 @@ down.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -29,6 +30,15 @@ class CandidateSampler:
         not_drawn = negatives * math.log1p(-1 / items) if items > 1 else -math.inf
         # log of 1 - P(in no row of the batch) P(never drawn): float64, since rare items have tiny probabilities.
         self.log_chance = torch.log(-torch.expm1(not_in_batch + not_drawn)).float()
+
+    @property
+    def pace(self) -> Tensor:
+        """How much further than others the row of an item must move when it is a candidate, (items,).
+
+        Its gradient is then 1 / chance times as large: right on average, but the mean of its squares, by whose root
+        Adam divides, is 1 / chance times too large.
+        """
+        return torch.exp(-0.5 * self.log_chance)
 
     def draw(self, batch: SparseBatch) -> Tensor:
         """Distinct item positions, sorted, int64 (candidates,): those of the batch and the negatives."""
@@ -53,37 +63,54 @@ def _log_chance_of_absence(counts: Tensor, users: int, batch: int) -> Tensor:
     return torch.where(others < batch, -torch.inf, log_chance)
 
 
+@dataclass(frozen=True)
+class ItemTable:
+    """A weight (items, width) whose gradients are sparse. pace (items,): its rows move so many times further."""
+
+    weight: nn.Parameter
+    pace: Tensor | None = None
+
+
 class RowAdam(torch.optim.Optimizer):
     """Adam for item tables with sparse gradients: only the rows in the gradient move.
 
     Keeps a momentum a weight, in bfloat16, but one squared gradient a row (their mean over the row): it needs a quarter
-    of Adam's memory. Rows rest between the steps that touch them; bias corrections count a row's own steps.
+    of Adam's memory. As in Adam, squares fade at every step: a row that is seldom touched moves further when it is. Its
+    momentum rests meanwhile.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, betas: tuple[float, float] = (0.9, 0.999)):
-        super().__init__(parameters, {"lr": lr, "betas": betas})
+    def __init__(self, tables: list[ItemTable], lr: float, betas: tuple[float, float] = (0.9, 0.999)):
+        groups = [{"params": [table.weight], "pace": table.pace} for table in tables]
+        super().__init__(groups, {"lr": lr, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move the rows that have a gradient."""
         for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None:
-                    self._move(table, table.grad.coalesce(), group["lr"], *group["betas"])
+            (table,) = group["params"]
+            if table.grad is not None:
+                self._move(table, table.grad.coalesce(), group["pace"], group["lr"], *group["betas"])
 
-    def _move(self, table: nn.Parameter, gradient: Tensor, rate: float, beta1: float, beta2: float) -> None:
+    def _move(
+        self, table: nn.Parameter, gradient: Tensor, pace: Tensor | None, rate: float, beta1: float, beta2: float
+    ) -> None:
         state = self.state[table]
         if not state:
+            state["now"] = 0
             state["momentum"] = torch.zeros_like(table, dtype=torch.bfloat16)
-            state["square"] = torch.zeros(len(table), device=table.device)
-            state["steps"] = torch.zeros(len(table), device=table.device)
+            for name in ("square", "touched", "last"):
+                state[name] = torch.zeros(len(table), device=table.device)
+        state["now"] += 1
         rows, slopes = gradient.indices()[0], gradient.values()
-        steps = state["steps"].index_add_(0, rows, torch.ones_like(rows, dtype=torch.float32))[rows]
+        touched = state["touched"].index_add_(0, rows, torch.ones_like(rows, dtype=torch.float32))[rows]
         means = torch.linalg.vector_norm(slopes, dim=1).square_() / slopes.shape[1]
-        square = state["square"][rows].mul_(beta2).add_(means, alpha=1 - beta2)
+        faded = beta2 ** (state["now"] - state["last"][rows])
+        square = state["square"][rows].mul_(faded).add_(means, alpha=1 - beta2)
         momentum = state["momentum"][rows].float().lerp_(slopes, 1 - beta1)
-        state["square"][rows], state["momentum"][rows] = square, momentum.bfloat16()
-        scale = rate / (1 - beta1**steps) / ((square / (1 - beta2**steps)).sqrt() + 1e-8)
+        state["square"][rows], state["momentum"][rows], state["last"][rows] = square, momentum.bfloat16(), state["now"]
+        scale = rate / (1 - beta1**touched) / ((square / (1 - beta2 ** state["now"])).sqrt() + 1e-8)
+        if pace is not None:
+            scale *= pace[rows]
         table.index_add_(0, rows, momentum.mul_(-scale[:, None]))
 
 
