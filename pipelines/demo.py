@@ -38,7 +38,7 @@ def run(job: DemoJob) -> None:
     heading("3. Write the ten best items of every user")
     model = job.output / "model"
     scoring = score.ScoreJob(model, (job.ratings,), job.output / "lists", overwrite=True, tracking=job.tracking)
-    score.report(score.run(scoring))
+    score.report(score.run(scoring), scoring)
     heading("4. Look at three of them")
     for user in some_users(job.ratings):
         one = recommend.RecommendJob(model, user, job.ratings, n=5, titles=job.titles)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from recsys.artifacts import json_text
 from recsys.averages import Interval
 
 WIDTH = 80
@@ -52,11 +52,6 @@ def wrapped(text: str, indent: str = "") -> str:
     return click.wrap_text(text, WIDTH, subsequent_indent=indent)
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on standard output; JSON has no NaN, so what is not there is null."""
-    plain = json.loads(json.dumps(value, default=_plain), parse_constant=lambda _: None)
-    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON document on standard output."""
+    click.echo(json_text(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -52,7 +53,7 @@ from recsys.training import TrainingContext
 from .cli import as_json
 from .fitting import log_data
 from .options import PlaceType, options_from, setting
-from .output import print_json
+from .output import print_json, wrapped
 from .progress import watch
 from .settings import TrackingOptions, read_for
 
@@ -82,6 +83,8 @@ class Choice:
             raise ConfigError("Expected --max-per-group K and --groups FILE together, found one of them.")
         if self.max_per_group is not None and self.max_per_group < 1:
             raise ConfigError(f"Expected max_per_group of at least 1, found {self.max_per_group}.")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise ConfigError(f"Expected a finite min_score, found {self.min_score}.")
         users_only = {"users": self.users, "new-users": self.new_users, "exclude-pairs": self.exclude_pairs}
         given = [name for name, value in users_only.items() if value is not None]
         if self.item_to_item and given:
@@ -163,6 +166,11 @@ def run(job: ScoreJob) -> Scored:
                 "ledger": ledger,
                 "interactions_on_unknown_items": 0 if histories is None else histories.unknown,
                 "users_without_known_items": int(audience.cold.sum()),
+            },
+            "rules": {
+                "items": len(saved.items),
+                "items_allowed": len(saved.items) if rules.allowed is None else int(rules.allowed.sum()),
+                "pairs_excluded": 0 if audience.excluded is None else audience.excluded.nnz,
             },
             "measures": quality.measures,
             "memory": memory | {"peak_bytes": (now_and_peak() or (0, 0))[1], "peak_bytes_of_an_actor": elsewhere},
@@ -320,7 +328,7 @@ def command(job: ScoreJob) -> None:
         scored = run(job)
     except (KeyboardInterrupt, OSError, StoreError) as error:
         raise click.ClickException(stopped(job.output, error)) from error
-    report(scored)
+    report(scored, job)
 
 
 def stopped(output: Place, error: BaseException) -> str:
@@ -332,7 +340,7 @@ def stopped(output: Place, error: BaseException) -> str:
     return f"Stopped: {why}. {count} files of lists are in {output}; the same command with --resume goes on after them."
 
 
-def report(scored: Scored) -> None:
+def report(scored: Scored, job: ScoreJob) -> None:
     """What was written."""
     manifest, went = scored.manifest, scored.went
     if as_json():
@@ -343,6 +351,10 @@ def report(scored: Scored) -> None:
     unknown = manifest["histories"]["interactions_on_unknown_items"]
     if unknown:
         click.echo(f"{unknown:,} interactions are on items the model does not know")
+    if job.choice.only_items is not None or job.choice.exclude_items is not None:
+        click.echo(f"{manifest['rules']['items_allowed']:,} of {manifest['rules']['items']:,} items may be listed")
+    if job.choice.exclude_pairs is not None:
+        click.echo(f"{manifest['rules']['pairs_excluded']:,} pairs of these users and items are excluded")
     click.echo(
         f"{manifest['rows']:,} rows for {manifest['users']:,} {manifest['plan']['lists_for']} in "
         f"{went['seconds']:.1f} s ({went['users_per_second']:,.0f} a second)"
@@ -350,8 +362,10 @@ def report(scored: Scored) -> None:
     if manifest["measures"]:
         measures = manifest["measures"]
         click.echo(
-            f"{measures['coverage']:.1%} of the catalogue is listed; {measures['popularity']:.1%} of the rows are on "
-            "the items that have half of all training interactions"
+            wrapped(
+                f"{measures['coverage']:.1%} of the catalogue is listed; {measures['popularity']:.1%} of the rows are "
+                "on the items that have half of all training interactions"
+            )
         )
     if manifest["short_lists"]:
         click.echo(f"{manifest['short_lists']:,} lists are shorter than asked: {scored.directory}/short_lists says why")

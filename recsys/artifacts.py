@@ -207,8 +207,18 @@ def refuse_existing(directory: Place, mark: str, overwrite: bool) -> None:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """JSON for machines and people: sorted by nothing, two spaces deep, text as it is."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    """The content as `json_text`, in a file."""
+    file.write_text(json_text(content) + "\n", encoding="utf-8")
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """JSON for machines and people: sorted by nothing, two spaces deep, text as it is, null for NaN."""
+    plain = json.loads(json.dumps(content, default=_plain), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=2, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def versions() -> dict[str, str]:

@@ -61,12 +61,16 @@ def read_gates(path: Place, with_previous: bool) -> dict[str, tuple[float, float
     for name, limits in table.items():
         if name not in MEASURES:
             raise ConfigError(f"Expected gates for {', '.join(MEASURES)}; found {name!r}.")
-        if not isinstance(limits, Mapping) or not limits or set(limits) - {"min", "max"}:
+        if not isinstance(limits, Mapping) or not limits or set(limits) - {"min", "max"} or not _numbers(limits):
             raise ConfigError(f"Expected {name} = {{ min = 0.1, max = 0.9 }} (or one of them), found {limits!r}.")
         if name == "overlap" and not with_previous:
             raise ConfigError("Expected --previous DIR for the gate overlap, found none.")
         gates[name] = (float(limits.get("min", -math.inf)), float(limits.get("max", math.inf)))
     return gates
+
+
+def _numbers(limits: Mapping[str, object]) -> bool:
+    return all(type(limit) in (int, float) and limit == limit for limit in limits.values())  # NaN would refuse nothing
 
 
 def refusals(measures: Mapping[str, float], gates: Mapping[str, tuple[float, float]]) -> list[str]:

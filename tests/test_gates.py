@@ -1,5 +1,6 @@
 """Measures of a batch, by hand, and what gates say of them."""
 
+import json
 import math
 
 import pytest
@@ -39,6 +40,8 @@ def test_batches_without_a_user_in_common_have_no_overlap(case, tmp_path):
     measures = score(*case, n=1, previous=tmp_path / "others").manifest["measures"]
     assert math.isnan(measures["overlap"])
     assert refusals(measures, {"overlap": (0.1, math.inf)}) == ["overlap is nan, expected at least 0.1"]
+    manifest = (case[2] / "manifest.json").read_text(encoding="utf-8")
+    assert json.loads(manifest, parse_constant=pytest.fail)["measures"]["overlap"] is None
 
 
 def test_an_unfinished_output_is_no_previous_one(case, tmp_path):
@@ -60,6 +63,8 @@ def test_a_gate_passes_on_its_limits_and_refuses_beyond_them():
         ("coverage = 1", "coverage = {"),
         ("coverage = { least = 1 }", "coverage = {"),
         ("coverage = {}", "coverage = {"),
+        ('coverage = { min = "0.2" }', "coverage = {"),
+        ("coverage = { min = nan }", "coverage = {"),
         ("overlap = { min = 0.5 }", "--previous DIR"),
         ("coverage = { min = ", "Expected TOML"),
     ],

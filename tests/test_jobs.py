@@ -108,6 +108,15 @@ def test_the_next_command_reads_the_ratings_as_this_one_did(ratings):
     works(*shlex.split(following)[2:], "--no-track")
 
 
+def test_scoring_says_how_many_items_and_pairs_its_files_are_about(model, ratings):
+    Path("never.csv").write_text("item_id\ni0\ni2\nI4\n")
+    Path("pairs.csv").write_text("user_id,item_id\n00,i6\nnobody,i6\n")
+    flags = ["--exclude-items", "never.csv", "--exclude-pairs", "pairs.csv", "--no-track"]
+    output = works("score", model, ratings, *flags)
+    assert "22 of 24 items may be listed" in output
+    assert "1 pairs of these users and items are excluded" in output
+
+
 def test_training_says_when_nobody_held_out_can_be_measured(tmp_path):
     Path("one-item.csv").write_text("user_id,item_id\n" + "".join(f"u{user},a\n" for user in range(20)))
     output = works("train", "one-item.csv", "-m", "popularity", "-o", "m", "--no-track")

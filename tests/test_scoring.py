@@ -89,7 +89,8 @@ def test_only_and_excluded_items_hold_for_everybody_and_pairs_for_one(case, tmp_
     only, never = ids(tmp_path / "only", "bcd", "item_id"), ids(tmp_path / "never", "c", "item_id")
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("user_id,item_id\ndan,b\nnobody,a\n")
-    score(*case, n=4, only_items=only, exclude_items=never, exclude_pairs=pairs, keep_seen=True)
+    scored = score(*case, n=4, only_items=only, exclude_items=never, exclude_pairs=pairs, keep_seen=True)
+    assert scored.manifest["rules"] == {"items": 4, "items_allowed": 2, "pairs_excluded": 1}
     assert lists_of(case[2]) == {"ann": "bd", "bob": "bd", "cat": "bd", "dan": "d"}
 
 
@@ -273,6 +274,11 @@ def test_options_that_need_each_other_are_refused_alone(tmp_path):
         Choice(max_per_group=2)
     with pytest.raises(ConfigError, match="without --users"):
         Choice(item_to_item=True, users=tmp_path)
+
+
+def test_a_least_score_that_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match="Expected a finite min_score, found nan"):
+        Choice(min_score=float("nan"))
 
 
 def test_a_model_that_has_diverged_is_refused(case, tmp_path):
