@@ -135,7 +135,7 @@ def quality(ratings: str, min_rating: float | None, count: int, device: torch.de
     print(f"\n## Quality, {count} epochs of 500 a batch\n\n| | ndcg@100 |\n| --- | ---: |")
     for kind in dict.fromkeys(("cpu", device.type)):
         for way in ("recsys fp32", "recsys bf16"):
-            score = fit_ours(way, 1e-3, split.train.matrix, count, 0, kind)
+            score = fit_ours(way, split.train.matrix, count, 0, kind)
             print(
                 f"| {way} on {kind} | {evaluate(score, split.test, ('ndcg@100',)).means()['ndcg@100']:.4f} |",
                 flush=True,

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from typing import Literal
 
 from pipelines import cli
@@ -65,30 +66,30 @@ def fit_dense(matrix: csr_matrix, epochs: int, seed: int) -> ScoreFunction:
     return score
 
 
-def fit_ours(way: str, rate: float, matrix: csr_matrix, epochs: int, seed: int, device: str = "auto") -> ScoreFunction:
-    """Our Mult-VAE, trained; its score function. `rate`: learning rate of the sampled ways."""
-    settings = {"softmax": "sampled", "learning_rate": rate} if "sampled" in way else {}
-    model = create_model("vae", {"epochs": epochs, "batch_size": BATCH, **settings})
+def fit_ours(way: str, matrix: csr_matrix, epochs: int, seed: int, device: str = "auto") -> ScoreFunction:
+    """Our Mult-VAE, trained; its score function."""
+    softmax = "sampled" if "sampled" in way else "full"
+    model = create_model("vae", {"epochs": epochs, "batch_size": BATCH, "softmax": softmax})
     precision: Literal["fp32", "bf16"] = "bf16" if "bf16" in way else "fp32"
     return model.fit(matrix, TrainingContext(seed=seed, device=device, precision=precision)).score
 
 
-def fitter(way: str, rate: float) -> Callable[[csr_matrix, int, int], ScoreFunction]:
+def fitter(way: str) -> Callable[[csr_matrix, int, int], ScoreFunction]:
     """How to fit in this way."""
-    return fit_dense if "dense" in way else lambda *asked: fit_ours(way, rate, *asked)
+    return fit_dense if "dense" in way else partial(fit_ours, way)
 
 
-def row(way: str, rate: float, split: Split, epochs: int, seeds: int) -> str:
+def row(way: str, split: Split, epochs: int, seeds: int) -> str:
     """A line of the table."""
     assert split.test is not None
     found, started = [], time.perf_counter()
     for seed in range(seeds):
-        score = fitter(way, rate)(split.train.matrix, epochs, seed)
+        score = fitter(way)(split.train.matrix, epochs, seed)
         means = evaluate(score, split.test, ("ndcg@100", "recall@20")).means()
         found.append((means["ndcg@100"], means["recall@20"]))
     ndcg, recall = np.mean(found, axis=0)
-    spread = np.std([value for value, _ in found], ddof=1) if seeds > 1 else float("nan")
-    return f"| {way} | {ndcg:.4f} | {spread:.4f} | {recall:.4f} | {(time.perf_counter() - started) / seeds:.0f} |"
+    spread = f"{np.std([value for value, _ in found], ddof=1):.4f}" if seeds > 1 else ""
+    return f"| {way} | {ndcg:.4f} | {spread} | {recall:.4f} | {(time.perf_counter() - started) / seeds:.0f} |"
 
 
 def main() -> None:
@@ -98,7 +99,6 @@ def main() -> None:
     parser.add_argument("--min-rating", type=float)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sampled-rate", type=float, default=1e-3, help="learning rate of the sampled ways")
     parser.add_argument("--ways", default=",".join(WAYS))
     asked = parser.parse_args()
     split = strong(read_interactions(asked.ratings, ReadingOptions(min_rating=asked.min_rating)))
@@ -108,7 +108,7 @@ def main() -> None:
     print(f"{users:,} users x {items:,} items in training, {asked.epochs} epochs, {asked.seeds} seeds\n")
     print("| | NDCG@100 | spread over seeds | recall@20 | s a fit |\n| --- |" + " ---: |" * 4)
     for way in asked.ways.split(","):
-        print(row(way, asked.sampled_rate, split, asked.epochs, asked.seeds), flush=True)
+        print(row(way, split, asked.epochs, asked.seeds), flush=True)
 
 
 if __name__ == "__main__":
