@@ -15,6 +15,7 @@ from recsys.places import Place, local_copies
 from recsys.reading import ReadingOptions, read_interactions, text_layout
 from recsys.reading.hints import hints
 from recsys.reading.layout import Layout
+from recsys.store import is_store
 
 from .cli import as_json
 from .options import PlaceType, options_from, setting
@@ -52,7 +53,9 @@ def run(job: CheckJob) -> Description:
     source = " ".join(map(str, job.ratings))
     plots = [] if job.plots is None else _draw(interactions, job.plots)
     ledger, said = interactions.ledger, hints(interactions)
-    if job.reading.rejects is not None:
+    if len(job.ratings) == 1 and is_store(Path(job.ratings[0])):
+        said.append("A store counts the rows that recsys prepare left out; prepare --rejects FILE writes them.")
+    elif job.reading.rejects is not None:
         said.append(f"The rows left out, each with its line and reason: {job.reading.rejects}.")
     elif ledger.kept < ledger.read:
         said.append("--rejects FILE writes every row left out, with its line and reason.")

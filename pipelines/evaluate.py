@@ -25,7 +25,7 @@ from .cli import as_json
 from .fitting import log_calibration, log_data
 from .options import SEED, PlaceType, options_from, setting
 from .output import cells_text, metrics_table, print_json, wrapped
-from .settings import TrackingOptions, comma_list, read_for
+from .settings import TrackingOptions, comma_list, read_beside, read_for
 
 CAUTION = (
     "Nobody can tell which of them the model was trained on, and those flatter it. Of the ratings of its training, "
@@ -129,7 +129,7 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
     """
     task = TASKS[saved.model.task]
     if job.test is not None:
-        held_out = read_for(task, job.test, job.reading.beside("test"))
+        held_out = read_beside(task, job.test, job.reading, "test")
         found = splitting.holdout(interactions, held_out, saved.items, saved.users, task.ratings)
         return found, "test file", f"users of {job.test}"
     split, data = saved.about.get("split", {}), saved.about.get("data", {})

@@ -55,7 +55,7 @@ from .fitting import log_data
 from .options import PlaceType, options_from, setting
 from .output import print_json, wrapped
 from .progress import watch
-from .settings import TrackingOptions, read_for
+from .settings import TrackingOptions, read_beside, read_for
 
 GPU_TILE = 4096  # a GPU wants more users in one product than a core
 
@@ -122,6 +122,11 @@ class ScoreJob:
     )
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    def __post_init__(self) -> None:
+        for name, count in (("workers", self.workers), ("batch_size", self.batch_size)):
+            if count is not None and count < 1:
+                raise ConfigError(f"Expected {name} of at least 1, found {count}.")
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,7 @@ def read_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | Non
     interactions = read_for(task, job.ratings, job.reading)
     histories = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings)
     if job.choice.new_users is not None:
-        newcomers = read_for(task, job.choice.new_users, job.reading.beside("new-users"))
+        newcomers = read_beside(task, job.choice.new_users, job.reading, "new-users")
         more = UserItemMatrix.from_interactions(newcomers, saved.items, task.ratings)
         histories = add_new_users(histories, more)
     return interactions, histories

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+import click
+
 from recsys import splitting
 from recsys.errors import ConfigError, DataError
 from recsys.interactions import Interactions
@@ -43,10 +45,8 @@ class SplitOptions:
         """The interactions divided as asked, else as is usual for the task; `--test FILE` means the given protocol."""
         ratings, share = task.ratings, self.held_out
         if self.test is not None:
-            validation = (
-                None if self.validation is None else read_for(task, self.validation, reading.beside("validation"))
-            )
-            test = read_for(task, self.test, reading.beside("test"))
+            validation = None if self.validation is None else read_beside(task, self.validation, reading, "validation")
+            test = read_beside(task, self.test, reading, "test")
             rest = share if ratings else 0
             return splitting.given(interactions, test, validation, share=rest, seed=seed, ratings=ratings)
         if self.protocol == "temporal":
@@ -105,6 +105,13 @@ def read_for(task: Task, places: Sequence[Place] | Place, reading: ReadingOption
             "Expected a column of ratings to learn to predict them, found none: name it with --rating-column, "
             "or make lists (--task ranking)."
         )
+    return interactions
+
+
+def read_beside(task: Task, place: Place, reading: ReadingOptions, name: str) -> Interactions:
+    """The interactions of a further file of a job; its account, which no result carries, is said at once."""
+    interactions = read_for(task, place, reading.beside(name))
+    click.echo(f"{name}: {interactions.ledger.line()}", err=True)
     return interactions
 
 

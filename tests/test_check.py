@@ -100,3 +100,20 @@ def test_play_counts_are_recognised_and_explained(tmp_path):
     assert "(count)" in output
     assert "--min-rating" in output
     assert "log(1 + count)" in output
+
+
+def test_a_decimal_comma_is_told_from_other_text(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("user_id;item_id;rating\nu;a;4,5\n")
+    assert "found '4,5': write a point in place of the decimal comma in line 2" in check(path).output
+    path.write_text("user_id;item_id;rating\nu;a;4/5\n")
+    assert "decimal comma" not in check(path).output
+
+
+def test_of_a_store_prepare_writes_the_rows_left_out(tmp_path):
+    path, store = tmp_path / "r.csv", tmp_path / "store"
+    path.write_text(SAMPLE + "w,,3,5\n")
+    assert CliRunner().invoke(main, ["prepare", str(path), "-o", str(store)]).exit_code == 0
+    said = " ".join(check(store, "--rejects", tmp_path / "rejects.csv").output.split())
+    assert "prepare --rejects FILE writes them" in said
+    assert "each with its line and reason" not in said

@@ -91,7 +91,10 @@ def test_a_test_file_is_measured_with_the_ratings_as_histories(ratings, tmp_path
     table[::7].to_csv(tmp_path / "test.csv", index=False)
     table.drop(table.index[::7]).to_csv(tmp_path / "train.csv", index=False)
     works("train", "train.csv", "-m", "item-knn", "--held-out", 0, "-o", "model", "--no-track")
+    with Path("test.csv").open("a") as file:
+        file.write("01,,3\n")
     output = works("evaluate", "model", "train.csv", "--test", "test.csv", "--metrics", "recall@5", "--no-track")
+    assert f"test: rows read {len(table[::7]) + 1} = kept {len(table[::7])} + missing item id 1\n" in output
     assert "users of test.csv" in output
 
 

@@ -236,6 +236,14 @@ def test_times_become_milliseconds_whatever_they_are_written_in(tmp_path, text):
     assert np.datetime64(1425211200000, "ms") == np.datetime64("2015-03-01T12:00")
 
 
+@pytest.mark.parametrize("kind", [pa.duration("s"), pa.time32("s"), pa.string()])
+def test_times_of_parquet_that_are_no_dates_are_refused_by_their_type(tmp_path, kind):
+    times = pa.array(["2020-01-01"]) if kind == pa.string() else pa.array([5], pa.int32()).cast(kind)
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": times}), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match="Expected numbers, dates or timestamps as times"):
+        read_interactions(tmp_path / "r.parquet")
+
+
 def test_days_and_times_of_parquet_and_frames_are_read(tmp_path):
     when = pd.Timestamp("2015-03-01 12:00")
     frame = pd.DataFrame({"user": [1], "item": [1], "timestamp": [when]})

@@ -276,6 +276,12 @@ def test_options_that_need_each_other_are_refused_alone(tmp_path):
         Choice(item_to_item=True, users=tmp_path)
 
 
+def test_no_workers_are_refused_before_any_work(case):
+    for name in ("workers", "batch_size"):
+        with pytest.raises(ConfigError, match=f"Expected {name} of at least 1, found 0"):
+            score(*case, **{name: 0})
+
+
 def test_a_least_score_that_is_no_number_is_refused():
     with pytest.raises(ConfigError, match="Expected a finite min_score, found nan"):
         Choice(min_score=float("nan"))

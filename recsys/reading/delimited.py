@@ -347,7 +347,9 @@ def _rating(text: str) -> float:
     if not text or (number is not None and math.isnan(number)):
         raise _BadLineError(MISSING_RATING, repr(text) if text else "nothing there")
     if number is None:
-        raise _BadLineError(BAD_RATING, repr(text[:40]))
+        with_point = text.count(",") == 1 and _number(text.replace(",", ".")) is not None
+        advice = ": write a point in place of the decimal comma" if with_point else ""
+        raise _BadLineError(BAD_RATING, f"{text[:40]!r}{advice}")
     if abs(number) > LARGEST_RATING:
         raise _BadLineError(INFINITE_RATING, repr(text[:40]))
     return number

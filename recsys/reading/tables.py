@@ -148,8 +148,10 @@ def _blank(ids: Any) -> NDArray[np.bool_]:
 def _numbers(array: Any, kind: str, where: str) -> NDArray[np.float64]:
     """Numbers as float64 (rows,), NaN where there is none."""
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    if not (pa.types.is_primitive(array.type) or pa.types.is_decimal(array.type) or pa.types.is_null(array.type)):
-        raise DataError(f"Expected numbers as {kind}s in {where}, found the type {array.type}. Cast the column.")
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
+    if not any(is_kind(array.type) for is_kind in kinds):
+        wanted = "numbers, dates or timestamps" if kind == "time" else "numbers"
+        raise DataError(f"Expected {wanted} as {kind}s in {where}, found the type {array.type}. Cast the column.")
     return np.asarray(pc.fill_null(array.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False))
 
 
