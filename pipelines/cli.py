@@ -66,6 +66,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:  # whoever read the output has enough, as `head` has: Click ends quietly
+            raise
         except RecsysError as error:
             _explain(ctx)
             raise click.ClickException(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from .fitting import fit_model, log_calibration, log_data, refit_model
 from .options import SEED, PlaceType, options_from, parse_settings, setting
 from .output import cells_text, print_json, table, wrapped
 from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, read_for
-from .tune import TRIALS, search_settings, trials_file, write_best
+from .tune import TRIALS, resumable, search_settings, trials_file, write_best
 
 MARK = "leaderboard.csv"
 SHARED = (MARK, "comparison.json", "report.html")  # what the tracker gets: no ids of people are in these
@@ -347,7 +348,9 @@ def write_settings(
 @options_from(CompareJob)
 def command(job: CompareJob) -> None:
     """Fit several models on the same split of RATINGS and rank them on its test part."""
-    report(run(job))
+    with nullcontext() if job.budget is None else resumable(job.output):
+        found = run(job)
+    report(found)
 
 
 def report(found: Comparison) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -146,7 +147,22 @@ def trials_table(tuned: Tuned) -> pd.DataFrame:
 @options_from(TuneJob)
 def command(job: TuneJob) -> None:
     """Search the best settings of a model for RATINGS on what is held out; killed, it goes on with --resume."""
-    report(run(job), job)
+    with resumable(job.output):
+        found = run(job)
+    report(found, job)
+
+
+@contextmanager
+def resumable(output: Path) -> Iterator[None]:
+    """Ctrl-C tells how to go on, where there are trials to go on after."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not (output / TRIALS).is_file():
+            raise
+        raise click.ClickException(
+            f"Stopped: by you. The trials so far are in {output}; the same command with --resume goes on after them."
+        ) from error
 
 
 def report(found: TuneResult, job: TuneJob) -> None:

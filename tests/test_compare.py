@@ -1,5 +1,6 @@
 """compare from file to files: equal terms for all models, nothing lost when killed, nothing that flatters."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from tastes import two_tastes, write_csv
 pytest.importorskip("optuna")
 pytest.importorskip("jinja2")
 
-from pipelines import compare
+from pipelines import compare, tune
 from pipelines.cli import main
 from pipelines.compare import CompareJob
 from pipelines.settings import FittingOptions, SplitOptions, TrackingOptions
@@ -20,7 +21,7 @@ from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.models import MODELS, create_model
 from recsys.reading import read_interactions
 from recsys.tracking import NullTracker
-from recsys.tuning import settings_toml
+from recsys.tuning import Budget, settings_toml
 
 TINY = ("dae.latent=2", "dae.epochs=4", "dae.l2=0", "dae.dropout=0", "dae.learning_rate=0.05")
 
@@ -249,3 +250,30 @@ def test_no_models_no_folds_and_no_minutes_are_refused(job):
         compare.run(replace(job, folds=0))
     with pytest.raises(ConfigError, match="more than 0 minutes"):
         compare.run(replace(job, tune_minutes=0))
+
+
+@pytest.mark.parametrize("command", ["tune", "compare"])
+def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(job, monkeypatch, command):
+    def stop_after_two(search, budget, storage, plan, context, on_trial):
+        monkeypatch.undo()
+        tune.tune(search, Budget(2), storage, plan, context, on_trial)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "tune", stop_after_two)
+    budget = ["-n", "3"] if command == "tune" else ["--tune", "3"]
+    words = [command, str(job.ratings[0]), "-m", "ease", *budget, "-o", str(job.output), "--no-track"]
+    stopped = CliRunner().invoke(main, [*words, "--held-out", "0.2"])
+    assert stopped.exit_code == 1
+    assert f"The trials so far are in {job.output}; the same command with --resume goes on" in stopped.output
+    done = CliRunner().invoke(main, [*words, "--held-out", "0.2", "--resume"])
+    assert done.exit_code == 0, done.output
+    assert "trial 3/3" in done.output and "trial 2/3" not in done.output
+
+
+def test_who_reads_no_further_gets_no_complaint(job, monkeypatch):
+    def closed(found):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(compare, "report", closed)
+    command = ["compare", str(job.ratings[0]), "-m", "popularity", "-o", str(job.output), "--no-track"]
+    assert "Broken pipe" not in CliRunner().invoke(main, [*command, "--held-out", "0.2"]).output
