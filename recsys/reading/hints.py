@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.interactions import Interactions, RatingScale, Vocabulary
-from recsys.reading.rows import BELOW_MIN_RATING
+from recsys.reading.rows import BELOW_MIN_RATING, UNPARSABLE
 
 
 def hints(interactions: Interactions) -> list[str]:
     """Remarks on these data, most useful first; none where there is nothing to say."""
     said = [
+        _on_lines(interactions),
         _on_ratings(interactions),
         _on_small_users(interactions),
         _on_blanks("user", interactions.users),
@@ -28,6 +29,16 @@ def good_rating(scale: RatingScale) -> float:
     """Three quarters up the scale, on a step of it: 4 of 1 to 5, as Liang et al. 2018 binarise MovieLens."""
     step = scale.step or (scale.max - scale.min) / 100
     return round(scale.max - step * math.floor((scale.max - scale.min) / 4 / step + 1e-6), 6)
+
+
+def _on_lines(interactions: Interactions) -> str | None:
+    count = interactions.ledger.rejected.get(UNPARSABLE, 0)
+    if not count:
+        return None
+    return (
+        f"{count:,} lines do not parse. If cells hold text over several lines (reviews, say), pieces of it may pass "
+        "for rows, for a line is a row here: take that column out of the file first."
+    )
 
 
 def _on_ratings(interactions: Interactions) -> str | None:
