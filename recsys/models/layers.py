@@ -190,6 +190,8 @@ class _MultinomialLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         # Not kept: autograd takes a gradient nobody else holds as it is, without a copy.
         gradients, ctx.gradients = ctx.gradients, None
+        if upstream[0].device.type == "cpu" and upstream[0] == 1:  # a GPU would have to be asked
+            return (*gradients, None, None)
         scaled = (None if gradient is None else gradient.mul_(upstream[0]) for gradient in gradients)
         return (*scaled, None, None)
 
