@@ -4,6 +4,7 @@
 source        what a source is: files, a folder, a store, a DataFrame; read_interactions
 options       how to read and what to keep
 layout        separator, header and columns, found from the first lines
+records       text over several lines, made one line
 delimited     text -> Rows          tables   Parquet and DataFrames -> Rows
 rows          Rows, and the account of those that do not arrive
 assembly      Rows -> Interactions: vocabularies, duplicates, thresholds

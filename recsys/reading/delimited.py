@@ -6,7 +6,8 @@ file --pieces--> UTF-8 bytes --blocks--> whole lines --parse--> Rows
                                            |  text as ids, and Arrow likes all of it: done
                                            |  it does not: halve it, try again; a few lines: one by one
 ```
-One line is one row. Arrow alone would let an open quote swallow the lines after it, so its rows are counted.
+One line is one row, once recsys.reading.records has joined what quotes hold together. Arrow alone would let an open
+quote swallow the lines after it, so its rows are counted.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from recsys.errors import DataError
 from recsys.reading.layout import Layout, find_layout, split_line
 from recsys.reading.options import ReadingOptions
+from recsys.reading.records import LONGEST_LINE, one_line_each
 from recsys.reading.rows import (
     BAD_RATING,
     BAD_TIME,
@@ -45,7 +47,6 @@ from recsys.reading.rows import (
 from recsys.threads import in_order
 
 BLOCK = 8 << 20  # bytes; large enough for Arrow, small enough for many in flight
-LONGEST_LINE = 1 << 20  # bytes; a longer line is no row of ratings
 SAMPLE = 1 << 18  # bytes to find the layout from
 FEW_LINES = 256  # so many are read one by one
 UNIT = b"\x1f"  # stands for a separator of several bytes: Arrow takes one
@@ -93,12 +94,18 @@ def sniff(path: Path, options: ReadingOptions) -> Layout:
     lines = sample.split(b"\n")
     if len(sample) == SAMPLE and len(lines) > 1:
         lines.pop()  # cut somewhere
-    return find_layout([line.decode("utf-8", "replace") for line in lines], options, path.name)
+    layout = find_layout(_decoded(lines), options, path.name)
+    joined = b"".join(one_line_each(iter([b"\n".join(lines) + b"\n"]), layout)).split(b"\n")[:-1]
+    return layout if joined == lines else find_layout(_decoded(joined), options, path.name)
+
+
+def _decoded(lines: list[bytes]) -> list[str]:
+    return [line.decode("utf-8", "replace") for line in lines]
 
 
 def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Iterator[Rows]:
     """Rows of a text file after its header, piece by piece, in order. Memory: a few blocks, whatever the size."""
-    blocks = _after_head(_blocks(_pieces(path, options.encoding)), layout.skip)
+    blocks = one_line_each(_after_head(_blocks(_pieces(path, options.encoding)), layout.skip), layout)
     for rows in in_order(lambda block: parse(block, layout), blocks):
         yield from rows
 
@@ -223,7 +230,10 @@ def _rows_with_text(block: bytes, lines: int, layout: Layout) -> Rows | None:
             ids.dictionary.validate(full=True)  # UTF-8 of each id once, not of each row
     except pa.ArrowInvalid:
         return None
-    if len(user) != lines or _is_odd(user.dictionary) or _is_odd(item.dictionary):
+    numbers = None if len(user) == lines else _filled(block)
+    if len(user) != (lines if numbers is None else len(numbers)):
+        return None
+    if _is_odd(user.dictionary) or _is_odd(item.dictionary):
         return None
     rating = None if ratings is None else ratings.to_numpy()
     if rating is not None and not np.isfinite(rating).all():
@@ -233,7 +243,7 @@ def _rows_with_text(block: bytes, lines: int, layout: Layout) -> Rows | None:
         times = times.astype("datetime64[ms]")
     elif times is not None and times.dtype.kind == "f" and not np.isfinite(times).all():
         return None
-    return Rows(user, item, rating, times, None, lines, lines)
+    return Rows(user, item, rating, times, numbers, lines, len(user))
 
 
 def _columns(block: bytes, layout: Layout, ids: pa.DataType, ratings: pa.DataType) -> dict[str, Any]:
@@ -276,6 +286,12 @@ def _digits(numbers: NDArray[Any]) -> int:
 def _count(block: bytes, sign: bytes) -> int:
     """How often a byte occurs: far faster than bytes.count."""
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord(sign)))
+
+
+def _filled(block: bytes) -> NDArray[np.int32]:
+    """Numbers of the lines that are not empty."""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+    return np.flatnonzero(np.diff(ends, prepend=-1) > 1).astype(np.int32)
 
 
 def _may_hold_a_long_line(block: bytes) -> bool:

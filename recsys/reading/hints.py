@@ -36,8 +36,8 @@ def _on_lines(interactions: Interactions) -> str | None:
     if not count:
         return None
     return (
-        f"{count:,} lines do not parse. If cells hold text over several lines (reviews, say), pieces of it may pass "
-        "for rows, for a line is a row here: take that column out of the file first."
+        f"{count:,} lines do not parse. Text over several lines (reviews, say) is read as such only within quotes: "
+        "elsewhere pieces of it may pass for rows. See them with --rejects FILE."
     )
 
 

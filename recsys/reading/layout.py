@@ -113,6 +113,7 @@ def find_columns(names: Sequence[str], options: ReadingOptions, where: str) -> C
 
 def find_separator(lines: Sequence[str], where: str) -> str:
     """The candidate that cuts most lines into the same number of fields, two or more; the earlier one on a tie."""
+    lines = [line for line in lines if line.count('"') % 2 == 0] or lines  # others are pieces of a longer record
     best, share = None, 0.0
     for candidate in CANDIDATES:
         counts = Counter(len(fields) for line in lines if (fields := split_line(line, candidate)) is not None)
