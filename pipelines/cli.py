@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
+import threading
 import traceback
 from typing import Any
 
@@ -88,6 +90,7 @@ def _explain(ctx: click.Context) -> None:
 def main(verbose: bool, as_json: bool) -> None:
     """Autoencoder recommendations: from a ratings CSV to a list for everybody."""
     set_environment()
+    end_as_by_ctrl_c()
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger().setLevel(logging.WARNING)
     # Connections to an object store log there how they ended; the error itself comes to us.
@@ -99,6 +102,12 @@ def set_environment() -> None:
     """What torch should find when it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def end_as_by_ctrl_c() -> None:
+    """A request to end (SIGTERM, of a scheduler or `kill`) is taken as Ctrl-C is: nothing half-written is left."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def as_json() -> bool:

@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
@@ -50,28 +52,30 @@ def in_order(
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], None]]:
-    """Ctrl-C waits until the function given is called, or the block is left; a second one does not wait.
+    """Ctrl-C (or a request to end) waits until the function given is called, or the block is left; a second does not.
 
     Only the main thread is told of signals: in others nothing is held back.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(usual):
-        yield lambda: None
-        return
+    usual = {signum: handler for signum in SIGNALS if callable(handler := signal.getsignal(signum))}
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
     pressed: list[int] = []
 
-    def hold(number: int, frame: Any) -> None:
+    def hold(signum: int, frame: Any) -> None:
         if pressed:
-            usual(number, frame)
-        pressed.append(number)
+            usual[signum](signum, frame)
+        pressed.append(signum)
 
     def take() -> None:
         if pressed:
-            usual(pressed.pop(), None)
+            signum = pressed.pop()
+            usual[signum](signum, None)
 
-    signal.signal(signal.SIGINT, hold)
+    for signum in usual:
+        signal.signal(signum, hold)
     try:
         yield take
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for signum, handler in usual.items():
+            signal.signal(signum, handler)
         take()

@@ -74,12 +74,13 @@ def test_a_job_killed_at_any_moment_resumes_to_the_same_bytes(case, tmp_path, en
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(case, tmp_path):
+@pytest.mark.parametrize("wish", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_request_to_end_says_how_to_go_on(case, tmp_path, wish):
     for attempt in range(5):  # on a busy machine a job may be through before the signal reaches it
         output = tmp_path / f"lists-{attempt}"
         process = subprocess.Popen(command(case, output), stderr=subprocess.PIPE, text=True)
         until_begun(process, output)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(wish)
         message = process.communicate(timeout=60)[1]
         if process.returncode != 0:
             break

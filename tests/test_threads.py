@@ -82,6 +82,19 @@ def test_held_back_twice_it_comes_at_the_inner_moment_to_the_outer_end():
     assert reached == ["inner", "outer"]
 
 
+def test_a_request_to_end_is_held_back_where_somebody_listens_for_it():
+    usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    reached = []
+    try:
+        with pytest.raises(KeyboardInterrupt), held_back():
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("the end")
+        assert reached == ["the end"]
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+
+
 def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt), held_back():
         press_ctrl_c()
