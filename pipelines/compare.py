@@ -32,7 +32,7 @@ from .cli import as_json
 from .fitting import fit_model, log_calibration, log_data, refit_model
 from .options import SEED, PlaceType, options_from, parse_settings, setting
 from .output import cells_text, print_json, table, wrapped
-from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, read_for
+from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, meaning, read_for
 from .tune import TRIALS, resumable, search_settings, trials_file, write_best
 
 MARK = "leaderboard.csv"
@@ -258,7 +258,7 @@ def measure_all(
         folds.append([measure(type(model)(config), split, job, seed, metrics, tracker, fold, last) for seed in seeds])
     result = Result(folds, tuning_facts([tuned[fold, model.name] for fold in splits]) if tuned else None)
     if job.save_models:
-        keep(result.first, next(iter(finals.values())), place / "models" / model.name)
+        keep(result.first, next(iter(finals.values())), job.reading, place / "models" / model.name)
     return result
 
 
@@ -309,10 +309,10 @@ def tuning_facts(found: list[Tuned]) -> dict[str, Any]:
     }
 
 
-def keep(fit: Fit, split: Split, directory: Path) -> None:
+def keep(fit: Fit, split: Split, reading: ReadingOptions, directory: Path) -> None:
     """Save the fitted model."""
     train = split.train
-    about = {"metrics": fit.evaluation.means(), "seed": fit.seed}
+    about = {"metrics": fit.evaluation.means(), "seed": fit.seed, "reading": meaning(reading)}
     save_model(directory, fit.model, train.items, train.item_counts, train.users, about)
 
 

@@ -25,11 +25,11 @@ from .cli import as_json
 from .fitting import log_calibration, log_data
 from .options import SEED, PlaceType, options_from, setting
 from .output import cells_text, metrics_table, print_json, wrapped
-from .settings import TrackingOptions, comma_list, read_beside, read_for
+from .settings import TrackingOptions, comma_list, read_histories
 
 CAUTION = (
     "Nobody can tell which of them the model was trained on, and those flatter it. Of the ratings of its training, "
-    "read as then (--min-rating and the like), only people held out then are measured."
+    "read as then (the same files and minima), only people held out then are measured."
 )
 MARK, REPORT = "evaluation.json", "report.html"
 
@@ -87,7 +87,7 @@ def run(job: EvaluateJob) -> Evaluated:
     labels = tuple(comma_list(job.metrics)) or task.metrics
     for label in labels:
         task.check(label)
-    interactions = read_for(task, job.ratings, job.reading)
+    interactions = read_histories(saved, job.ratings, job.reading)
     holdout, protocol, who = people(job, saved, interactions)
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
@@ -129,7 +129,7 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
     """
     task = TASKS[saved.model.task]
     if job.test is not None:
-        held_out = read_beside(task, job.test, job.reading, "test")
+        held_out = read_histories(saved, job.test, job.reading, "test")
         found = splitting.holdout(interactions, held_out, saved.items, saved.users, task.ratings)
         return found, "test file", f"users of {job.test}"
     split, data = saved.about.get("split", {}), saved.about.get("data", {})

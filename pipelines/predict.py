@@ -25,13 +25,12 @@ from recsys.interactions import UserItemMatrix
 from recsys.models.rating import RatingRecommender
 from recsys.places import Place, folder_at, local_copy
 from recsys.reading import ReadingOptions
-from recsys.tasks import TASKS
 
 from .cli import as_json
 from .fitting import log_data
 from .options import PlaceType, options_from, setting
 from .output import print_json
-from .settings import TrackingOptions, read_for
+from .settings import TrackingOptions, read_histories
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def run(job: PredictJob) -> Predicted:
     model = model_of_ratings(saved)
     if job.new_items:
         model.check_new_items()
-    interactions = read_for(TASKS["rating"], job.ratings, job.reading)
+    interactions = read_histories(saved, job.ratings, job.reading)
     if job.new_items:
         model, histories = with_new_items(model, saved.items, interactions)
     else:

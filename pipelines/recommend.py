@@ -22,7 +22,7 @@ from recsys.tasks import TASKS
 from .cli import as_json
 from .options import PlaceType, options_from, setting
 from .output import WIDTH, print_json, shorten, table
-from .settings import comma_list, read_for
+from .settings import comma_list, read_histories
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,12 @@ def from_ratings(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int,
     """The user's history, CSR (1, items), how many are unknown, and the training row where the model needs it."""
     assert job.ratings is not None
     task = TASKS[saved.model.task]
-    interactions = read_for(task, job.ratings, job.reading)
+    interactions = read_histories(saved, job.ratings, job.reading)
     user = int(interactions.users.positions([job.user])[0])
     if user < 0:
         raise DataError(
-            f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none."
+            f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none: "
+            f"{interactions.ledger.line()}."
         )
     row = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings).matrix[[user]]
     unknown = int((interactions.user == user).sum()) - row.nnz

@@ -55,7 +55,7 @@ from .fitting import log_data
 from .options import PlaceType, options_from, setting
 from .output import print_json, wrapped
 from .progress import watch
-from .settings import TrackingOptions, read_beside, read_for
+from .settings import TrackingOptions, read_histories
 
 GPU_TILE = 4096  # a GPU wants more users in one product than a core
 
@@ -147,7 +147,7 @@ def run(job: ScoreJob) -> Scored:
     refuse_output(job.output, job.resume, job.overwrite)
     saved = load_model(job.model, job.device)
     program = bytes_held()
-    interactions, histories = read_histories(job, saved)
+    interactions, histories = make_histories(job, saved)
     audience, rules = choose(job.choice, saved, histories)
     plan = make_plan(job, saved, audience, rules)
     workers, memory = plan_memory(job, plan, saved, audience, program)
@@ -192,15 +192,15 @@ def run(job: ScoreJob) -> Scored:
     return Scored(job.output, manifest, went, ledger)
 
 
-def read_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | None, UserItemMatrix | None]:
+def make_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | None, UserItemMatrix | None]:
     """The ratings, and the histories they make; neither where the lists are for items."""
     if job.choice.item_to_item:
         return None, None
     task = TASKS[saved.model.task]
-    interactions = read_for(task, job.ratings, job.reading)
+    interactions = read_histories(saved, job.ratings, job.reading)
     histories = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings)
     if job.choice.new_users is not None:
-        newcomers = read_beside(task, job.choice.new_users, job.reading, "new-users")
+        newcomers = read_histories(saved, job.choice.new_users, job.reading, "new-users")
         more = UserItemMatrix.from_interactions(newcomers, saved.items, task.ratings)
         histories = add_new_users(histories, more)
     return interactions, histories

@@ -5,21 +5,25 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from recsys import splitting
-from recsys.errors import ConfigError, DataError
+from recsys.artifacts import SavedModel
+from recsys.errors import ConfigError, DataError, NoRatingsError
 from recsys.interactions import Interactions
 from recsys.places import Place
 from recsys.processes import ALONE, Group
 from recsys.reading import ReadingOptions, read_interactions
 from recsys.splitting import Split
-from recsys.tasks import Task
+from recsys.tasks import TASKS, Task
 from recsys.tracking import Tracker, open_tracker
 
+from .cli import as_json
 from .options import setting
+
+MEANING = ("min_rating", "duplicates")  # of how ratings are read; the rest is a file's layout, or who is rare in it
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,58 @@ def read_for(task: Task, places: Sequence[Place] | Place, reading: ReadingOption
 def read_beside(task: Task, place: Place, reading: ReadingOptions, name: str) -> Interactions:
     """The interactions of a further file of a job; its account, which no result carries, is said at once."""
     interactions = read_for(task, place, reading.beside(name))
-    click.echo(f"{name}: {interactions.ledger.line()}", err=True)
+    say_account(interactions, name)
     return interactions
+
+
+def say_account(interactions: Interactions, name: str) -> None:
+    """What became of the rows of a further file."""
+    click.echo(f"{name}: {interactions.ledger.line()}", err=True)
+
+
+def meaning(reading: ReadingOptions) -> dict[str, Any]:
+    """What model.json keeps of how the ratings of a training were read, for `read_histories`."""
+    return {name: getattr(reading, name) for name in MEANING}
+
+
+def read_histories(
+    saved: SavedModel, places: Sequence[Place] | Place, reading: ReadingOptions, name: str = ""
+) -> Interactions:
+    """Histories for a saved model, of what its training took for a preference where no flag says otherwise.
+
+    This is said. In a table without ratings every row counts, unless the minimum is the person's own: then
+    NoRatingsError is raised. `name`: of a further file, see `read_beside`.
+    """
+    task, asked = TASKS[saved.model.task], reading.beside(name) if name else reading
+    taken = remembered(saved, reading)
+    if taken:
+        say(f"Read as in training: {typed_again((), ReadingOptions(**taken))}", name)
+    try:
+        interactions = read_for(task, places, replace(asked, **taken))
+    except NoRatingsError:
+        if "min_rating" not in taken:
+            raise
+        say("No ratings to compare with --min-rating: every row counts.", name)
+        interactions = read_for(task, places, replace(asked, **{**taken, "min_rating": None}))
+    if name:
+        say_account(interactions, name)
+    return interactions
+
+
+def remembered(saved: SavedModel, reading: ReadingOptions) -> dict[str, Any]:
+    """What `reading` leaves open and model.json tells; older ones tell nothing.
+
+    Not `error` for duplicates: it found none in training, and so says nothing about which is to count.
+    """
+    kept = saved.about.get("reading", {})
+    left_open = [name for name in MEANING if getattr(reading, name) is None]
+    return {name: kept[name] for name in left_open if kept.get(name) not in (None, "error")}
+
+
+def say(text: str, name: str = "") -> None:
+    """A line for a person, on the file `name`; none where a program reads."""
+    if not as_json():
+        click.echo(f"{name}: {text}" if name else text, err=True)
 
 
 def typed_again(places: Sequence[Place], reading: ReadingOptions) -> str:
@@ -122,9 +176,14 @@ def typed_again(places: Sequence[Place], reading: ReadingOptions) -> str:
         value, flag = getattr(reading, item.name), item.name.replace("_", "-")
         if value != item.default and item.name != "rejects":
             words += (
-                [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+                [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", typed(value)]
             )
     return shlex.join(words)
+
+
+def typed(value: Any) -> str:
+    """A value as people write it: 4, not 4.0."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def comma_list(texts: Sequence[str] | str) -> list[str]:

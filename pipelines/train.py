@@ -30,7 +30,7 @@ from .cli import as_json
 from .fitting import fit_model, log_calibration, log_data, refit_model
 from .options import SEED, PlaceType, options_from, parse_settings, setting
 from .output import cells_text, metrics_table, print_json, wrapped
-from .settings import FittingOptions, TrackingOptions, read_for, typed_again
+from .settings import FittingOptions, TrackingOptions, meaning, read_for, typed_again
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | 
             "metrics": {label: asdict(interval) for label, interval in metrics.items()},
             "seed": job.seed,
             "data": data,
+            "reading": meaning(job.reading),
             "split": {"protocol": split.protocol, "held_out": job.held_out, "refit": job.refit, **split.facts},
             "run_id": tracked.id,
         }

@@ -1,7 +1,8 @@
 """Models on disk: a self-contained directory that needs no training data, holds no pickle and notices damage.
 
 ```
-model.json           what it is: model, config, task, metrics, data fingerprint, seed, versions, sha256 of the rest
+model.json           what it is: model, config, task, metrics, data fingerprint, how the ratings were read, seed,
+                     versions, sha256 of the rest
 weights.safetensors  its state
 items.parquet        position, item_id (in its own type), count: number of training users
 users.parquet        position, user_id: only for models that know no other users

@@ -2,6 +2,7 @@
 
 RecsysError
 ├── DataError             the ratings, or another input file, are not what was expected
+│   └── NoRatingsError    a minimum rating for a table without ratings
 ├── ConfigError           a setting is unknown or out of its range
 ├── UnsupportedError      this model cannot do that (score an unseen user, say)
 ├── NotFittedError        a model was asked before it learned
@@ -22,6 +23,10 @@ class RecsysError(Exception):
 
 class DataError(RecsysError):
     """The input data are not what was expected."""
+
+
+class NoRatingsError(DataError):
+    """Rows are to be kept by their ratings, and have none."""
 
 
 class ConfigError(RecsysError):

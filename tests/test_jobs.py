@@ -105,8 +105,7 @@ def test_the_next_command_reads_the_ratings_as_this_one_did(ratings):
     output = works("train", "other.csv", *flags, "--min-user-items", 3, "-m", "ease", "-o", "m", "--no-track")
     [following] = [line for line in output.splitlines() if line.startswith("Next:  recsys score")]
     assert following == (
-        "Next:  recsys score m other.csv --user-column 'who is it' --separator semicolon --min-rating 2.0 "
-        "-o lists -n 100"
+        "Next:  recsys score m other.csv --user-column 'who is it' --separator semicolon --min-rating 2 -o lists -n 100"
     )
     works(*shlex.split(following)[2:], "--no-track")
 
@@ -134,6 +133,108 @@ def test_people_who_may_be_of_the_training_are_measured_with_a_caution(model, ra
     others = works("evaluate", model, ratings, "--min-rating", 2, "--no-track")
     assert "Measured on all users of these ratings" in others
     assert "Nobody can tell which of them the model was trained on, and those flatter it." in " ".join(others.split())
+
+
+@pytest.fixture
+def opinions():
+    """40 people rate ten of twelve items: even ones like the even items and dislike the odd ones, the others v.v."""
+    rows = [(f"u{u}", f"i{i}", 5 if u % 2 == i % 2 else 1) for u in range(40) for i in range(12) if (u + i) % 6]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "rating"]).to_csv("opinions.csv", index=False)
+    return Path("opinions.csv")
+
+
+@pytest.fixture
+def liked(opinions):
+    works("train", opinions, "--min-rating", 4, "-m", "ease", "-s", "l2=1", "-o", "liked", "--no-track")
+    return Path("liked")
+
+
+def recommended(model, *flags):
+    """Ids of the history, and of the list."""
+    found = json.loads(works("--json", "recommend", model, *flags))
+    return [[entry["item_id"] for entry in found[part]] for part in ("history", "items")]
+
+
+def test_what_was_disliked_is_no_preference_for_a_model_of_what_was_liked(liked, opinions):
+    asked = ("--user", "u1", "--ratings", opinions, "-n", 3)
+    history, items = recommended(liked, *asked)
+    assert history == ["i1", "i3", "i7", "i9"]
+    assert items == recommended(liked, "--items", "i1,i3,i7,i9", "-n", 3)[1]
+    assert "Read as in training: --min-rating 4\n" in works("recommend", liked, *asked)
+
+
+def test_a_flag_wins_over_what_the_model_remembers(liked, opinions):
+    asked = ("--user", "u1", "--ratings", opinions, "-n", 3)
+    history, items = recommended(liked, *asked, "--min-rating", 0)
+    assert len(history) == 10
+    assert items != recommended(liked, *asked)[1]
+    assert "Read as in training" not in works("recommend", liked, *asked, "--min-rating", 0)
+
+
+def test_a_model_that_remembers_nothing_takes_every_row(liked, opinions):
+    about = json.loads((liked / "model.json").read_text())
+    assert about.pop("reading") == {"min_rating": 4, "duplicates": None}
+    (liked / "model.json").write_text(json.dumps(about))
+    assert len(recommended(liked, "--user", "u1", "--ratings", opinions)[0]) == 10
+
+
+def test_which_of_repeated_rows_counts_is_remembered_but_not_that_there_were_none(opinions):
+    flags = ("--min-rating", 4, "-m", "ease", "--overwrite", "-o", "m", "--no-track")
+    Path("twice.csv").write_text("user_id,item_id,rating\nme,i1,5\nme,i1,1\nme,i3,1\nme,i3,5\n")
+    asked = ("--user", "me", "--ratings", "twice.csv")
+    works("train", opinions, "--duplicates", "max", *flags)
+    assert recommended("m", *asked)[0] == ["i1", "i3"]
+    assert recommended("m", *asked, "--duplicates", "last")[0] == ["i3"]
+    works("train", opinions, "--duplicates", "error", *flags)
+    assert recommended("m", *asked)[0] == ["i3"]
+
+
+def test_where_there_are_no_ratings_every_row_counts_and_this_is_said(liked, opinions):
+    Path("pairs.csv").write_text("user_id,item_id\nme,i1\nme,i3\n")
+    asked = ("recommend", liked, "--user", "me", "--ratings", "pairs.csv")
+    assert [entry["item_id"] for entry in json.loads(works("--json", *asked))["history"]] == ["i1", "i3"]
+    assert "No ratings to compare with --min-rating: every row counts.\n" in works(*asked)
+    code, output = call(*asked, "--min-rating", 4)
+    assert (code, "Expected ratings for --min-rating" in output) == (1, True), output
+    output = works("score", liked, opinions, "--new-users", "pairs.csv", "-n", 1, "-o", "lists", "--no-track")
+    assert "new-users: No ratings to compare with --min-rating: every row counts.\n" in output
+    assert "new-users: rows read 2 = kept 2\n" in output
+
+
+def test_lists_are_made_of_what_was_liked_and_no_other_reading_resumes_them(liked, opinions):
+    Path("new.csv").write_text("user_id,item_id,rating\nme,i1,5\nme,i2,1\n")
+    job = ("score", liked, opinions, "--new-users", "new.csv", "-n", 3, "--no-track")
+    output = works(*job, "-o", "lists")
+    assert "Read as in training: --min-rating 4\n" in output
+    assert "new-users: rows read 2 = kept 1 + below --min-rating 1\n" in output
+    works(*job, "-o", "typed", "--min-rating", 4)
+    plans = [json.loads(Path(folder, "plan.json").read_text())["hash"] for folder in ("lists", "typed")]
+    assert plans[0] == plans[1]
+    code, output = call(*job, "-o", "lists", "--resume", "--min-rating", 0)
+    assert (code, "another job (other model, histories or settings)" in output) == (1, True), output
+
+
+def test_the_ratings_of_training_are_recognised_without_its_flags(liked, opinions):
+    trained = json.loads((liked / "model.json").read_text())["metrics"]["ndcg@10"]
+    found = json.loads(works("--json", "evaluate", liked, opinions, "--metrics", "ndcg@10", "--no-track"))
+    assert found["metrics"]["ndcg@10"] == pytest.approx(trained)
+    assert "held out from its training" in found["who"]
+
+
+def test_a_test_file_is_searched_for_what_was_liked(liked, opinions):
+    table = pd.read_csv(opinions)
+    table.drop(table.index[::7]).to_csv("histories.csv", index=False)
+    table[::7].to_csv("test.csv", index=False)
+    output = works("evaluate", liked, "histories.csv", "--test", "test.csv", "--metrics", "recall@5", "--no-track")
+    assert "test: Read as in training: --min-rating 4\n" in output
+    kept = int((table[::7].rating >= 4).sum())
+    assert f"test: rows read {len(table[::7])} = kept {kept} + below --min-rating {len(table[::7]) - kept}\n" in output
+
+
+def test_a_compared_model_remembers_how_its_ratings_were_read(opinions):
+    works("compare", opinions, "-m", "popularity", "--min-rating", 4, "--save-models", "-o", "out", "--no-track")
+    about = json.loads(Path("out/models/popularity/model.json").read_text())
+    assert about["reading"] == {"min_rating": 4, "duplicates": None}
 
 
 def test_without_a_model_one_is_picked_and_the_reason_given(ratings):

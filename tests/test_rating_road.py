@@ -215,6 +215,19 @@ def test_predict_takes_new_users_from_their_histories(model):
     assert pd.read_parquet("out.parquet")["rating"].tolist() == pytest.approx([7], abs=0.4)
 
 
+def test_predict_takes_of_ratings_given_twice_what_training_took(ratings):
+    works("train", ratings, "-m", "biases", "--duplicates", "mean", "-o", "mean", "--no-track")
+    Path("pairs.csv").write_text("user_id,item_id\nme,i0\n")
+    Path("histories.csv").write_text("user_id,item_id,rating\nme,i1,5\nme,i1,-3\nme,i2,0\n")
+    asked = ("predict", "mean", "pairs.csv", "--ratings", "histories.csv", "--no-track", "--overwrite", "-o", "out.csv")
+    found = {}
+    for policy in ("", "mean", "last"):
+        output = works(*asked, *(["--duplicates", policy] if policy else []))
+        assert ("Read as in training: --duplicates mean" in output) == (not policy)
+        found[policy] = float(pd.read_csv("out.csv").rating[0])
+    assert found[""] == found["mean"] > found["last"]
+
+
 def test_predict_takes_new_items_from_their_ratings_where_asked(model):
     Path("histories.csv").write_text("user_id,item_id,rating\na,i0,0\na,i7,7\na,n1,2\nb,n2,1\nb,i3,0\n")
     Path("pairs.csv").write_text("user_id,item_id\nb,n1\nb,i7\nb,n3\n")

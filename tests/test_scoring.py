@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_case import bytes_of, lists_of, save_popularity, save_vae, score, short_of, write_ratings
 
-from pipelines.score import Choice, ScoreJob, choose, make_plan, parse_size, plan_memory, read_histories
+from pipelines.score import Choice, ScoreJob, choose, make_histories, make_plan, parse_size, plan_memory
 from recsys.artifacts import load_model, save_model
 from recsys.errors import ArtifactError, ConfigError, DataError, GateError
 from recsys.interactions import UserItemMatrix
@@ -238,7 +238,7 @@ def expected_memory(vae, **settings):
     """Workers and expected bytes of a job that is planned only."""
     job = ScoreJob(vae[0], (vae[1],), n=5, shard_users=100, device="cpu", **settings)
     saved = load_model(job.model, "cpu")
-    audience, rules = choose(job.choice, saved, read_histories(job, saved)[1])
+    audience, rules = choose(job.choice, saved, make_histories(job, saved)[1])
     workers, memory = plan_memory(job, make_plan(job, saved, audience, rules), saved, audience, 10**9)
     return workers, memory["expected_bytes"], memory["limit_is_for"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.errors import DataError
+from recsys.errors import DataError, NoRatingsError
 from recsys.interactions import IntArray, Interactions, Vocabulary, cell_order
 from recsys.reading.options import ReadingOptions
 from recsys.reading.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
@@ -38,6 +38,7 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, 
     for piece in pieces:
         if account.next_row + piece.length > MOST_ROWS:
             raise DataError(f"Expected at most {MOST_ROWS:,} lines, found more: recsys counts rows in 32 bits.")
+        _require_ratings(piece.rating, options.min_rating)  # before the rest is read for nothing
         users.append(piece.user)
         items.append(piece.item)
         ratings.append(piece.rating)
@@ -62,7 +63,7 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, 
 
 def apply_policies(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
     """Interactions, sorted by user and item, after duplicates, `min_rating` and the minima, in this order."""
-    table = _resolve_duplicates(table, account, options.duplicates)
+    table = _resolve_duplicates(table, account, options.duplicates or "last")
     size = len(table)
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
@@ -237,11 +238,15 @@ def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> I
 
 
 def _keep_rated(table: Interactions, account: Account, least: float | None) -> Interactions:
-    if least is None:
+    _require_ratings(table.rating, least)
+    if least is None or table.rating is None:
         return table
-    if table.rating is None:
-        raise DataError("Expected ratings for --min-rating, found no such column: name it with --rating-column.")
     return _keep(table, table.rating >= least, BELOW_MIN_RATING, account)
+
+
+def _require_ratings(ratings: NDArray[np.float32] | None, least: float | None) -> None:
+    if least is not None and ratings is None:
+        raise NoRatingsError("Expected ratings for --min-rating, found no such column: name it with --rating-column.")
 
 
 def _keep_core(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:

@@ -35,8 +35,8 @@ class ReadingOptions:
     min_rating: float | None = _option(None, "Keep rows with this rating or a higher one.")
     min_user_items: int = _option(0, "Keep users with so many items or more.")
     min_item_users: int = _option(0, "Keep items with so many users or more.")
-    duplicates: Literal["last", "first", "mean", "max", "sum", "error"] = _option(
-        "last", "What becomes of rows that repeat a (user, item) pair."
+    duplicates: Literal["last", "first", "mean", "max", "sum", "error"] | None = _option(
+        None, "What becomes of rows that repeat a (user, item) pair; the last one is kept if not given."
     )
     on_bad_row: Literal["reject", "fail"] = _option("reject", "Count unreadable rows and go on, or stop at the first.")
     rejects: Path | None = _option(
@@ -44,7 +44,8 @@ class ReadingOptions:
     )
 
     def __post_init__(self) -> None:
-        _check_choice("duplicates", self.duplicates, ("last", "first", "mean", "max", "sum", "error"))
+        if self.duplicates is not None:
+            _check_choice("duplicates", self.duplicates, ("last", "first", "mean", "max", "sum", "error"))
         _check_choice("on_bad_row", self.on_bad_row, ("reject", "fail"))
         for name in ("min_user_items", "min_item_users"):
             if getattr(self, name) < 0:
