@@ -56,6 +56,7 @@ def held_back() -> Iterator[Callable[[], None]]:
 
     Only the main thread is told of signals: in others nothing is held back.
     """
+    usual: dict[int, Callable[[int, Any], Any]]
     usual = {signum: handler for signum in SIGNALS if callable(handler := signal.getsignal(signum))}
     if threading.current_thread() is not threading.main_thread():
         usual = {}
