@@ -26,6 +26,7 @@ from scipy.sparse import random as random_sparse
 from torch import nn
 
 from recsys.machine import describe_machine
+from recsys.memory import freed_memory_kept
 from recsys.models.layers import multinomial_loss, weighted_sum
 from recsys.models.sampled import ItemTable, RowAdam, gather_rows
 from recsys.planning import CONSTANTS, Speed
@@ -57,7 +58,8 @@ def output_loss(width: int, batch: SparseBatch, items: int, device: torch.device
     """Seconds of the multinomial loss and its three products."""
     codes = torch.randn(len(batch), width, device=device, requires_grad=True)
     kind = torch.bfloat16 if bf16 else torch.float32  # as the optimiser keeps it (recsys.models.mixed)
-    weight, bias = torch.randn(items, width, device=device).to(kind), torch.zeros(items, device=device)
+    weight = torch.randn(items, width, device=device).to(kind).requires_grad_()  # without, one product is left out
+    bias = torch.zeros(items, device=device)
 
     def work() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -165,7 +167,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     device = torch.device(parser.parse_args().device)
-    found = asdict(measure(device))
+    with freed_memory_kept():  # as in training
+        found = asdict(measure(device))
     known = json.loads(CONSTANTS.read_text()) if CONSTANTS.exists() else {}
     known[device.type] = rounded(found)
     CONSTANTS.write_text(json.dumps(known, indent=2) + "\n")

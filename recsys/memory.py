@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,10 @@ from recsys.machine import memory_bytes
 
 if TYPE_CHECKING:
     import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_KEPT_PIECE, _KEPT_FREE = 128 << 20, 512 << 20  # larger ones are worth more given back
+_USUAL = 32 << 20, 64 << 20  # what glibc comes to by itself where much is taken and freed
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -54,6 +60,31 @@ def now_and_peak() -> tuple[int, int] | None:
     """Bytes of main memory this process holds, and the most it ever held; None where the system does not say."""
     now, peak = _read("VmRSS"), _read("VmHWM")
     return None if now is None or peak is None else (round(now * 1e6), round(peak * 1e6))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Memory that the block frees stays with the process, to be used again, until the block ends.
+
+    glibc gives larger pieces back to the system at once. A training step that frees and takes the same hundreds of
+    megabytes then spends a fifth of its time on the system's clearing them. Elsewhere than with glibc nothing happens.
+    """
+    _say_to_glibc(_KEPT_PIECE, _KEPT_FREE)
+    try:
+        yield
+    finally:
+        _say_to_glibc(*_USUAL)
+
+
+def _say_to_glibc(largest_piece: int, most_free: int) -> None:
+    """Pieces up to the one size come from the heap (mallopt(3)), which gives back what is free beyond the other."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, largest_piece)
+    libc.mallopt(_M_TRIM_THRESHOLD, most_free)
+    if (largest_piece, most_free) == _USUAL:
+        libc.malloc_trim(0)
 
 
 def require_memory(who: str, needed: int, device: torch.device, instead: str) -> None:

@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
+from recsys.memory import freed_memory_kept
 from recsys.processes import ALONE, Group
 from recsys.topn import ScoreFunction
 
@@ -224,26 +225,27 @@ def train(
     """
     history: list[Epoch] = []
     best_value, best_number, best_weights = -math.inf, 0, None
-    for number in range(1, min(epochs, context.stop_after or epochs) + 1):
-        started = time.perf_counter()
-        network.train()
-        loss = one_epoch()
-        trained = time.perf_counter()
-        if not math.isfinite(loss):
-            raise ConfigError(f"Expected a finite loss, found {loss} in epoch {number}: lower the learning_rate.")
-        network.eval()
-        value = context.validate(score) if context.validate and context.group.is_main else None
-        value = context.group.main_says(value)
-        if value is not None and math.isnan(value):
-            raise DataError("Expected a validation value, found NaN: no validation user has anything held out.")
-        better = value is not None and value > best_value
-        if value is not None and better:
-            best_value, best_number, best_weights = value, number, _copy_weights(network, best_weights)
-        history.append(Epoch(number, loss, value, trained - started, time.perf_counter() - trained, better))
-        context.on_epoch(history[-1], epochs)
-        if value is not None and number - best_number >= context.patience:
-            logger.info("stopped after epoch %d: no better value since epoch %d", number, best_number)
-            break
+    with freed_memory_kept():
+        for number in range(1, min(epochs, context.stop_after or epochs) + 1):
+            started = time.perf_counter()
+            network.train()
+            loss = one_epoch()
+            trained = time.perf_counter()
+            if not math.isfinite(loss):
+                raise ConfigError(f"Expected a finite loss, found {loss} in epoch {number}: lower the learning_rate.")
+            network.eval()
+            value = context.validate(score) if context.validate and context.group.is_main else None
+            value = context.group.main_says(value)
+            if value is not None and math.isnan(value):
+                raise DataError("Expected a validation value, found NaN: no validation user has anything held out.")
+            better = value is not None and value > best_value
+            if value is not None and better:
+                best_value, best_number, best_weights = value, number, _copy_weights(network, best_weights)
+            history.append(Epoch(number, loss, value, trained - started, time.perf_counter() - trained, better))
+            context.on_epoch(history[-1], epochs)
+            if value is not None and number - best_number >= context.patience:
+                logger.info("stopped after epoch %d: no better value since epoch %d", number, best_number)
+                break
     if best_weights is not None:
         network.load_state_dict(best_weights)
     network.eval()

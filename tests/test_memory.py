@@ -1,3 +1,4 @@
+import platform
 import sys
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from recsys.errors import UnsupportedError
-from recsys.memory import peak_memory, require_memory
+from recsys.memory import freed_memory_kept, now_and_peak, peak_memory, require_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
@@ -22,6 +23,22 @@ def test_it_is_unknown_where_the_system_does_not_say(monkeypatch, tmp_path):
     with peak_memory() as peak:
         pass
     assert peak.megabytes is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_freed_memory_is_kept_in_the_block_and_given_back_after_it():
+    def held():
+        return now_and_peak()[0] / 1e6
+
+    before = held()
+    with freed_memory_kept():
+        table = np.ones(12_500_000)  # 100 MB
+        del table
+        assert held() > before + 75
+    assert held() < before + 40
+    table = np.ones(12_500_000)
+    del table
+    assert held() < before + 40
 
 
 CPU = torch.device("cpu")
