@@ -27,7 +27,7 @@ import torch
 from quality import fit_ours
 from scipy.sparse import csr_matrix
 from scoring import generate
-from training import floor_step, generated, measure, our_step, report, wait
+from training import floor_step, generated, measure, our_step, profile_step, report, wait
 
 from pipelines.score import ScoreJob, run
 from pipelines.settings import TrackingOptions
@@ -68,21 +68,6 @@ def steps(matrix: csr_matrix, batch: int, device: torch.device) -> None:
                 report(measure({k: w for k, w in ways.items() if "fp32" in k}, 3, 10, device), matrix.shape[0], batch)
             )
     profile_step(ways["recsys bf16"], device)
-
-
-def profile_step(step: object, device: torch.device) -> None:
-    """Where the time of a bfloat16 step goes, the ten largest parts."""
-    from torch.profiler import ProfilerActivity, profile
-
-    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
-    with profile(activities=kinds) as found:
-        for _ in range(5):
-            step()  # type: ignore[operator]
-        wait(device)
-    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    parts = sorted(found.key_averages(), key=lambda part: -getattr(part, key))[:10]
-    print("\nbfloat16, milliseconds a step: ", end="")
-    print(", ".join(f"{part.key[:40]} {getattr(part, key) / 5000:.3f}" for part in parts))
 
 
 def epochs(matrix: csr_matrix, device: torch.device, count: int) -> None:

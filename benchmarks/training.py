@@ -134,6 +134,21 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
+def profile_step(step: Callable[[], None], device: torch.device) -> None:
+    """Where the time of a bfloat16 step goes, the ten largest parts."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=kinds) as found:
+        for _ in range(5):
+            step()
+        wait(device)
+    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    parts = sorted(found.key_averages(), key=lambda part: -getattr(part, key))[:10]
+    print("\nbfloat16, milliseconds a step: ", end="")
+    print(", ".join(f"{part.key[:40]} {getattr(part, key) / 5000:.3f}" for part in parts))
+
+
 def generated(users: int, items: int, interactions: int, seed: int = 0) -> csr_matrix:
     """Random histories with a popularity tail."""
     rng = np.random.default_rng(seed)
@@ -198,6 +213,7 @@ def main() -> None:
     print(f"batch {asked.batch}, load {os.getloadavg()[0]:.1f}\n")
     with freed_memory_kept():  # as in training; all ways alike
         print(report(measure(steps, asked.turns, asked.steps, device), users, asked.batch))
+        profile_step(steps["recsys bf16"], device)
 
 
 if __name__ == "__main__":

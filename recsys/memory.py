@@ -67,7 +67,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Memory that the block frees stays with the process, to be used again, until the block ends.
 
     glibc gives larger pieces back to the system at once. A training step that frees and takes the same hundreds of
-    megabytes then spends a fifth of its time on the system's clearing them. Elsewhere than with glibc nothing happens.
+    megabytes then waits for the system to clear them, a tenth of its time. Elsewhere than with glibc nothing happens.
     """
     _say_to_glibc(_KEPT_PIECE, _KEPT_FREE)
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-_BLOCK = 1_200_000  # numbers of the table moved at once: with gradient and moments 22 MB, in the last cache; fewer calls
+_BLOCK = 1_200_000  # numbers of the table moved at once: with gradient and moments 22 MB, in the last cache
 
 
 class MixedAdam:
