@@ -42,7 +42,7 @@ def run(job: DemoJob) -> None:
     heading("4. Look at three of them")
     for user in some_users(job.ratings):
         one = recommend.RecommendJob(model, user, job.ratings, n=5, titles=job.titles)
-        click.echo(f"User {user} {recommend.text(recommend.run(one))}\n")
+        click.echo(f"{recommend.text(recommend.run(one), f'User {user} ')}\n")
     heading("Where everything is")
     click.echo(f"Leaderboard  {job.output}/comparison/leaderboard.csv")
     click.echo(f"Model        {model}")

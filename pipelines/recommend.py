@@ -118,11 +118,11 @@ def command(job: RecommendJob) -> None:
         click.echo(text(found))
 
 
-def text(found: Recommended) -> str:
-    """History in three lines at most, then the list."""
+def text(found: Recommended, who: str = "") -> str:
+    """History in three lines at most, with the name before it, then the list."""
     seen = [entry["title"] or str(entry["item_id"]) for entry in found.history]
     unknown = f" ({found.unknown} more unknown to the model)" if found.unknown else ""
-    took = f"took {len(seen)}{unknown}: {'; '.join(seen)}"
+    took = f"{who}took {len(seen)}{unknown}: {'; '.join(seen)}"
     shown = "\n".join(textwrap.wrap(took, WIDTH, max_lines=3, placeholder=" …"))
     titled = any(entry["title"] for entry in found.items)
     rows = [
