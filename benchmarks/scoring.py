@@ -202,7 +202,8 @@ def sides(arguments: argparse.Namespace) -> None:
             "implicit ALS 600, `recommend`": implicit_lists(data.matrix, users, 600),
             "recsys fp32": our_lists(history, "fp32"),
             "recsys bf16": our_lists(history, "bf16"),
-            "recsys fp32: evaluation": evaluation(path),
+            "recsys fp32: evaluation": evaluation(path, "fp32"),
+            "recsys bf16: evaluation": evaluation(path, "bf16"),
             "recsys fp32: training": training_steps(data.matrix, bf16=False),
             "recsys bf16: training": training_steps(data.matrix, bf16=True),
         }
@@ -304,14 +305,16 @@ def our_lists(history: csr_matrix, precision: str) -> Callable[[], int]:
     return work
 
 
-def evaluation(path: Path) -> Callable[[], int]:
+def evaluation(path: Path, precision: str) -> Callable[[], int]:
     """`evaluate` on the users a strong split holds out."""
     split = strong(read_interactions(path))
-    score = untrained(split.train.matrix.shape[1]).score
+    vae = untrained(split.train.matrix.shape[1])
+    if precision == "bf16":
+        vae.to_bf16()
 
     def work() -> int:
         assert split.test is not None
-        return evaluate(score, split.test).users
+        return evaluate(vae.score, split.test).users
 
     return work
 

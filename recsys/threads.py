@@ -1,7 +1,8 @@
-"""Work shared out to threads, its results in order, and Ctrl-C only where it harms nothing.
+"""Work shared out to threads, its results in order, and no thread left behind by Ctrl-C.
 
 Python raises KeyboardInterrupt wherever the main thread stands. In Thread.start or Thread.join it leaves a thread that
-nobody waits for any more, and the process aborts when that thread asks for the interpreter after its end.
+nobody waits for any more, and the process aborts when that thread asks for the interpreter after its end. So there, and
+only there, it is made to wait.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ def in_order(
     ahead: int | None = None,
     prepare: Callable[[], Any] = lambda: None,
 ) -> Iterator[_B]:
-    """Results of `work`, in the order of the things; Ctrl-C is taken between two of them.
+    """Results of `work`, in the order of the things.
 
     threads: as many as there are processors if None. ahead: results waiting to be taken, at most; two a thread and one
     more if None. prepare: called by each thread before its first work.
     """
     threads = threads or max(1, min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(threads, initializer=prepare)
     waiting: deque[Future[_B]] = deque()
-    with held_back() as take_interrupt, ThreadPoolExecutor(threads, initializer=prepare) as pool:
-        try:
-            for thing in things:
+    try:
+        for thing in things:
+            with held_back():
                 waiting.append(pool.submit(work, thing))
-                if len(waiting) >= (ahead or 2 * threads + 1):
-                    yield waiting.popleft().result()
-                    take_interrupt()
-            while waiting:
+            if len(waiting) >= (ahead or 2 * threads + 1):
                 yield waiting.popleft().result()
-                take_interrupt()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        with held_back():
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def held_back() -> Iterator[Callable[[], None]]:
-    """Ctrl-C (or a request to end) waits until the function given is called, or the block is left; a second does not.
+def held_back() -> Iterator[None]:
+    """Ctrl-C (or a request to end) waits until the block is left; a second one does not.
 
-    Only the main thread is told of signals: in others nothing is held back.
+    Only the main thread is told of signals: in others nothing is held back. No `yield` within the block: a generator
+    that nobody goes on with would hold it for ever.
     """
     usual: dict[int, Callable[[int, Any], Any]]
     usual = {signum: handler for signum in SIGNALS if callable(handler := signal.getsignal(signum))}
@@ -67,16 +68,12 @@ def held_back() -> Iterator[Callable[[], None]]:
             usual[signum](signum, frame)
         pressed.append(signum)
 
-    def take() -> None:
-        if pressed:
-            signum = pressed.pop()
-            usual[signum](signum, None)
-
     for signum in usual:
         signal.signal(signum, hold)
     try:
-        yield take
+        yield
     finally:
         for signum, handler in usual.items():
             signal.signal(signum, handler)
-        take()
+        if pressed:
+            usual[pressed[0]](pressed[0], None)

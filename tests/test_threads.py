@@ -1,9 +1,10 @@
-"""Threads: results in order, errors raised, and Ctrl-C taken where it harms nothing."""
+"""Threads: results in order, errors raised, and none left behind by Ctrl-C."""
 
 import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -48,31 +49,54 @@ def test_every_thread_is_prepared_before_its_first_work():
     assert list(in_order(lambda _: here.ready, range(8), 4, prepare=lambda: setattr(here, "ready", True))) == [True] * 8
 
 
-def test_ctrl_c_is_taken_between_two_results_and_no_thread_is_left():
+def test_ctrl_c_goes_through_and_no_thread_is_left():
     usual, before = signal.getsignal(signal.SIGINT), threading.active_count()
     taken = []
     with pytest.raises(KeyboardInterrupt):
         for result in in_order(slow_square, range(1000), 2):
             taken.append(result)
             press_ctrl_c()
-            taken.append("whole")  # what is made of a result is never cut in two
-    assert taken == [0, "whole"]
+    assert taken == [0]
     assert threading.active_count() == before
     assert signal.getsignal(signal.SIGINT) is usual
 
 
-def test_held_back_ctrl_c_comes_when_it_is_asked_for_or_at_the_end():
-    with pytest.raises(KeyboardInterrupt), held_back() as take_interrupt:
-        take_interrupt()
+@pytest.mark.parametrize("place", ["submit", "shutdown"])
+def test_ctrl_c_waits_while_threads_are_started_and_waited_for(place, monkeypatch):
+    whole = []
+
+    def and_ctrl_c(self, *args, **more):
         press_ctrl_c()
-        with pytest.raises(KeyboardInterrupt):
-            take_interrupt()
-        take_interrupt()
-        press_ctrl_c()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        whole.append(plain(self, *args, **more))
+        return whole[-1]
+
+    plain = getattr(ThreadPoolExecutor, place)
+    monkeypatch.setattr(ThreadPoolExecutor, place, and_ctrl_c)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(slow_square, range(3), 2))
+    assert len(whole) == 1
+    assert threading.active_count() == before
 
 
-def test_held_back_twice_it_comes_at_the_inner_moment_to_the_outer_end():
+def test_work_nobody_goes_on_with_holds_nothing_back():
+    usual = signal.getsignal(signal.SIGINT)
+    results = in_order(slow_square, range(9))
+    assert next(results) == 0
+    assert signal.getsignal(signal.SIGINT) is usual
+    results.close()
+
+
+def test_held_back_ctrl_c_comes_at_the_end():
+    usual, reached = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        press_ctrl_c()
+        reached.append("end")
+    assert reached == ["end"]
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_held_back_twice_it_comes_at_the_outer_end():
     reached = []
     with pytest.raises(KeyboardInterrupt), held_back():
         with held_back():
@@ -102,17 +126,12 @@ def test_a_second_ctrl_c_does_not_wait():
         pytest.fail("it waited")
 
 
-def test_ctrl_c_is_not_lost_to_an_error_or_to_an_end_before_the_last_result():
+def test_ctrl_c_is_not_lost_to_an_error():
+    usual = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), held_back():
         press_ctrl_c()
         raise ZeroDivisionError
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    results = in_order(slow_square, range(9))
-    next(results)
-    press_ctrl_c()
-    with pytest.raises(KeyboardInterrupt):
-        results.close()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_what_is_ignored_stays_ignored_and_other_threads_touch_no_signal():
