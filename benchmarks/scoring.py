@@ -45,7 +45,7 @@ from recsys.machine import usable_cores
 from recsys.models import create_model
 from recsys.models.network import NetworkRecommender
 from recsys.reading import read_interactions
-from recsys.shards import BLOCK, ShardWriter, one_thread_each
+from recsys.shards import BLOCK, ShardWriter, on_one_thread, one_thread_each
 from recsys.splitting import strong
 from recsys.topn import top_n_of_blocks
 from recsys.training import TrainingContext
@@ -114,7 +114,7 @@ def bare_products(items: int, threads: int, tiles: int = 24) -> Speed:
 
 def on_threads(work: Callable[[int], object], numbers: range, threads: int) -> None:
     """The work for each number, each on one of the threads."""
-    with one_thread_each(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_thread_each(), ThreadPoolExecutor(threads, initializer=on_one_thread) as pool:
         deque(pool.map(work, numbers), maxlen=0)
 
 

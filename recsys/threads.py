@@ -7,7 +7,6 @@ only there, it is made to wait.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections import deque
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from recsys.machine import usable_cores
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -31,10 +32,10 @@ def in_order(
 ) -> Iterator[_B]:
     """Results of `work`, in the order of the things.
 
-    threads: as many as there are processors if None. ahead: results waiting to be taken, at most; two a thread and one
-    more if None. prepare: called by each thread before its first work.
+    threads: as many as this process may use processors, 8 at most, if None. ahead: results waiting to be taken, at
+    most; two a thread and one more if None. prepare: called by each thread before its first work.
     """
-    threads = threads or max(1, min(8, os.cpu_count() or 1))
+    threads = threads or min(8, usable_cores())
     pool = ThreadPoolExecutor(threads, initializer=prepare)
     waiting: deque[Future[_B]] = deque()
     try:
@@ -57,10 +58,8 @@ def held_back() -> Iterator[None]:
     Only the main thread is told of signals: in others nothing is held back. No `yield` within the block: a generator
     that nobody goes on with would hold it for ever.
     """
-    usual: dict[int, Callable[[int, Any], Any]]
-    usual = {signum: handler for signum in SIGNALS if callable(handler := signal.getsignal(signum))}
-    if threading.current_thread() is not threading.main_thread():
-        usual = {}
+    told = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    usual = {int(signum): handler for signum in told if callable(handler := signal.getsignal(signum))}
     pressed: list[int] = []
 
     def hold(signum: int, frame: Any) -> None:
