@@ -20,7 +20,7 @@ REQUIRED = [
 ]
 
 EXTRAS = {
-    "baselines": ["implicit>=0.7.3,<0.8"],  # matrix factorisation to compare with
+    "baselines": ["implicit>=0.7.3,<0.8"],  # matrix factorization to compare with
     "mlflow": ["mlflow>=3.10,<4"],  # tracking; full, not skinny: SQLite store and UI
     "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
     "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
@@ -52,8 +52,13 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["recsys", "recsys.*", "pipelines", "pipelines.*"]),
-    package_data={"recsys": ["py.typed", "constants.json", "templates/*.html"], "pipelines": ["py.typed"]},
+    package_data={
+        "recsys": ["py.typed"],
+        "recsys.system": ["constants.json"],
+        "recsys.reporting": ["templates/*.html"],
+        "pipelines": ["py.typed"],
+    },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["recsys = pipelines.cli:main"]},
+    entry_points={"console_scripts": ["recsys = pipelines.cli.main:main"]},
 )

@@ -17,21 +17,21 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import torch
 from scipy.sparse import random as random_sparse
 from torch import nn
 
-from recsys.machine import describe_machine
-from recsys.memory import freed_memory_kept
-from recsys.models.layers import multinomial_loss, weighted_sum
-from recsys.models.sampled import ItemTable, RowAdam, gather_rows
-from recsys.planning import CONSTANTS, Speed
-from recsys.topn import top_n
-from recsys.training import SparseBatch, SparseRows
+from recsys.capacity import CONSTANTS, Speed
+from recsys.inference.topn import top_n
+from recsys.models.autoencoders.layers import multinomial_loss
+from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam, gather_rows
+from recsys.system.hardware import describe_machine
+from recsys.system.memory import freed_memory_kept
+from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 
 TURNS = 15
 
@@ -57,7 +57,7 @@ def some_rows(rows: int, items: int, each: int, device: torch.device) -> SparseB
 def output_loss(width: int, batch: SparseBatch, items: int, device: torch.device, bf16: bool) -> float:
     """Seconds of the multinomial loss and its three products."""
     codes = torch.randn(len(batch), width, device=device, requires_grad=True)
-    kind = torch.bfloat16 if bf16 else torch.float32  # as the optimiser keeps it (recsys.models.mixed)
+    kind = torch.bfloat16 if bf16 else torch.float32  # as the optimizer keeps it (recsys.models.mixed)
     weight = torch.randn(items, width, device=device).to(kind).requires_grad_()  # without, one product is left out
     bias = torch.zeros(items, device=device)
 

@@ -15,10 +15,10 @@ from datetime import date
 from pathlib import Path
 
 from pipelines import compare
+from pipelines.cli.output import table
+from pipelines.cli.settings import FittingOptions, SplitOptions, TrackingOptions
 from pipelines.compare import CompareJob, Comparison
-from pipelines.output import table
-from pipelines.settings import FittingOptions, SplitOptions, TrackingOptions
-from recsys.machine import describe_machine
+from recsys.system.hardware import describe_machine
 
 # Sachdeva et al., Infinite Recommendation Networks, NeurIPS 2022 (repository infinite_ae_cf): every rating is a
 # positive; models learn on train; at test the history is train and validation; all 6,040 users, all items ranked.

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.evaluation import evaluate
+from recsys.data.reading import read_interactions
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.significance import LEVEL, effect_size, sign_flip
 from recsys.models import create_model
-from recsys.reading import read_interactions
-from recsys.significance import LEVEL, effect_size, sign_flip
-from recsys.splitting import strong
-from recsys.training import TrainingContext
+from recsys.splitting.by_user import strong
+from recsys.training.context import TrainingContext
 
 METRIC = "ndcg@10"
 SETTINGS = {"latent": 20, "epochs": 20, "learning_rate": 0.01}

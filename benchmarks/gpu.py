@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import torch
 from quality import fit_ours
@@ -29,14 +29,14 @@ from scipy.sparse import csr_matrix
 from scoring import generate
 from training import floor_step, generated, measure, our_step, profile_step, report, wait
 
+from pipelines.cli.settings import TrackingOptions
 from pipelines.score import ScoreJob, run
-from pipelines.settings import TrackingOptions
-from recsys.evaluation import evaluate
-from recsys.machine import describe_machine
+from recsys.data.reading import ReadingOptions, read_interactions
+from recsys.evaluation.evaluate import evaluate
 from recsys.models import create_model
-from recsys.reading import ReadingOptions, read_interactions
-from recsys.splitting import strong
-from recsys.training import Epoch, TrainingContext
+from recsys.splitting.by_user import strong
+from recsys.system.hardware import describe_machine
+from recsys.training.context import Epoch, TrainingContext
 
 
 @contextlib.contextmanager

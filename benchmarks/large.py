@@ -1,4 +1,4 @@
-"""A large catalogue on a small machine: train with a sampled softmax and score, and the most memory it took.
+"""A large catalog on a small machine: train with a sampled softmax and score, and the most memory it took.
 
     python benchmarks/large.py      1,000,000 items, 200,000 users, at most 16 GB
 
@@ -16,19 +16,20 @@ import time
 from collections import deque
 from datetime import date
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import torch
 from training import generated
 
-from recsys.machine import describe_machine
-from recsys.memory import now_and_peak, peak_memory
+from recsys.inference.topn import recommend
 from recsys.models import create_model
-from recsys.models.network import NetworkRecommender
-from recsys.topn import ScoreFunction, recommend
-from recsys.training import Epoch, TrainingContext
+from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.system.hardware import describe_machine
+from recsys.system.memory import now_and_peak, peak_memory
+from recsys.training.context import Epoch, TrainingContext
+from recsys.types import ScoreFunction
 
 
 def watch(limit: float) -> None:

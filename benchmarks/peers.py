@@ -18,20 +18,21 @@ from datetime import date
 from importlib import metadata
 from typing import Any
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from recsys.evaluation import evaluate
-from recsys.machine import describe_machine
+from recsys.data.reading import ReadingOptions, read_interactions
+from recsys.evaluation.evaluate import evaluate
 from recsys.models import create_model
-from recsys.reading import ReadingOptions, read_interactions
-from recsys.splitting import Split, weak
-from recsys.training import TrainingContext
+from recsys.splitting.by_row import weak
+from recsys.splitting.holdout import Split
+from recsys.system.hardware import describe_machine
+from recsys.training.context import TrainingContext
 
 METRICS = ("ndcg@100", "recall@20")
 Scores = Callable[..., torch.Tensor]

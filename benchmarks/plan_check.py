@@ -21,19 +21,19 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import torch
 from training import generated
 
-from recsys.machine import usable_cores
-from recsys.memory import now_and_peak, peak_memory
+from recsys.capacity import Workload, closed_form, full_softmax, lists_seconds, read_speed, sampled_softmax
+from recsys.inference.topn import recommend
 from recsys.models import create_model
-from recsys.planning import Workload, closed_form, full_softmax, lists_seconds, read_speed, sampled_softmax
-from recsys.topn import recommend
-from recsys.training import TrainingContext
+from recsys.system.hardware import usable_cores
+from recsys.system.memory import now_and_peak, peak_memory
+from recsys.training.context import TrainingContext
 
 Times = tuple[float, float]
 
@@ -41,7 +41,7 @@ SMALL = {"hidden": 200, "latent": 50}
 POINTS: dict[str, tuple[str, Workload]] = {
     "vae 200-50": ("full", Workload(8_000, 5_000, 400_000, **SMALL)),
     "vae 600-200": ("full", Workload(4_000, 15_000, 300_000)),
-    "vae 600-200, large catalogue": ("full", Workload(2_000, 100_000, 100_000)),
+    "vae 600-200, large catalog": ("full", Workload(2_000, 100_000, 100_000)),
     "vae 600-200, batch 2000": ("full", Workload(8_000, 10_000, 400_000, batch_size=2_000)),
     "vae 600-200, bf16": ("full", Workload(4_000, 40_000, 300_000, precision="bf16")),
     "vae 600-200, sampled": ("sampled", Workload(5_000, 100_000, 150_000)),
@@ -109,7 +109,7 @@ def ease(kind: str, work: Workload, matrix: Any) -> Times:
 def lists(kind: str, work: Workload, matrix: Any) -> Times:
     """Everybody's lists, in memory, the faster of two."""
     vae: Any = create_model("vae", {"hidden": work.hidden, "latent": work.latent})
-    vae.items, vae.network = matrix.shape[1], vae._build(matrix.shape[1]).eval()
+    vae.n_items, vae.network = matrix.shape[1], vae._build(matrix.shape[1]).eval()
     clock = Clock()
     for _ in range(2):
         deque(recommend(vae.score, matrix, work.n, batch_size=256), maxlen=0)

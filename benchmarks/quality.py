@@ -16,9 +16,9 @@ from datetime import date
 from functools import partial
 from typing import Literal
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 import torch
@@ -26,13 +26,15 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from training import UsualVAE
 
-from recsys.evaluation import evaluate
-from recsys.machine import describe_machine
+from recsys.data.reading import ReadingOptions, read_interactions
+from recsys.evaluation.evaluate import evaluate
 from recsys.models import create_model
-from recsys.reading import ReadingOptions, read_interactions
-from recsys.splitting import Split, strong
-from recsys.topn import ScoreFunction
-from recsys.training import TrainingContext, steps_per_epoch
+from recsys.splitting.by_user import strong
+from recsys.splitting.holdout import Split
+from recsys.system.hardware import describe_machine
+from recsys.training.context import TrainingContext
+from recsys.training.loop import steps_per_epoch
+from recsys.types import ScoreFunction
 
 BETA, ANNEAL, BATCH = 0.2, 0.5, 500
 WAYS = ("dense fp32", "recsys fp32", "recsys bf16", "recsys sampled fp32", "recsys sampled bf16")
@@ -46,15 +48,15 @@ def fit_dense(matrix: csr_matrix, epochs: int, seed: int) -> ScoreFunction:
     for layer in (network.encoder, network.posterior, network.hidden, network.decoder):
         torch.nn.init.xavier_uniform_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     planned, done = epochs * steps_per_epoch(matrix.shape[0], BATCH), 0
     for _ in range(epochs):
         order = rng.permutation(matrix.shape[0])
         for start in range(0, len(order), BATCH):
             x = torch.from_numpy(matrix[order[start : start + BATCH]].toarray())
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             network.loss(x, BETA * min(1.0, done / planned / ANNEAL)).backward()
-            optimiser.step()
+            optimizer.step()
             done += 1
 
     def score(history: csr_matrix) -> torch.Tensor:

@@ -4,7 +4,7 @@
     python benchmarks/reading.py --rows 1000000  smaller
 
 Each figure is taken in a process of its own, the kinds in turn, on a file in the page cache. A ratio is of two
-neighbours in time; CPU seconds swing less than seconds where the machine has other work, and `load` says how much.
+neighbors in time; CPU seconds swing less than seconds where the machine has other work, and `load` says how much.
 `private` is anonymous memory (RssAnon) at the end: what a memory-mapped file does not give back when memory is short.
 """
 
@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from recsys.datasets import write_shaped_ratings
-from recsys.interactions import UserItemMatrix
-from recsys.reading import read_interactions
-from recsys.store import write_store
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import read_interactions
+from recsys.data.store import write_store
+from recsys.data.synthetic import write_shaped_ratings
 
 KINDS = {"bare": "pyarrow.csv.read_csv", "csv": "CSV to matrix", "store": "store to matrix"}
 

@@ -23,9 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 import pyarrow as pa
@@ -34,21 +34,22 @@ import torch
 from scipy.sparse import csr_matrix
 from training import UsualVAE, our_step
 
+from pipelines.cli.settings import TrackingOptions
 from pipelines.score import ScoreJob, run
-from pipelines.settings import TrackingOptions
 from recsys.artifacts import load_model, save_model
-from recsys.audience import Rules, make_audience
-from recsys.batch import Plan, open_output
-from recsys.evaluation import evaluate
-from recsys.interactions import UserItemMatrix, Vocabulary
-from recsys.machine import usable_cores
+from recsys.batch.audience import Rules, make_audience
+from recsys.batch.output import Plan, open_output
+from recsys.batch.shards import ShardWriter, on_one_thread, one_thread_each
+from recsys.data.interactions import Vocabulary
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import read_interactions
+from recsys.evaluation.evaluate import evaluate
+from recsys.inference.topn import BLOCK, top_n_of_blocks
 from recsys.models import create_model
-from recsys.models.network import NetworkRecommender
-from recsys.reading import read_interactions
-from recsys.shards import BLOCK, ShardWriter, on_one_thread, one_thread_each
-from recsys.splitting import strong
-from recsys.topn import top_n_of_blocks
-from recsys.training import TrainingContext
+from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.splitting.by_user import strong
+from recsys.system.hardware import usable_cores
+from recsys.training.context import TrainingContext
 
 HISTORY = 20  # items a generated user
 
@@ -61,7 +62,7 @@ def generate(folder: Path, users: int, items: int, seed: int, history: int = HIS
     if not model.exists():
         vae = create_model("vae")
         torch.manual_seed(seed)
-        vae.items, vae.network = items, vae._build(items).eval()
+        vae.n_items, vae.network = items, vae._build(items).eval()
         save_model(model, vae, names, np.ones(items, dtype=np.int64))
     if not store.exists():
         ratings = folder / "ratings.parquet"
@@ -284,7 +285,7 @@ def untrained(items: int) -> NetworkRecommender:
     """A VAE 600-200 over so many items."""
     vae = create_model("vae")
     assert isinstance(vae, NetworkRecommender)
-    vae.items, vae.network = items, vae._build(items).eval()
+    vae.n_items, vae.network = items, vae._build(items).eval()
     return vae
 
 
@@ -314,7 +315,7 @@ def evaluation(path: Path, precision: str) -> Callable[[], int]:
 
     def work() -> int:
         assert split.test is not None
-        return evaluate(vae.score, split.test).users
+        return evaluate(vae.score, split.test).n_users
 
     return work
 

@@ -16,20 +16,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 from typing_extensions import Self
 
-from pipelines.options import refuse_unknown, tomllib
+from pipelines.cli.options import refuse_unknown, tomllib
 from recsys.artifacts import load_model, save_model
-from recsys.averages import Average
-from recsys.interactions import UserItemMatrix
-from recsys.machine import describe_machine
+from recsys.data.matrix import UserItemMatrix
+from recsys.evaluation.averages import Average
 from recsys.models import Recommender, create_model
-from recsys.training import TrainingContext
+from recsys.system.hardware import describe_machine
+from recsys.training.context import TrainingContext
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -145,7 +145,7 @@ def kept(folder: Path, model: Recommender, train: UserItemMatrix, context: Train
     started = time.perf_counter()
     model.fit(train.matrix, context)
     minutes = (time.perf_counter() - started) / 60
-    best = max((epoch.number for epoch in model.history if epoch.best), default=None)
+    best = max((epoch.number for epoch in model.epochs if epoch.best), default=None)
     about = {"minutes": minutes, "best_epoch": best}
     save_model(place, model, train.items, train.item_counts, train.users, about)
     return Kept(model, minutes, best)

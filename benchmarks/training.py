@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from datetime import date
 
-from pipelines import cli
+from pipelines.cli import main
 
-cli.set_environment()  # as the recsys command does, before torch is imported
+main.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 import torch
@@ -28,13 +28,14 @@ import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from recsys.interactions import UserItemMatrix
-from recsys.machine import describe_machine
-from recsys.memory import freed_memory_kept
-from recsys.models.multinomial import VAEConfig, VAENetwork
-from recsys.models.network import make_optimiser
-from recsys.reading import read_interactions
-from recsys.training import SparseRows, steps_per_epoch
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import read_interactions
+from recsys.models.autoencoders.mult_vae import VAEConfig, VAENetwork
+from recsys.models.autoencoders.network import make_optimizer
+from recsys.system.hardware import describe_machine
+from recsys.system.memory import freed_memory_kept
+from recsys.training.batches import SparseRows
+from recsys.training.loop import steps_per_epoch
 
 HIDDEN, LATENT = 600, 200
 
@@ -61,15 +62,15 @@ class UsualVAE(nn.Module):
 def usual_step(matrix: csr_matrix, batch: int, device: torch.device) -> Callable[[], None]:
     """A step of the usual kind: rows of the matrix made dense, moved, and run through the network."""
     network = UsualVAE(matrix.shape[1]).to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     rng = np.random.default_rng(0)
 
     def step() -> None:
         rows = rng.choice(matrix.shape[0], batch, replace=False)
         x = torch.from_numpy(matrix[rows].toarray()).to(device)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         network.loss(x, 0.2).backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -83,15 +84,15 @@ def our_step(
     network = VAENetwork(items, config).to(device)
     rows = SparseRows(matrix, device)
     tables = network.sample_output(rows, items, batch)
-    optimiser = make_optimiser(network, tables, 1e-3, 0.0, mixed=bf16 and device.type == "cpu")
+    optimizer = make_optimizer(network, tables, 1e-3, 0.0, mixed=bf16 and device.type == "cpu")
 
     def step() -> None:
         cut = rows.cut(torch.randperm(len(rows))[:batch].to(device))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = network.loss(cut, 0.5)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import click
 
-from recsys.interactions import Interactions, Ledger
-from recsys.places import Place, local_copies
-from recsys.reading import ReadingOptions, read_interactions, text_layout
-from recsys.reading.hints import hints
-from recsys.reading.layout import Layout
-from recsys.store import is_store
+from recsys.data.interactions import Interactions, Ledger
+from recsys.data.reading import ReadingOptions, read_interactions, text_layout
+from recsys.data.reading.hints import hints
+from recsys.data.reading.layout import Layout
+from recsys.data.store import is_store
+from recsys.system.storage import Location, local_copies
 
-from .cli import as_json
-from .options import PlaceType, options_from, setting
-from .output import WIDTH, print_json, shorten
+from .cli.options import LocationType, options_from, setting
+from .cli.output import WIDTH, as_json, print_json, shorten
 
 SEPARATOR_NAMES = {"\t": "tab", " ": "blank", ",": "comma", ";": "semicolon", "|": "pipe"}
 
@@ -28,7 +27,7 @@ SEPARATOR_NAMES = {"\t": "tab", " ": "blank", ",": "comma", ";": "semicolon", "|
 class CheckJob:
     """What to describe."""
 
-    ratings: tuple[Place, ...]
+    ratings: tuple[Location, ...]
     plots: Path | None = setting(None, "Folder for pictures: long tail, ratings, activity over time.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
@@ -75,7 +74,7 @@ def _format(layout: Layout | None) -> dict[str, Any]:
 
 
 def _draw(interactions: Interactions, folder: Path) -> list[Path]:
-    from recsys import plotting
+    from recsys.reporting import plotting
 
     figures = {"long_tail": plotting.long_tail(interactions)}
     if interactions.rating is not None:
@@ -90,7 +89,7 @@ def _draw(interactions: Interactions, folder: Path) -> list[Path]:
 
 
 @click.command("check")
-@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(CheckJob)
 def command(job: CheckJob) -> None:
     """Describe RATINGS (files, a folder or a prepared store) and account for every row."""

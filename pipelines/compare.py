@@ -13,27 +13,39 @@ from typing import Any, Literal
 import click
 import pandas as pd
 
-from recsys import comparing, plotting
-from recsys.artifacts import new_directory, refuse_existing, save_model, versions, write_json
-from recsys.comparing import Fit, Result, Standing
+from recsys.artifacts import save_model
+from recsys.data.interactions import Interactions
+from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError, UnsupportedError
-from recsys.interactions import Interactions
-from recsys.memory import peak_memory
+from recsys.evaluation import comparison
+from recsys.evaluation.comparison import FittedResult, RankedResults, Result
+from recsys.evaluation.tasks import TASKS, Task, find_task
 from recsys.models import Recommender, create_model
-from recsys.places import Place
-from recsys.reading import ReadingOptions, read_titles
-from recsys.report import render
-from recsys.splitting import FOLDS, Holdout, Split
-from recsys.tasks import TASKS, Task, find_task
-from recsys.tracking import Tracker
+from recsys.reporting import plotting
+from recsys.reporting.report import render
+from recsys.splitting import FOLDS
+from recsys.splitting.holdout import Holdout, Split
+from recsys.system.atomic import new_directory, refuse_existing, write_json
+from recsys.system.hardware import versions
+from recsys.system.memory import peak_memory
+from recsys.system.storage import Location
+from recsys.tracking.tracker import Tracker
 from recsys.tuning import Budget, Search, Tuned
 
-from .cli import as_json
-from .fitting import fit_model, log_calibration, log_data, refit_model
-from .options import SEED, PlaceType, options_from, parse_settings, setting
-from .output import cells_text, print_json, table, wrapped
-from .settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, meaning, read_for
-from .tune import TRIALS, resumable, search_settings, trials_file, write_best
+from .cli.options import SEED, LocationType, options_from, parse_settings, setting
+from .cli.output import as_json, cells_text, print_json, table, wrapped
+from .cli.settings import FittingOptions, SplitOptions, TrackingOptions, comma_list, meaning, read_for
+from .cli.steps import (
+    TRIALS,
+    fit_model,
+    log_calibration,
+    log_data,
+    refit_model,
+    resumable,
+    search_settings,
+    trials_file,
+    write_best,
+)
 
 MARK = "leaderboard.csv"
 SHARED = (MARK, "comparison.json", "report.html")  # what the tracker gets: no ids of people are in these
@@ -43,7 +55,7 @@ SHARED = (MARK, "comparison.json", "report.html")  # what the tracker gets: no i
 class CompareJob:
     """Which models, on what, divided how, tuned how long, and where the leaderboard goes."""
 
-    ratings: tuple[Place, ...]
+    ratings: tuple[Location, ...]
     output: Path = setting(Path("comparison"), "Folder for the leaderboard and the report.", "--output", "-o")
     models: str = setting("", "Models, separated by commas; a few of the task without it.", "--models", "-m")
     settings: tuple[str, ...] = setting((), "Setting of one model, model.key=value.", "--set", "-s", multiple=True)
@@ -126,21 +138,21 @@ def run(job: CompareJob) -> Comparison:
         mark = MARK if trials is None else TRIALS
         with new_directory(job.output, mark, job.overwrite or trials is not None) as place:
             results = [measure_all(model, splits, finals, tuned, job, metrics, tracker, place) for model in able]
-            standing = comparing.rank(results, job.fitting.metric, metrics, job.seed)
+            standing = comparison.rank(results, job.fitting.metric, metrics, job.seed)
             facts = {
                 "data": data,
                 "protocol": first.protocol,
                 "split": dict(first.facts),
                 "refused": refused,
-                **comparing.facts(standing),
+                **comparison.facts(standing),
                 "versions": versions(),
             }
             people = (test_part(first), first.train.items, first.train.item_counts)
-            examples = comparing.examples(standing.results, *people, titles, job.examples)
+            examples = comparison.examples(standing.results, *people, titles, job.examples)
             write(place, standing, facts)
             (place / "report.html").write_text(render(facts, examples), encoding="utf-8")
             write_settings(place, tuned, models, trials)
-        board = comparing.leaderboard(standing)
+        board = comparison.leaderboard(standing)
         tracked.log_figure(lambda: plotting.leaderboard(board, job.fitting.metric), "leaderboard")
         for name in SHARED:
             tracked.log_artifact(job.output / name)
@@ -271,7 +283,7 @@ def measure(
     tracker: Tracker,
     fold: str,
     final: Split | None = None,
-) -> Fit:
+) -> FittedResult:
     """Fit one model and measure it on the test part, in a run of its own; `final`: see for_the_test."""
     task, last = TASKS[model.task], final or split
     title = " ".join(filter(None, (model.name, fold, f"seed {seed}" if job.seeds > 1 else "")))
@@ -287,7 +299,7 @@ def measure(
         fit = replace(described, fit_seconds=seconds, peak_megabytes=peak.megabytes, seed=seed)
         tracked.log_metrics({label: found.averages[label].mean for label in metrics} | dict(fit.beyond))
         log_calibration(tracked, fit)
-        costs = {"fit_seconds": seconds, "megabytes": fit.megabytes, "users_per_second": found.users / found.seconds}
+        costs = {"fit_seconds": seconds, "megabytes": fit.megabytes, "users_per_second": found.n_users / found.seconds}
         tracked.log_metrics(costs)
     return fit
 
@@ -309,16 +321,16 @@ def tuning_facts(found: list[Tuned]) -> dict[str, Any]:
     }
 
 
-def keep(fit: Fit, split: Split, reading: ReadingOptions, directory: Path) -> None:
+def keep(fit: FittedResult, split: Split, reading: ReadingOptions, directory: Path) -> None:
     """Save the fitted model."""
     train = split.train
     about = {"metrics": fit.evaluation.means(), "seed": fit.seed, "reading": meaning(reading)}
     save_model(directory, fit.model, train.items, train.item_counts, train.users, about)
 
 
-def write(place: Path, standing: Standing, facts: dict[str, Any]) -> None:
+def write(place: Path, standing: RankedResults, facts: dict[str, Any]) -> None:
     """Leaderboard, everything in JSON, and the values of every user."""
-    comparing.leaderboard(standing).to_csv(place / MARK, index=False)
+    comparison.leaderboard(standing).to_csv(place / MARK, index=False)
     write_json(place / "comparison.json", facts)
     frames = [
         pd.DataFrame(
@@ -344,7 +356,7 @@ def write_settings(
 
 
 @click.command("compare")
-@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(CompareJob)
 def command(job: CompareJob) -> None:
     """Fit several models on the same split of RATINGS and rank them on its test part."""

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from recsys.reading import read_interactions
+from recsys.data.reading import read_interactions
 
-from . import compare, recommend, score, train
-from .options import options_from, setting
-from .output import WIDTH
-from .settings import TrackingOptions
+from .cli.main import main
+from .cli.options import options_from, setting
+from .cli.output import WIDTH
+from .cli.settings import TrackingOptions
 
 
 @dataclass(frozen=True)
@@ -26,30 +26,32 @@ class DemoJob:
 
 
 def run(job: DemoJob) -> None:
-    """Do the job, telling what happens."""
-    heading("1. Compare a variational autoencoder with matrix factorisation and popularity")
-    comparison = compare.CompareJob(
-        (job.ratings,), job.output / "comparison", "popularity,als,vae", overwrite=True, tracking=job.tracking
-    )
-    compare.report(compare.run(comparison))
+    """Run the commands a person would type, telling what happens."""
+    ratings, titles, model = str(job.ratings), str(job.titles), str(job.output / "model")
+    tracking = (*(() if job.tracking.track else ("--no-track",)), "--experiment", job.tracking.experiment)
+    heading("1. Compare a variational autoencoder with matrix factorization and popularity")
+    comparison = str(job.output / "comparison")
+    recsys("compare", ratings, "-m", "popularity,als,vae", "-o", comparison, "--overwrite", *tracking)
     heading("2. Train one to keep")
-    training = train.TrainJob((job.ratings,), job.output / "model", overwrite=True, tracking=job.tracking)
-    train.report(train.run(training), training)
+    recsys("train", ratings, "-o", model, "--overwrite", *tracking)
     heading("3. Write the ten best items of every user")
-    model = job.output / "model"
-    scoring = score.ScoreJob(model, (job.ratings,), job.output / "lists", overwrite=True, tracking=job.tracking)
-    score.report(score.run(scoring), scoring)
+    recsys("score", model, ratings, "-o", str(job.output / "lists"), "--overwrite", *tracking)
     heading("4. Look at three of them")
     for user in some_users(job.ratings):
-        one = recommend.RecommendJob(model, user, job.ratings, n=5, titles=job.titles)
-        click.echo(f"{recommend.text(recommend.run(one), f'User {user} ')}\n")
+        recsys("recommend", model, "--user", user, "--ratings", ratings, "-n", "5", "--titles", titles)
+        click.echo()
     heading("Where everything is")
-    click.echo(f"Leaderboard  {job.output}/comparison/leaderboard.csv")
+    click.echo(f"Leaderboard  {comparison}/leaderboard.csv")
     click.echo(f"Model        {model}")
     click.echo(f"Lists        {job.output}/lists/recommendations")
     uri = job.tracking.open().uri
     if uri is not None:
         click.echo(f"Runs         mlflow ui --backend-store-uri {uri}")
+
+
+def recsys(*words: str) -> None:
+    """Run a command as if it were typed."""
+    main.main(list(words), standalone_mode=False)
 
 
 def some_users(ratings: Path, count: int = 3) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from recsys import machine
-from recsys.tracking import MLflowTracker
+from recsys.system import hardware
+from recsys.tracking.mlflow_tracker import MLflowTracker
 
-from .cli import as_json
-from .options import options_from, setting
+from .cli.options import options_from, setting
+from .cli.output import as_json
 
 _WIDTH = 80
 _INDENT = 12
@@ -36,21 +36,21 @@ def run(job: DoctorJob) -> dict[str, Any]:
 
     disk = shutil.disk_usage(Path.cwd())
     return {
-        **machine.describe_machine(),
-        "bf16": machine.has_bf16(),
-        "disk_free_gb": round(disk.free / machine.GIGA, 1),
+        **hardware.describe_machine(),
+        "bf16": hardware.has_bf16(),
+        "disk_free_gb": round(disk.free / hardware.GIGA, 1),
         "torch_threads": torch.get_num_threads(),
         "tracking_uri": _without_password(MLflowTracker().uri or ""),
         "gflops": _speeds() if job.measure else {},
-        "missing": {name: extra for name, version, extra in machine.packages() if extra and version is None},
+        "missing": {name: extra for name, version, extra in hardware.packages() if extra and version is None},
     }
 
 
 def _speeds() -> dict[str, float]:
     """Matrix products by device and type, in GFLOP/s; large ones on a graphics card, which small ones leave idle."""
-    sizes = {"cpu": 512} | ({"cuda": 8192} if machine.gpus() else {})
+    sizes = {"cpu": 512} | ({"cuda": 8192} if hardware.gpus() else {})
     return {
-        f"{device} {dtype}": round(machine.matmul_gflops(dtype, device, size))
+        f"{device} {dtype}": round(hardware.matmul_gflops(dtype, device, size))
         for device, size in sizes.items()
         for dtype in ("float32", "bfloat16")
     }

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from recsys.downloading import DATA_SETS, MOVIELENS_URL, DataSet, archive_url, download
+from recsys.data.download import DATA_SETS, MOVIELENS_URL, DataSet, archive_url, download
 
-from .cli import as_json
-from .options import options_from, setting
+from .cli.options import options_from, setting
+from .cli.output import as_json
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def command(job: DownloadJob) -> None:
         _announce(job)
     ratings = run(job)
     if quiet:
-        click.echo(json.dumps({"name": job.name, "ratings": str(ratings), "licence": job.data.licence}))
+        click.echo(json.dumps({"name": job.name, "ratings": str(ratings), "license": job.data.license}))
     else:
         click.echo(f"ratings  {ratings}, verified against the publisher's md5")
         click.echo(f"next     recsys check {ratings}")
@@ -69,5 +69,5 @@ def _announce(job: DownloadJob) -> None:
     data = job.data
     click.echo(f"{data.name}: {data.rows:,} ratings by {data.users:,} users of {data.items:,} films")
     click.echo(f"from     {archive_url(data, job.base_url)}")
-    click.echo(f"licence  {data.licence}")
+    click.echo(f"license  {data.license}")
     click.echo(f"         in full: the README that comes with it, in {job.target}")

@@ -9,23 +9,25 @@ from typing import Any
 
 import click
 
-from recsys import comparing, splitting
-from recsys.artifacts import SavedModel, load_model, new_directory, refuse_existing, versions, write_json
-from recsys.averages import Interval
-from recsys.comparing import Result
+from recsys import splitting
+from recsys.artifacts import SavedModel, load_model
+from recsys.data.interactions import Interactions
+from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError, UnsupportedError
-from recsys.interactions import Interactions
-from recsys.places import Place
-from recsys.reading import ReadingOptions, read_titles
-from recsys.report import render
-from recsys.splitting import Holdout
-from recsys.tasks import TASKS
+from recsys.evaluation import comparison
+from recsys.evaluation.averages import Interval
+from recsys.evaluation.comparison import Result
+from recsys.evaluation.tasks import TASKS
+from recsys.reporting.report import render
+from recsys.splitting.holdout import Holdout
+from recsys.system.atomic import new_directory, refuse_existing, write_json
+from recsys.system.hardware import versions
+from recsys.system.storage import Location
 
-from .cli import as_json
-from .fitting import log_calibration, log_data
-from .options import SEED, PlaceType, options_from, setting
-from .output import cells_text, metrics_table, print_json, wrapped
-from .settings import TrackingOptions, comma_list, read_histories
+from .cli.options import SEED, LocationType, options_from, setting
+from .cli.output import as_json, cells_text, metrics_table, print_json, wrapped
+from .cli.settings import TrackingOptions, comma_list, read_histories
+from .cli.steps import log_calibration, log_data
 
 CAUTION = (
     "Nobody can tell which of them the model was trained on, and those flatter it. Of the ratings of its training, "
@@ -38,9 +40,9 @@ MARK, REPORT = "evaluation.json", "report.html"
 class EvaluateJob:
     """Which model, on what."""
 
-    model: Place
-    ratings: tuple[Place, ...]
-    test: Place | None = setting(None, "Held-out rows; RATINGS are then the histories.")
+    model: Location
+    ratings: tuple[Location, ...]
+    test: Location | None = setting(None, "Held-out rows; RATINGS are then the histories.")
     hidden: float = setting(0.2, "Without --test: share of each user's items to hide and look for.")
     metrics: str = setting(
         "", "Metrics, separated by commas; the first leads the report. The usual ones of the task without it."
@@ -99,7 +101,7 @@ def run(job: EvaluateJob) -> Evaluated:
         log_calibration(tracked, fit)
         if job.output is not None:
             result = Result([[fit]])
-            examples = comparing.examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
+            examples = comparison.examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
             facts = report_facts(result, holdout, labels, job.seed) | {"data": data, "protocol": protocol}
             with new_directory(job.output, MARK, job.overwrite) as place:
                 write_json(place / MARK, facts)
@@ -117,8 +119,8 @@ def report_facts(result: Result, holdout: Holdout, labels: Sequence[str], seed: 
         "test_interactions": int(holdout.relevant.sum()),
         "test_users_left_out": holdout.left_out,
     }
-    standing = comparing.rank([result], labels[0], labels, seed)
-    return {**comparing.facts(standing), "split": split, "refused": {}, "versions": versions()}
+    standing = comparison.rank([result], labels[0], labels, seed)
+    return {**comparison.facts(standing), "split": split, "refused": {}, "versions": versions()}
 
 
 def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> tuple[Holdout, str, str]:
@@ -148,8 +150,8 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
 
 
 @click.command("evaluate")
-@click.argument("model", type=PlaceType())
-@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
+@click.argument("model", type=LocationType())
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(EvaluateJob)
 def command(job: EvaluateJob) -> None:
     """Measure the model directory MODEL on held-out items of the users in RATINGS."""

@@ -9,12 +9,11 @@ from typing import Literal
 
 import click
 
-from recsys import planning
-from recsys.planning import Need, Speed, Workload
+from recsys import capacity
+from recsys.capacity import Need, Speed, Workload
 
-from .cli import as_json
-from .options import options_from, setting
-from .output import WIDTH, print_json, table
+from .cli.options import options_from, setting
+from .cli.output import WIDTH, as_json, print_json, table
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ class Plan:
 def run(job: PlanJob) -> Plan:
     """Do the job."""
     work = job.workload()
-    speed = planning.read_speed("cuda" if job.gpu else "cpu").times(job.speedup)
-    ways = list(planning.needs(work, speed))
-    best = planning.recommended(work, ways)
-    return Plan(work, speed, ways, best, planning.lists_seconds(work, speed), planning.lists_bytes(work))
+    speed = capacity.read_speed("cuda" if job.gpu else "cpu").times(job.speedup)
+    ways = list(capacity.needs(work, speed))
+    best = capacity.recommended(work, ways)
+    return Plan(work, speed, ways, best, capacity.lists_seconds(work, speed), capacity.lists_bytes(work))
 
 
 @click.command("plan")
@@ -91,7 +90,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield ""
     for text in (*_advice(plan), f"Lists: {_lists(plan)}"):
         yield textwrap.fill(text, WIDTH)
-    yield f"\n{planning.FORMULA}"
+    yield f"\n{capacity.FORMULA}"
 
 
 def _row(way: Need, work: Workload) -> tuple[str, ...]:
@@ -105,7 +104,7 @@ def _advice(plan: Plan) -> Iterator[str]:
     work, best = plan.workload, plan.recommended
     if work.training_share < 1:
         yield (
-            f"A matrix holds at most {planning.MATRIX_LIMIT:,} interactions: train on a sample of "
+            f"A matrix holds at most {capacity.MATRIX_LIMIT:,} interactions: train on a sample of "
             f"{work.training_share:.1%} of the users (the times above are of it) and score everybody, in files of at "
             "most so many rows: a model scores histories, also of users it was not trained on."
         )

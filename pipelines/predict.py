@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from recsys.answers import (
+from recsys.artifacts import SavedModel, load_model
+from recsys.batch.predictions import (
     NO_HISTORY,
     UNKNOWN_ITEM,
     format_of,
@@ -19,27 +20,25 @@ from recsys.answers import (
     with_new_items,
     write_answers,
 )
-from recsys.artifacts import SavedModel, load_model
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, UnsupportedError
-from recsys.interactions import UserItemMatrix
-from recsys.models.rating import RatingRecommender
-from recsys.places import Place, folder_at, local_copy
-from recsys.reading import ReadingOptions
+from recsys.models.ratings.base import RatingRecommender
+from recsys.system.storage import Location, folder_at, local_copy
 
-from .cli import as_json
-from .fitting import log_data
-from .options import PlaceType, options_from, setting
-from .output import print_json
-from .settings import TrackingOptions, read_histories
+from .cli.options import LocationType, options_from, setting
+from .cli.output import as_json, print_json
+from .cli.settings import TrackingOptions, read_histories
+from .cli.steps import log_data
 
 
 @dataclass(frozen=True)
 class PredictJob:
     """Which model, which pairs, whose histories, and where the answers go."""
 
-    model: Place
-    pairs: Place
-    ratings: tuple[Place, ...] = setting((), "Ratings that the histories of the users come from.", multiple=True)
+    model: Location
+    pairs: Location
+    ratings: tuple[Location, ...] = setting((), "Ratings that the histories of the users come from.", multiple=True)
     new_items: bool = setting(False, "Also predict items the model does not know but the histories hold ratings of.")
     output: Path = setting(Path("predictions.csv"), "File to write: .csv or .parquet.", "--output", "-o")
     overwrite: bool = setting(False, "Replace an earlier file.")
@@ -111,8 +110,8 @@ def model_of_ratings(saved: SavedModel) -> RatingRecommender:
 
 
 @click.command("predict")
-@click.argument("model", type=PlaceType())
-@click.argument("pairs", type=PlaceType())
+@click.argument("model", type=LocationType())
+@click.argument("pairs", type=LocationType())
 @options_from(PredictJob)
 def command(job: PredictJob) -> None:
     """Predict the rating of every (user, item) row of PAIRS with the model directory MODEL.

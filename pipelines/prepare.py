@@ -7,21 +7,20 @@ from pathlib import Path
 
 import click
 
+from recsys.data.reading import ReadingOptions, read_interactions
+from recsys.data.store import refuse_existing_store, write_store
 from recsys.errors import ConfigError
-from recsys.places import Place
-from recsys.reading import ReadingOptions, read_interactions
-from recsys.store import refuse_existing_store, write_store
+from recsys.system.storage import Location
 
-from .cli import as_json
-from .options import PlaceType, options_from, setting
-from .output import print_json
+from .cli.options import LocationType, options_from, setting
+from .cli.output import as_json, print_json
 
 
 @dataclass(frozen=True)
 class PrepareJob:
     """What to prepare and where it goes."""
 
-    ratings: tuple[Place, ...]
+    ratings: tuple[Location, ...]
     output: Path | None = setting(None, "Folder of the store to write.", "--output", "-o")
     overwrite: bool = setting(False, "Replace an earlier store.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -50,7 +49,7 @@ def run(job: PrepareJob) -> Prepared:
 
 
 @click.command("prepare")
-@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(PrepareJob)
 def command(job: PrepareJob) -> None:
     """Write a compact, memory-mapped copy of RATINGS that every command takes in their place."""

@@ -13,25 +13,24 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.artifacts import SavedModel, load_model
+from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import DataError, UnsupportedError
-from recsys.interactions import UserItemMatrix, sparse_rows
-from recsys.places import Place
-from recsys.reading import ReadingOptions, read_titles
-from recsys.tasks import TASKS
+from recsys.evaluation.tasks import TASKS
+from recsys.system.storage import Location
 
-from .cli import as_json
-from .options import PlaceType, options_from, setting
-from .output import WIDTH, print_json, shorten, table
-from .settings import comma_list, read_histories
+from .cli.options import LocationType, options_from, setting
+from .cli.output import WIDTH, as_json, print_json, shorten, table
+from .cli.settings import comma_list, read_histories
 
 
 @dataclass(frozen=True)
 class RecommendJob:
     """For whom, from which model, how many."""
 
-    model: Place
+    model: Location
     user: str | None = setting(None, "The person's id in the ratings file.")
-    ratings: Place | None = setting(None, "Ratings that hold the person's history.")
+    ratings: Location | None = setting(None, "Ratings that hold the person's history.")
     items: str | None = setting(None, "Instead: items the person took, ids separated by commas.")
     n: int = setting(10, "Length of the list.", "-n")
     keep_seen: bool = setting(False, "Let items of the history be recommended too.")
@@ -107,7 +106,7 @@ def named(saved: SavedModel, positions: NDArray[np.int32], titles: dict[str, str
 
 
 @click.command("recommend")
-@click.argument("model", type=PlaceType())
+@click.argument("model", type=LocationType())
 @options_from(RecommendJob)
 def command(job: RecommendJob) -> None:
     """Recommend for one person with the model directory MODEL."""

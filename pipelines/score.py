@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from recsys.artifacts import SavedModel, load_model
-from recsys.audience import (
+from recsys.batch.audience import (
     Audience,
     Rules,
     add_new_users,
@@ -27,17 +27,10 @@ from recsys.audience import (
     group_cap,
     make_audience,
 )
-from recsys.batch import Note, Plan, keep_notes, open_output, refuse_output, write_manifest
-from recsys.distributed import CLIENT_BYTES, on_ray
-from recsys.errors import ConfigError, DataError, GateError, StoreError
-from recsys.gates import measure, read_gates, refusals, require_finished
-from recsys.interactions import Interactions, UserItemMatrix
-from recsys.machine import gpus, usable_cores
-from recsys.memory import now_and_peak
-from recsys.places import Place, absolute, folder_at
-from recsys.plotting import exposure
-from recsys.reading import ReadingOptions
-from recsys.shards import (
+from recsys.batch.gates import measure, read_gates, refusals, require_finished
+from recsys.batch.output import Note, Plan, keep_notes, open_output, refuse_output, write_manifest
+from recsys.batch.ray_engine import CLIENT_BYTES, on_ray
+from recsys.batch.shards import (
     PEAK,
     ShardWriter,
     load_writer,
@@ -47,15 +40,22 @@ from recsys.shards import (
     widest_block,
     workers_within,
 )
-from recsys.tasks import TASKS
-from recsys.training import TrainingContext
+from recsys.data.interactions import Interactions
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import ReadingOptions
+from recsys.errors import ConfigError, DataError, GateError, StoreError
+from recsys.evaluation.tasks import TASKS
+from recsys.reporting.plotting import exposure
+from recsys.system.hardware import gpus, usable_cores
+from recsys.system.memory import now_and_peak
+from recsys.system.storage import Location, absolute, folder_at
+from recsys.training.context import TrainingContext
 
-from .cli import as_json
-from .fitting import log_data
-from .options import PlaceType, options_from, setting
-from .output import print_json, wrapped
-from .progress import watch
-from .settings import TrackingOptions, read_histories
+from .cli.options import LocationType, options_from, setting
+from .cli.output import as_json, print_json, wrapped
+from .cli.progress import watch
+from .cli.settings import TrackingOptions, read_histories
+from .cli.steps import log_data
 
 GPU_TILE = 4096  # a GPU wants more users in one product than a core
 
@@ -64,15 +64,15 @@ GPU_TILE = 4096  # a GPU wants more users in one product than a core
 class Choice:
     """Who gets lists, and what may stand in them."""
 
-    users: Place | None = setting(None, "File of the users to score, in its order; all without it.")
-    new_users: Place | None = setting(None, "Ratings of more people, of whom none is in RATINGS.")
-    only_items: Place | None = setting(None, "File of the only items to list.")
-    exclude_items: Place | None = setting(None, "File of items never to list.")
-    exclude_pairs: Place | None = setting(None, "File of user_id, item_id: items not to list for that user.")
+    users: Location | None = setting(None, "File of the users to score, in its order; all without it.")
+    new_users: Location | None = setting(None, "Ratings of more people, of whom none is in RATINGS.")
+    only_items: Location | None = setting(None, "File of the only items to list.")
+    exclude_items: Location | None = setting(None, "File of items never to list.")
+    exclude_pairs: Location | None = setting(None, "File of user_id, item_id: items not to list for that user.")
     keep_seen: bool = setting(False, "Let items of the history be recommended too.")
     min_score: float | None = setting(None, "Leave out items with a lower score.")
     max_per_group: int | None = setting(None, "At most so many items of a group in a list.")
-    groups: Place | None = setting(None, "File of item_id, group (a brand, an author, ...).")
+    groups: Location | None = setting(None, "File of item_id, group (a brand, an author, ...).")
     cold: Literal["popularity", "skip", "fail"] = setting(
         "skip", "Users without a known item: popular items (said in a column), no list, or refuse the job."
     )
@@ -95,9 +95,9 @@ class Choice:
 class ScoreJob:
     """Which model, whose histories, how many items, and where the lists go."""
 
-    model: Place
-    ratings: tuple[Place, ...]
-    output: Place = setting(Path("lists"), "Folder or address for the lists.", "--output", "-o")
+    model: Location
+    ratings: tuple[Location, ...]
+    output: Location = setting(Path("lists"), "Folder or address for the lists.", "--output", "-o")
     n: int = setting(10, "Length of each list.", "-n")
     choice: Choice = field(default_factory=Choice)
     format: Literal["parquet", "csv"] = setting("parquet", "Format of the lists.")
@@ -112,8 +112,8 @@ class ScoreJob:
         "Limit such as 2GB, kept by running fewer workers. On Ray it is for the command and its actors (Ray's own "
         "processes, some 0.4 GB, apart), with --ray-address for each actor.",
     )
-    gates: Place | None = setting(None, "TOML file of limits the lists must keep to be published.")
-    previous: Place | None = setting(None, "An earlier output, to measure the overlap with.")
+    gates: Location | None = setting(None, "TOML file of limits the lists must keep to be published.")
+    previous: Location | None = setting(None, "An earlier output, to measure the overlap with.")
     resume: bool = setting(False, "Go on with a job that was stopped: the same bytes come out.")
     overwrite: bool = setting(False, "Replace an earlier output.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
@@ -133,7 +133,7 @@ class ScoreJob:
 class Scored:
     """The folder, its manifest, and how the job went."""
 
-    directory: Place
+    directory: Location
     manifest: Mapping[str, Any]
     went: Mapping[str, float]
     ledger: str
@@ -319,8 +319,8 @@ def parse_size(text: str) -> int:
 
 
 @click.command("score")
-@click.argument("model", type=PlaceType())
-@click.argument("ratings", type=PlaceType(), nargs=-1)
+@click.argument("model", type=LocationType())
+@click.argument("ratings", type=LocationType(), nargs=-1)
 @options_from(ScoreJob)
 def command(job: ScoreJob) -> None:
     """Write the best N unseen items of every user in RATINGS, with the model directory MODEL.
@@ -336,7 +336,7 @@ def command(job: ScoreJob) -> None:
     report(scored, job)
 
 
-def stopped(output: Place, error: BaseException) -> str:
+def stopped(output: Location, error: BaseException) -> str:
     """What stopped the job, what is there, and how to go on."""
     if isinstance(error, StoreError):  # it is not asked again
         return f"Stopped. {error} What is written stays: the same command with --resume goes on after it."
@@ -368,7 +368,7 @@ def report(scored: Scored, job: ScoreJob) -> None:
         measures = manifest["measures"]
         click.echo(
             wrapped(
-                f"{measures['coverage']:.1%} of the catalogue is listed; {measures['popularity']:.1%} of the rows are "
+                f"{measures['coverage']:.1%} of the catalog is listed; {measures['popularity']:.1%} of the rows are "
                 "on the items that have half of all training interactions"
             )
         )

@@ -5,39 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from recsys import splitting
-from recsys.artifacts import refuse_existing, save_model
-from recsys.averages import Interval
-from recsys.choosing import choose_model
-from recsys.comparing import Fit
+from recsys.artifacts import save_model
+from recsys.data.interactions import Interactions
+from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, UnsupportedError
-from recsys.interactions import Interactions
+from recsys.evaluation.averages import Interval
+from recsys.evaluation.comparison import FittedResult
+from recsys.evaluation.tasks import TASKS, Task, find_task
 from recsys.models import Recommender, create_model
-from recsys.models.network import NetworkRecommender
-from recsys.places import Place
-from recsys.processes import Group, joined
-from recsys.reading import ReadingOptions
-from recsys.splitting import Split
-from recsys.tasks import TASKS, Task, find_task
-from recsys.training import TrainingContext
+from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.models.default import choose_model
+from recsys.serving.pyfunc import pyfunc_arguments
+from recsys.splitting.holdout import Split
+from recsys.system.atomic import refuse_existing
+from recsys.system.storage import Location
+from recsys.training.context import TrainingContext
+from recsys.training.data_parallel import Group, process_group
 
-from .cli import as_json
-from .fitting import fit_model, log_calibration, log_data, refit_model
-from .options import SEED, PlaceType, options_from, parse_settings, setting
-from .output import cells_text, metrics_table, print_json, wrapped
-from .settings import FittingOptions, TrackingOptions, meaning, read_for, typed_again
+from .cli.options import SEED, LocationType, options_from, parse_settings, setting
+from .cli.output import as_json, cells_text, metrics_table, print_json, wrapped
+from .cli.settings import FittingOptions, TrackingOptions, meaning, read_for, typed_again
+from .cli.steps import fit_model, log_calibration, log_data, refit_model, validation_split
 
 
 @dataclass(frozen=True)
 class TrainJob:
     """What to train, on what, and where it goes."""
 
-    ratings: tuple[Place, ...]
+    ratings: tuple[Location, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
     model: str = setting(
         "", "Which model, by its name in the README; chosen by the size of the data without it.", "--model", "-m"
@@ -87,7 +89,7 @@ def run(job: TrainJob) -> Trained | None:
         raise ConfigError(f"Expected -m MODEL beside -s {job.settings[0]}: a setting belongs to a model.")
     named = create_model(job.model, settings) if job.model else None
     refuse_existing(job.output, "model.json", job.overwrite)
-    with joined() as group:
+    with process_group() as group:
         if named is not None:
             refuse_several(named, group)
         return _train(job, named, group)
@@ -125,7 +127,7 @@ def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | 
         tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
         if found is not None:
             log_calibration(tracked, found)
-        tracked.log_model(job.output)
+        tracked.log_model(partial(pyfunc_arguments, job.output))
     counts = {} if found is None else found.counts
     return Trained(
         model.name, model.summary(), job.output, metrics, counts, seconds, interactions.ledger.line(), tracked.id
@@ -158,15 +160,7 @@ def state_memory(model: Recommender, items: int) -> None:
         click.echo(wrapped(f"{model.name}: {model.training_memory(items)}"), err=True)
 
 
-def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:
-    """What the task holds out to choose settings and epochs on; nothing where the share is 0."""
-    task = TASKS[model.task]
-    if not held_out:
-        return splitting.everybody(interactions, task.ratings)
-    return task.validation_split(interactions, model, held_out, seed)
-
-
-def validate(model: Recommender, split: Split, metric: str) -> Fit | None:
+def validate(model: Recommender, split: Split, metric: str) -> FittedResult | None:
     """The fitted model measured on the validation part; None where nothing was held out."""
     if split.validation is None:
         return None
@@ -176,7 +170,7 @@ def validate(model: Recommender, split: Split, metric: str) -> Fit | None:
 
 
 @click.command("train")
-@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(TrainJob)
 def command(job: TrainJob) -> None:
     """Fit a model on RATINGS, validate it on what was held out, save it, track the run."""

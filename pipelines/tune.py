@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import pandas as pd
 
-from recsys.artifacts import refuse_existing
-from recsys.errors import ArtifactError
-from recsys.interactions import Interactions
+from recsys.data.reading import ReadingOptions
+from recsys.evaluation.tasks import Task, find_task
 from recsys.models import create_model
-from recsys.places import Place
-from recsys.reading import ReadingOptions
-from recsys.tasks import Task, find_task
-from recsys.tracking import Tracker
-from recsys.training import TrainingContext
-from recsys.tuning import Budget, Search, Trial, Tuned, load_optuna, settings_toml, tune
+from recsys.system.storage import Location
+from recsys.tuning import Budget, Search, Tuned
 
-from .cli import as_json
-from .fitting import log_data
-from .options import SEED, PlaceType, options_from, parse_settings, setting
-from .output import print_json, table
-from .progress import trials_progress
-from .settings import FittingOptions, TrackingOptions, read_for, typed_again
-from .train import validation_split
-
-TRIALS = "tuning.db"  # all trials of all models, an Optuna study each
+from .cli.options import SEED, LocationType, options_from, parse_settings, setting
+from .cli.output import as_json, print_json, table
+from .cli.settings import FittingOptions, TrackingOptions, read_for, typed_again
+from .cli.steps import resumable, search_settings, trials_file, validation_split, write_best
 
 
 @dataclass(frozen=True)
 class TuneJob:
     """Which model, on what, how long, and where the trials and the best settings go."""
 
-    ratings: tuple[Place, ...]
+    ratings: tuple[Location, ...]
     output: Path = setting(Path("tuning"), "Folder for the trials and the best settings.", "--output", "-o")
     model: str = setting("", "Which model; vae, for ratings autorec, without it.", "--model", "-m")
     trials: int = setting(20, "Settings to try, the defaults first.", "--trials", "-n")
@@ -86,56 +74,6 @@ def run(job: TuneJob) -> TuneResult:
     return TuneResult(tuned, best, interactions.ledger.line())
 
 
-def trials_file(output: Path, resume: bool, overwrite: bool, mark: str = TRIALS) -> Path:
-    """The file of trials in `output`: the one that is there to go on with, else a new one. `mark`: see artifacts."""
-    load_optuna()  # before the work, not after it
-    storage = output / TRIALS
-    if resume:
-        if not storage.is_file():
-            raise ArtifactError(f"Expected trials to go on with in {storage}, found none: leave --resume out.")
-        return storage
-    if storage.is_file() and not overwrite:
-        raise ArtifactError(f"{output} already holds trials: add --resume to go on, or --overwrite to start again.")
-    refuse_existing(output, TRIALS if storage.is_file() else mark, overwrite)
-    storage.unlink(missing_ok=True)
-    return storage
-
-
-def search_settings(
-    search: Search, budget: Budget, storage: Path, options: FittingOptions, tracker: Tracker, interactions: Interactions
-) -> Tuned:
-    """Search with progress and a tracked run a trial, inside a run of the search."""
-    context = TrainingContext(search.seed, options.device, options.precision, patience=options.patience)
-    plan = {"data": interactions.fingerprint(), "patience": options.patience, "precision": options.precision}
-    with tracker.run(f"tune {search.name}", "tune") as tracked, trials_progress(search.name, budget) as progress:
-        log_data(tracked, interactions, search.split)
-
-        def on_trial(trial: Trial, so_far: Tuned) -> None:
-            progress(trial, so_far)
-            with tracker.run(f"{search.name} trial {trial.number}", "trial") as child:
-                child.log_params({"model": search.model, **search.fixed, **trial.settings})
-                child.log_metrics(_values(trial, search.metric))
-                child.set_tags({"recsys.trial_state": trial.state, "recsys.trial_reason": trial.reason})
-            if so_far.leader is not None and so_far.leader.value is not None:
-                tracked.log_metrics({f"best validation {search.metric}": so_far.leader.value}, step=trial.number)
-
-        tuned = tune(search, budget, storage, plan, context, on_trial)
-        tracked.log_params({"model": search.model, "trials": len(tuned.trials), **search.fixed, **tuned.best.settings})
-    return tuned
-
-
-def _values(trial: Trial, metric: str) -> dict[str, float]:
-    return {"seconds": trial.seconds} | ({} if trial.value is None else {f"validation {metric}": trial.value})
-
-
-def write_best(folder: Path, tuned: Tuned, fixed: Mapping[str, Any]) -> Path:
-    """MODEL.toml with all settings of the best trial."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{tuned.model}.toml"
-    file.write_text(settings_toml(create_model(tuned.model, {**fixed, **tuned.best.settings})), encoding="utf-8")
-    return file
-
-
 def trials_table(tuned: Tuned) -> pd.DataFrame:
     """A row a trial."""
     rows = [{**asdict(trial), "settings": None, **trial.settings} for trial in tuned.trials]
@@ -143,26 +81,13 @@ def trials_table(tuned: Tuned) -> pd.DataFrame:
 
 
 @click.command("tune")
-@click.argument("ratings", type=PlaceType(), nargs=-1, required=True)
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(TuneJob)
 def command(job: TuneJob) -> None:
     """Search the best settings of a model for RATINGS on what is held out; killed, it goes on with --resume."""
     with resumable(job.output):
         found = run(job)
     report(found, job)
-
-
-@contextmanager
-def resumable(output: Path) -> Iterator[None]:
-    """Ctrl-C tells how to go on, where there are trials to go on after."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not (output / TRIALS).is_file():
-            raise
-        raise click.ClickException(
-            f"Stopped: by you. The trials so far are in {output}; the same command with --resume goes on after them."
-        ) from error
 
 
 def report(found: TuneResult, job: TuneJob) -> None:

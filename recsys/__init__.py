@@ -1,1 +1,1 @@
-"""Autoencoder recommender systems: arrays and tables in, recommendations out."""
+"""Autoencoder recommender systems: the library. Who may import whom is in tests/test_architecture.py."""

@@ -11,15 +11,11 @@ users.parquet        position, user_id: only for models that know no other users
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +26,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, DataError, RecsysError
-from recsys.interactions import Vocabulary
 from recsys.models import MODELS, Recommender, create_model
-from recsys.places import Place, flush, folder_at, local_copy, sha256
-from recsys.training import TrainingContext
+from recsys.system.atomic import new_directory, write_json
+from recsys.system.hardware import versions
+from recsys.system.storage import Location, local_copy, sha256
+from recsys.training.context import TrainingContext
 
 SCHEMA_VERSION = 1
+
+_RENAMED_SETTINGS = {"neighbours": "neighbors"}  # as 0.1 wrote them
 
 # What reading a damaged or edited file can raise; pyarrow's own errors are among them.
 _UNREADABLE = (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RuntimeError, RecsysError, OSError)
@@ -96,15 +96,15 @@ def save_model(
 
 def _check_ids(model: Recommender, items: Vocabulary, item_counts: NDArray[np.int64], users: Vocabulary | None) -> None:
     """Refuse names that would be given to the wrong items, before anything is written."""
-    if not len(items) == len(item_counts) == model.items:
+    if not len(items) == len(item_counts) == model.n_items:
         raise DataError(
-            f"Expected ids and counts of the model's {model.items} items, found {len(items)} and {len(item_counts)}."
+            f"Expected ids and counts of the model's {model.n_items} items, found {len(items)} and {len(item_counts)}."
         )
     if model.needs_training_users and users is None:
         raise DataError(f"Expected the ids of the training users: {model.name} knows no others. Pass them as users.")
 
 
-def load_model(directory: Place, device: str = "auto") -> SavedModel:
+def load_model(directory: Location, device: str = "auto") -> SavedModel:
     """Read a model directory, fetched first where it has an address (recsys.places).
 
     Raises ArtifactError, with the reason, where it is damaged, foreign or too new.
@@ -129,11 +129,19 @@ def _load(directory: Path, device: str) -> SavedModel:
         items, counts = Vocabulary(table["item_id"].combine_chunks()), table["count"].to_numpy()
         known = directory / "users.parquet"
         users = Vocabulary(pq.read_table(known)["user_id"].combine_chunks()) if known.name in about["files"] else None
-        model = create_model(about["model"], about["config"])
+        model = create_model(about["model"], _settings(about["config"]))
         model.set_state(load_file(directory / "weights.safetensors"), len(items), device)
     except _UNREADABLE as error:
         raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {error}") from error
     return SavedModel(model, items, counts, users, about, sha256(directory / "model.json"))
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the names of today; those of a blend's members too."""
+    return {
+        _RENAMED_SETTINGS.get(name, name): _settings(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+    }
 
 
 def _read_description(directory: Path) -> dict[str, Any]:
@@ -159,73 +167,3 @@ def _write_ids(file: Path, name: str, ids: Vocabulary, counts: NDArray[np.int64]
     if counts is not None:
         columns["count"] = pa.array(counts.astype(np.int64))
     pq.write_table(pa.table(columns), file, compression="zstd")
-
-
-@contextlib.contextmanager
-def new_directory(directory: Path, mark: str, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary directory beside `directory` that takes its name when the block ends well, else vanishes.
-
-    Raises ArtifactError at once where `directory` already holds something, unless `overwrite` and it holds `mark`.
-    """
-    refuse_existing(directory, mark, overwrite)
-    directory = directory.resolve()  # a link keeps pointing here
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
-    try:
-        yield place
-        place.chmod(0o755)  # mkdtemp makes it for the owner alone
-        for file in place.rglob("*"):
-            flush(file)
-        _take_the_place(place, directory)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _take_the_place(new: Path, directory: Path) -> None:
-    """Rename `new` to `directory`; what was there is put aside first and removed last."""
-    aside = new.with_suffix(".old")
-    if directory.exists():
-        directory.rename(aside)
-    new.rename(directory)
-    shutil.rmtree(aside, ignore_errors=True)
-    flush(directory.parent)
-
-
-def refuse_existing(directory: Place, mark: str, overwrite: bool) -> None:
-    """Raise ArtifactError where `directory` is a file or holds something, unless `overwrite` and it is one of ours.
-
-    `mark` is the file that shows it is: nobody's folder is replaced because of a mistyped path.
-    """
-    folder = folder_at(directory)
-    if folder.is_file():
-        raise ArtifactError(f"Expected a folder to write to, found the file {folder}: choose another place.")
-    if folder.is_empty():
-        return
-    if not overwrite:
-        raise ArtifactError(f"{folder} already holds something: choose another place, or add --overwrite.")
-    if not folder.is_file(mark):
-        raise ArtifactError(f"{folder} holds something that is not ours to replace (no {mark}): remove it by hand.")
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """The content as `json_text`, in a file."""
-    file.write_text(json_text(content) + "\n", encoding="utf-8")
-
-
-def json_text(content: Mapping[str, Any]) -> str:
-    """JSON for machines and people: sorted by nothing, two spaces deep, text as it is, null for NaN."""
-    plain = json.loads(json.dumps(content, default=_plain), parse_constant=lambda _: None)
-    return json.dumps(plain, indent=2, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def versions() -> dict[str, str]:
-    """Versions of recsys and of what decides its results."""
-    found = {}
-    for package in ("recsys", "torch", "numpy", "scipy", "pandas", "pyarrow", "implicit"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

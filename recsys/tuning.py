@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from recsys.errors import ArtifactError, ConfigError, MissingPackageError, RecsysError, UnsupportedError
-from recsys.evaluation import validator
-from recsys.metrics import goodness
+from recsys.evaluation.evaluate import validator
+from recsys.evaluation.metrics import goodness
 from recsys.models import MODELS, Recommender, create_model
-from recsys.search_space import Choice, Space, search_space
-from recsys.splitting import Split
-from recsys.training import Epoch, TrainingContext
+from recsys.models.search_space import Choice, Space, search_space
+from recsys.splitting.holdout import Split
+from recsys.training.context import Epoch, TrainingContext
 
 # Trials that run to their end before others are measured against their median.
 _UNPRUNED = 4

@@ -18,7 +18,7 @@ FLAGS = (
     ),
 )
 # The page in a frame of the wanted width (a window cannot be as narrow as a phone), asked as a person would see it:
-# does anything stick out to the right, which charts have no size, which colours are on.
+# does anything stick out to the right, which charts have no size, which colors are on.
 FRAME = """<body><script>
 const frame = document.createElement("iframe");
 frame.style.width = "{width}px";

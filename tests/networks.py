@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from recsys.training import SparseRows
+from recsys.training.batches import SparseRows
 
 USERS, ITEMS = 9, 12
 

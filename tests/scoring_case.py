@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from pipelines.cli.settings import TrackingOptions
 from pipelines.score import Choice, ScoreJob, run
-from pipelines.settings import TrackingOptions
 from recsys.artifacts import save_model
-from recsys.interactions import UserItemMatrix, Vocabulary
+from recsys.data.interactions import Vocabulary
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import read_interactions
 from recsys.models import create_model
-from recsys.reading import read_interactions
 
 
 def write_ratings(path: Path, rows: dict[str, str]) -> Path:
@@ -34,7 +35,7 @@ def save_vae(folder: Path, users: int = 700, items: int = 3000) -> tuple[Path, P
     rng = np.random.default_rng(0)
     vae = create_model("vae", {"hidden": 33, "latent": 9})
     torch.manual_seed(0)
-    vae.items, vae.network = items, vae._build(items).eval()
+    vae.n_items, vae.network = items, vae._build(items).eval()
     names = Vocabulary.of(f"i{i}" for i in range(items))
     save_model(folder / "model", vae, names, rng.integers(1, 99, items))
     rows = sorted({(f"u{u}", f"i{i}") for u in range(users) for i in rng.integers(0, items, 1 + u % 9)})

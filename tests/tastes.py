@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from recsys.interactions import Interactions, Vocabulary
+from recsys.data.interactions import Interactions, Vocabulary
 
 
 def two_tastes(users=40, items=12, seed=0):

@@ -5,50 +5,46 @@ import importlib
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
+from paths import ROOT
 
-from pipelines.cli import COMMANDS, main
+from pipelines.cli.main import COMMANDS, main
 
-ROOT = Path(__file__).parents[1]
 FILES = sorted([*ROOT.glob("recsys/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 
-# From the ground up. A module imports from its own floor and below. Those of the library not named here are above the
-# models: artifacts, evaluation, tracking, serving, plotting, batch and all that stands on them.
-FLOORS = [
-    {"errors"},
-    {
-        "interactions",
-        "reading",
-        "places",
-        "store",
-        "datasets",
-        "downloading",
-        "machine",
-        "memory",
-        "processes",
-        "search_space",
-        "threads",
-    },
-    {"topn", "splitting", "metrics", "beyond", "averages", "predicting"},
-    {"training"},
-    {"models"},
+# From the ground up: a module imports from its own package and those before it.
+PACKAGES_IN_ORDER = [
+    "errors",
+    "types",
+    "system",
+    "data",
+    "splitting",
+    "inference",
+    "training",
+    "models",
+    "evaluation",
+    "tuning",
+    "capacity",
+    "artifacts",
+    "batch",
+    "tracking",
+    "reporting",
+    "serving",
 ]
-ABOVE_MODELS, JOBS = len(FLOORS), len(FLOORS) + 1
 
 # The modules that may import each of these, inside functions only: help and scoring must not wait for them.
 HOMES = {
-    "mlflow": {"recsys.tracking", "recsys.serving", "recsys.serving_model"},
-    "matplotlib": {"recsys.plotting"},
-    "implicit": {"recsys.models.factorisation"},
-    "ray": {"recsys.distributed"},
+    "mlflow": {"recsys.tracking.mlflow_tracker", "recsys.serving.pyfunc", "recsys.serving.pyfunc_model"},
+    "matplotlib": {"recsys.reporting.plotting"},
+    "implicit": {"recsys.models.factorization.implicit_models"},
+    "ray": {"recsys.batch.ray_engine"},
     "optuna": {"recsys.tuning"},
-    "jinja2": {"recsys.report"},
-    "fsspec": {"recsys.places"},
+    "jinja2": {"recsys.reporting.report"},
+    "fsspec": {"recsys.system.storage"},
 }
-LOADED_BY_MLFLOW = "recsys.serving_model"  # a program of MLflow's: the one that imports at its top
+LOADED_BY_MLFLOW = "recsys.serving.pyfunc_model"  # a program of MLflow's: the one that imports at its top
 
 UNPICKLERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "skops"}
 
@@ -97,9 +93,7 @@ def names_in(node, module):
 def floor(module):
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0]
-    if package == "pipelines":
-        return JOBS
-    return next((level for level, rooms in enumerate(FLOORS) if room in rooms), ABOVE_MODELS)
+    return len(PACKAGES_IN_ORDER) if package == "pipelines" else PACKAGES_IN_ORDER.index(room) if room else -1
 
 
 # Imports
@@ -111,9 +105,9 @@ def test_imports_go_down_never_up(module):
     assert up == []
 
 
-def test_the_floors_name_modules_that_exist():
+def test_the_library_has_these_entries_and_no_others():
     rooms = {module.split(".")[1] for module in TREES if module.startswith("recsys.")}
-    assert set().union(*FLOORS) <= rooms
+    assert rooms == set(PACKAGES_IN_ORDER)
 
 
 def test_no_module_imports_itself_by_a_detour():
@@ -176,7 +170,7 @@ def run(code):
 def test_help_imports_neither_torch_nor_pandas():
     code = """
 import sys
-from pipelines.cli import main
+from pipelines.cli.main import main
 main(["--help"], standalone_mode=False)
 print({"torch", "pandas", "numpy", "scipy", "pyarrow", "mlflow", "matplotlib", "implicit", "ray"} & set(sys.modules))
 """

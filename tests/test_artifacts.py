@@ -11,10 +11,13 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from recsys import artifacts
-from recsys.artifacts import load_model, new_directory, save_model, sha256, versions
+from recsys.artifacts import load_model, save_model, sha256
+from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError, DataError, NotFittedError
-from recsys.interactions import Vocabulary
 from recsys.models import create_model
+from recsys.system import atomic
+from recsys.system.atomic import new_directory
+from recsys.system.hardware import versions
 
 ITEMS = ["a", "007", "ü 'x'", ""]
 COUNTS = np.array([3, 2, 1, 1])
@@ -310,7 +313,8 @@ def test_a_failure_while_writing_leaves_the_old_model_and_nothing_else(step, err
     def fail(*arguments, **named):
         raise error
 
-    monkeypatch.setattr(artifacts, step, fail)
+    for module in (artifacts, atomic):
+        monkeypatch.setattr(module, step, fail, raising=False)
     with pytest.raises(type(error)):
         save(model, overwrite=True)
     assert contents(model) == before

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Lines that install, need the network, wait for a person or need other data: shown, not run here.
 NOT_RUN = ("git clone", "cd ", "make", "python -m venv", ". .venv", "pip ", "recsys download", "mlflow ")
@@ -53,7 +53,7 @@ def test_the_python_runs_and_prints_recommendations(clone):
 
 
 def test_every_command_and_every_model_is_in_the_tables():
-    from pipelines.cli import COMMANDS
+    from pipelines.cli.main import COMMANDS
     from recsys.models import MODELS
 
     for name in (*COMMANDS, *MODELS):

@@ -12,9 +12,10 @@ from tastes import two_tastes
 
 from recsys.errors import ArtifactError, ConfigError, UnsupportedError
 from recsys.models import MODELS, create_model
-from recsys.search_space import Choice, Range, search_space
-from recsys.splitting import everybody, strong
-from recsys.training import TrainingContext
+from recsys.models.search_space import Choice, Range, search_space
+from recsys.splitting.by_user import strong
+from recsys.splitting.holdout import everybody
+from recsys.training.context import TrainingContext
 from recsys.tuning import Budget, Search, Trial, Tuned, settings_toml, tune
 
 if sys.version_info >= (3, 11):

@@ -20,13 +20,13 @@ sys.path.append(str(Path(__file__).parents[1]))  # for table.py
 import numpy as np
 from table import DATA, Kept, Result, Row, Table, chosen, flag_parser, kept, make_rows, page, publish
 
-from recsys.averages import Average
-from recsys.evaluation import evaluate, validator
-from recsys.interactions import UserItemMatrix
+from recsys.data.matrix import UserItemMatrix
+from recsys.evaluation.averages import Average
+from recsys.evaluation.evaluate import evaluate, validator
 from recsys.models import Recommender
 from recsys.models.blend import Blend
-from recsys.splitting import Holdout, Split
-from recsys.training import TrainingContext
+from recsys.splitting.holdout import Holdout, Split
+from recsys.training.context import TrainingContext
 
 HERE = Path(__file__).parent
 VALIDATED = ("ndcg@10", "ndcg@100")  # shown while choosing, beside the metric chosen by

@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # also where this file is loaded
 from accuracy import HERE, Division, ranked, run
 from table import flag_parser
 
+from recsys.data.interactions import Interactions, Vocabulary
+from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import DataError
-from recsys.interactions import Interactions, UserItemMatrix, Vocabulary, sparse_rows
-from recsys.reading import ReadingOptions, read_interactions
-from recsys.splitting import Holdout, Split
+from recsys.splitting.holdout import Holdout, Split
 
 SEED = 98765
 TARGETS = 0.2  # share of a held-out user's rows that are to be found
@@ -98,7 +99,7 @@ def divide(interactions: Interactions, rules: Rules) -> Split:
 
 
 def _id_ranks(users: Vocabulary) -> NDArray[np.int64]:
-    """Place of each user in the order of the ids, numbers as numbers where all of them are."""
+    """Location of each user in the order of the ids, numbers as numbers where all of them are."""
     ids = users.to_list()
     if all(str(identity).isdecimal() for identity in ids):
         ids = [int(identity) for identity in ids]

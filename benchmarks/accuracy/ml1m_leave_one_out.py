@@ -18,10 +18,10 @@ from accuracy import Division, Measure, parse, run
 from numpy.typing import NDArray
 
 from recsys import splitting
-from recsys.averages import Average
-from recsys.interactions import UserItemMatrix
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import read_interactions
+from recsys.evaluation.averages import Average
 from recsys.models import Recommender
-from recsys.reading import read_interactions
 
 NAME = "ml1m_leave_one_out"
 K = 10

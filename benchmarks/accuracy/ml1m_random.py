@@ -11,7 +11,7 @@ from __future__ import annotations
 from accuracy import Division, parse, ranked, run
 
 from recsys import splitting
-from recsys.reading import read_interactions
+from recsys.data.reading import read_interactions
 
 NAME = "ml1m_random"
 

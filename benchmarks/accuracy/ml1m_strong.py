@@ -1,4 +1,4 @@
-"""MovieLens-1M, ratings of 4 and 5, held-out people: models are fitted on others (strong generalisation).
+"""MovieLens-1M, ratings of 4 and 5, held-out people: models are fitted on others (strong generalization).
 
 python benchmarks/accuracy/ml1m_strong.py [RATINGS]
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from accuracy import Division, parse, ranked, run
 
 from recsys import splitting
-from recsys.reading import ReadingOptions, read_interactions
+from recsys.data.reading import ReadingOptions, read_interactions
 
 NAME = "ml1m_strong"
 

@@ -18,10 +18,10 @@ from ratings import HERE, RatingTable
 from scipy.sparse import csr_matrix, hstack
 from table import DATA, Table, measured_on
 
-from recsys.interactions import UserItemMatrix, sparse_rows
-from recsys.models.rating import RatingRecommender
-from recsys.reading import read_interactions
-from recsys.training import TrainingContext
+from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.data.reading import read_interactions
+from recsys.models.ratings.base import RatingRecommender
+from recsys.training.context import TrainingContext
 
 MODELS = ("biases", "biased-mf", "autorec")
 Parts = tuple[csr_matrix, csr_matrix, csr_matrix]

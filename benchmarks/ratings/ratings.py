@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from table import DATA, Kept, Result, Row, Table, chosen, flag_parser, kept, make_rows, page, publish
 
 from recsys import splitting
-from recsys.averages import Average
-from recsys.evaluation import error_average, evaluate_ratings
-from recsys.interactions import UserItemMatrix
-from recsys.reading import read_interactions
-from recsys.splitting import Holdout
-from recsys.training import TrainingContext
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import read_interactions
+from recsys.evaluation.averages import Average
+from recsys.evaluation.evaluate import error_average, evaluate_ratings
+from recsys.splitting.holdout import Holdout
+from recsys.training.context import TrainingContext
 
 HERE = Path(__file__).parent
 METRICS = ("RMSE", "MAE")

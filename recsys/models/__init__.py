@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys.errors import ConfigError
-from recsys.models.autoencoder import AE, SparseAE
-from recsys.models.autorec import AutoRec
+from recsys.models.autoencoders.mult_vae import DAE, VAE
+from recsys.models.autoencoders.plain import AE, SparseAE
+from recsys.models.autoencoders.rbm import RBM
+from recsys.models.autoencoders.recvae import RecVAE
 from recsys.models.base import Recommender
-from recsys.models.biased_mf import BiasedMF
 from recsys.models.blend import Blend
-from recsys.models.deep_autorec import DeepAutoRec
-from recsys.models.elsa import ELSA
-from recsys.models.factorisation import ALS, BPR, LMF, ItemKNN
-from recsys.models.graph_filter import BSPM
-from recsys.models.ials import IALS
-from recsys.models.kernel_ae import KernelAE
-from recsys.models.linear import EASE, EDLAE
-from recsys.models.multinomial import DAE, VAE
+from recsys.models.factorization.ials import IALS
+from recsys.models.factorization.implicit_models import ALS, BPR, LMF, ItemKNN
+from recsys.models.factorization.svd import SVD
+from recsys.models.linear.bspm import BSPM
+from recsys.models.linear.ease import EASE, EDLAE
+from recsys.models.linear.elsa import ELSA
+from recsys.models.linear.sparse_ease import SparseEASE
 from recsys.models.popularity import Popularity
-from recsys.models.rating import Biases, GlobalMean
-from recsys.models.rating_knn import RatingKNN
-from recsys.models.rating_rbm import RatingRBM
-from recsys.models.rating_vae import RatingDAE, RatingVAE
-from recsys.models.rbm import RBM
-from recsys.models.recvae import RecVAE
-from recsys.models.sparse_linear import SparseEASE
-from recsys.models.svd import SVD
+from recsys.models.ratings.autorec import AutoRec
+from recsys.models.ratings.base import Biases, GlobalMean
+from recsys.models.ratings.biased_mf import BiasedMF
+from recsys.models.ratings.deep_autorec import DeepAutoRec
+from recsys.models.ratings.kernel_ae import KernelAE
+from recsys.models.ratings.knn import RatingKNN
+from recsys.models.ratings.rbm import RatingRBM
+from recsys.models.ratings.vae import RatingDAE, RatingVAE
 
 MODELS: dict[str, type[Recommender]] = {
     model.name: model

@@ -6,25 +6,24 @@ A model learns from a user-item matrix and scores *histories*: rows of items, of
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from typing_extensions import Self
 
-from recsys.errors import ConfigError, DataError, NotFittedError, UnsupportedError
-from recsys.topn import top_n
-from recsys.training import Epoch, TrainingContext
+from recsys.data.matrix import as_csr
+from recsys.errors import DataError, NotFittedError, UnsupportedError
+from recsys.inference.topn import top_n
+from recsys.models.config import make_config, require
+from recsys.training.context import Epoch, TrainingContext
 
 
 class Recommender(ABC):
@@ -45,8 +44,8 @@ class Recommender(ABC):
 
     def __init__(self, config: Any | None = None):
         self.config = self.Config() if config is None else config
-        self.items: int | None = None  # items of the matrix it was fitted on; None before
-        self.history: list[Epoch] = []  # epochs of the last fit, for models that have some
+        self.n_items: int | None = None  # items of the matrix it was fitted on; None before
+        self.epochs: list[Epoch] = []  # epochs of the last fit, for models that have some
 
     @classmethod
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
@@ -74,13 +73,13 @@ class Recommender(ABC):
         _check_values(matrix, self.task)
         context = context or TrainingContext()
         context.resolve_device()
-        self.items, self.history = matrix.shape[1], []
+        self.n_items, self.epochs = matrix.shape[1], []
         try:
             with _forked_random_stream():
                 torch.manual_seed(context.seed)
                 self._fit(matrix, context)
         except BaseException:
-            self.items = None  # half a fit is none
+            self.n_items = None  # half a fit is none
             raise
         return self
 
@@ -92,7 +91,7 @@ class Recommender(ABC):
         return self._refit(as_csr(user_items), replace(context or TrainingContext(), validate=None))
 
     def _refit(self, user_items: csr_matrix, context: TrainingContext) -> Self:
-        best = max((epoch.number for epoch in self.history if epoch.best), default=None)
+        best = max((epoch.number for epoch in self.epochs if epoch.best), default=None)
         return type(self)(self.config).fit(user_items, replace(context, stop_after=best))
 
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
@@ -119,11 +118,13 @@ class Recommender(ABC):
         yield from self._score_blocks(*self._checked(history, users), width)
 
     def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
-        if self.items is None:
+        if self.n_items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
         matrix = as_csr(history)
-        if matrix.shape[1] != self.items:
-            raise DataError(f"Expected histories over the model's {self.items} items, found {matrix.shape[1]} columns.")
+        if matrix.shape[1] != self.n_items:
+            raise DataError(
+                f"Expected histories over the model's {self.n_items} items, found {matrix.shape[1]} columns."
+            )
         known = None if users is None else np.atleast_1d(np.asarray(users, dtype=np.int64))
         if self.needs_training_users and (known is None or len(known) != matrix.shape[0] or (known < 0).any()):
             raise UnsupportedError(
@@ -161,10 +162,10 @@ class Recommender(ABC):
 
     def similar_items(self, itemid: int, N: int = 10) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The N items nearest to one by cosine of their codes, itself first: positions (N,) and cosines (N,)."""
-        if self.items is None:
+        if self.n_items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
         codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
-        cosines = codes @ codes[_positions(itemid, self.items)[0]]
+        cosines = codes @ codes[_positions(itemid, self.n_items)[0]]
         cosines[itemid] = torch.inf  # first, also among its equals
         best, values = top_n(cosines[None], N)
         return best[0], np.minimum(values[0], 1)
@@ -186,13 +187,13 @@ class Recommender(ABC):
 
     def get_state(self) -> dict[str, Tensor]:
         """All that scoring needs, by name."""
-        if self.items is None:
+        if self.n_items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() first.")
         return {name: tensor.detach().cpu().contiguous() for name, tensor in self._get_state().items()}
 
     def set_state(self, state: Mapping[str, Tensor], items: int, device: str = "auto") -> Self:
         """Become the fitted model `get_state` was taken from, which knew `items` items. Returns self."""
-        self.items = items
+        self.n_items = items
         self._set_state(state, TrainingContext(device=device).resolve_device())
         return self
 
@@ -210,27 +211,6 @@ class Recommender(ABC):
 
     @abstractmethod
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None: ...
-
-
-def as_csr(matrix: Any) -> csr_matrix:
-    """csr_matrix float32 with int32 sorted indices, each cell once, whatever sparse form came in (1-D: one row).
-
-    Stored zeros stay; the matrix given is not changed. Raises DataError for what is not sparse.
-    """
-    if not issparse(matrix):
-        raise DataError(f"Expected a scipy sparse matrix (users, items), found {type(matrix).__name__}.")
-    # csr_array and int64 indices are refused by implicit; unsorted ones would make results depend on their order.
-    given = cast(Any, matrix)
-    csr: csr_matrix = csr_matrix(given if given.ndim == 2 else given.reshape(1, -1), dtype=np.float32)
-    if csr.nnz > np.iinfo(np.int32).max:
-        raise DataError(f"Expected at most {np.iinfo(np.int32).max:,} interactions in a matrix, found {csr.nnz:,}.")
-    if csr.indices.dtype != np.int32 or csr.indptr.dtype != np.int32:
-        csr = csr_matrix((csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32)), shape=csr.shape)
-    writable = all(part.flags.writeable for part in (csr.data, csr.indices, csr.indptr))  # as implicit and torch want
-    if not csr.has_canonical_format or not writable:
-        csr = csr.copy()
-        csr.sum_duplicates()
-    return csr
 
 
 def _check_values(matrix: csr_matrix, task: str) -> None:
@@ -255,43 +235,3 @@ def _positions(items: ArrayLike, count: int) -> NDArray[np.int64]:
 def _forked_random_stream() -> AbstractContextManager[None]:
     """What is drawn inside leaves torch's generators as they were. All devices are named: several bring a warning."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-
-
-def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> Any:
-    """A Config from settings by name, text turned into each field's type."""
-    hints = typing.get_type_hints(config)
-    known = {item.name: hints[item.name] for item in dataclasses.fields(config)}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"{model} has no setting {key!r}. It has: {', '.join(known) or 'none'}.")
-    return config(**{key: _convert(value, known[key], f"{model}.{key}") for key, value in settings.items()})
-
-
-def _convert(value: Any, hint: Any, name: str) -> Any:
-    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
-    optional = len(typing.get_args(hint)) > len(kinds)
-    if optional and (value is None or (isinstance(value, str) and value.lower() == "none")):
-        return None
-    if typing.get_origin(hint) is typing.Literal:
-        return value  # the config itself refuses what it does not know
-    kind = kinds[0]
-    try:
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
-        if kind is int and not isinstance(value, int):
-            number = float(value)
-            if number != int(number):
-                raise ValueError
-            return int(number)
-        converted = kind(value)
-        if kind is float and not math.isfinite(converted):
-            raise ValueError
-        return converted
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise ConfigError(f"Expected {name} to be of type {kind.__name__}, found {value!r}.") from error
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with the message unless the condition holds."""
-    if not condition:
-        raise ConfigError(message)

@@ -27,9 +27,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from recsys.errors import ConfigError
-from recsys.models.base import Recommender, make_config, require
-from recsys.topn import ScoreFunction
-from recsys.training import SampledValidate, TrainingContext, Validate
+from recsys.models.base import Recommender
+from recsys.models.config import make_config, require
+from recsys.training.context import SampledValidate, TrainingContext, Validate
+from recsys.types import ScoreFunction
 
 # Bytes of members' scores kept while weights are searched; where all do not fit, fewer validation users take part.
 _CACHE_BYTES = 1_000_000_000
@@ -133,7 +134,7 @@ class Blend(Recommender):
         """
         names = ",".join(member.name for member in members)
         model = cls(BlendConfig(names, settings={m.name: dataclasses.asdict(m.config) for m in members}))
-        model.items, model.members = members[0].items, list(members)
+        model.n_items, model.members = members[0].n_items, list(members)
         model.scales = model._measure(user_items)
         model.weights = model._search(weights) if callable(weights) else _shares(weights)
         return model
@@ -153,7 +154,7 @@ class Blend(Recommender):
 
     def _refit(self, user_items: csr_matrix, context: TrainingContext) -> Self:
         fresh = type(self)(self.config)
-        fresh.items, fresh.weights = user_items.shape[1], self.weights
+        fresh.n_items, fresh.weights = user_items.shape[1], self.weights
         fresh.members = [member.refit(user_items, own) for member, own in self._contexts(context)]
         fresh.scales = fresh._measure(user_items)
         return fresh
@@ -170,9 +171,9 @@ class Blend(Recommender):
         return torch.stack(spread).clamp_min(torch.finfo(torch.float32).tiny)
 
     def _search(self, validate: Validate | None) -> Tensor:
-        assert validate is not None and self.items is not None
+        assert validate is not None and self.n_items is not None
         if isinstance(validate, SampledValidate):
-            validate = validate.sample(max(1, _CACHE_BYTES // (4 * self.items * len(self.members))))
+            validate = validate.sample(max(1, _CACHE_BYTES // (4 * self.n_items * len(self.members))))
         cache = _Cache(self._parts)
         return torch.tensor(search_weights(lambda weights: validate(cache.scorer(weights)), len(self.members)))
 
@@ -212,12 +213,12 @@ class Blend(Recommender):
         return state
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        assert self.items is not None
+        assert self.n_items is not None
         self.weights, self.scales = state["weights"], state["scales"]
         self.members = [_member(name, self.config.settings[name]) for name in self.config.names]
         for prefix, member in self._prefixed():
             own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-            member.set_state(own, self.items, str(device))
+            member.set_state(own, self.n_items, str(device))
 
     def _prefixed(self) -> Iterator[tuple[str, Recommender]]:
         for number, member in enumerate(self.members):

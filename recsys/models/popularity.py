@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.models.base import Recommender
-from recsys.training import TrainingContext
+from recsys.training.context import TrainingContext
 
 
 @dataclass(frozen=True)

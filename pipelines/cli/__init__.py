@@ -1,0 +1,1 @@
+"""What commands share: main (the Click group), options, settings, steps, progress, output."""

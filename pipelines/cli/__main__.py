@@ -1,0 +1,5 @@
+"""python -m pipelines.cli"""
+
+from .main import main
+
+main()

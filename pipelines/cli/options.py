@@ -1,0 +1,189 @@
+"""From the dataclass of a job to its flags, its settings file and back.
+
+A field with a default becomes an option: its type is the option's type, its metadata the help. A field that is
+itself a dataclass is laid flat. `--config FILE` (TOML) gives values by field name; flags win; an unknown key is an
+error that names the known ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from recsys.errors import ConfigError
+from recsys.system.storage import Location, as_location
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_T = TypeVar("_T")
+
+SEED = click.IntRange(0, 2**31 - 1)  # what numpy, torch and implicit all take
+
+
+class LocationType(click.ParamType):  # type: ignore[type-arg]  # older Clicks take no argument there
+    """A path of this machine, or an address (s3://bucket/key), which is refused where files of here are needed."""
+
+    name = "path"
+
+    def __init__(self, addresses: bool = True):
+        self.addresses = addresses
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
+        """What was typed, or stands in a settings file, as the job takes it."""
+        place = as_location(value)
+        if isinstance(place, str) and not self.addresses:
+            self.fail(f"Expected a path of this machine, found the address {value}: copy it from or to there.")
+        return place
+
+
+def setting(default: Any, help: str, *flags: str, multiple: bool = False, kind: Any = None) -> Any:
+    """A field of a job with its help and, where name and type will not do, its flags and what Click is to take."""
+    metadata = {"help": help, "flags": flags, "multiple": multiple, "kind": kind}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def options_from(job: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a Click callback: its flags come from the fields of `job`, its one argument is the finished job."""
+
+    def decorate(callback: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(callback)
+        def command(**flags: Any) -> Any:
+            return callback(_build(job, flags))
+
+        for option in reversed(_options(job)):
+            command = option(command)
+        return click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            is_eager=True,
+            expose_value=False,
+            callback=_read_config,
+            help="Settings in TOML, by the names of the flags; flags win.",
+        )(command)
+
+    return decorate
+
+
+def _options(job: type[Any]) -> list[Callable[..., Any]]:
+    hints = typing.get_type_hints(job)
+    options: list[Callable[..., Any]] = []
+    for item in dataclasses.fields(job):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            options += _options(typing.cast(type[Any], hint))
+        elif not (item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING):
+            options.append(_option(item, hint))
+    return options
+
+
+def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
+    name = item.name.replace("_", "-")
+    is_switch = bool in (hint, *typing.get_args(hint))  # bool, or bool | None: not said
+    default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+    flags = item.metadata.get("flags") or (f"--{name}",)
+    if is_switch and not any("/" in flag for flag in flags):
+        flags = (*flags[:-1], f"{flags[-1]}/--no-{name}" if default else flags[-1])
+    return click.option(
+        *flags,
+        item.name,
+        type=None if is_switch else item.metadata.get("kind") or _click_type(hint),
+        is_flag=is_switch,
+        default=default,
+        multiple=item.metadata.get("multiple", False),
+        show_default=default not in (None, False, (), ""),
+        help=item.metadata.get("help"),
+    )
+
+
+def _click_type(hint: Any) -> Any:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if Path in inner and str in inner:
+        return LocationType()
+    if origin in (typing.Union, types.UnionType):
+        return _click_type(next(kind for kind in inner if kind is not type(None)))
+    if origin is typing.Literal:
+        return click.Choice(inner)
+    if origin is tuple:
+        return _click_type(inner[0])
+    return LocationType(addresses=False) if hint is Path else hint
+
+
+def _build(job: type[_T], flags: Mapping[str, Any]) -> _T:
+    hints = typing.get_type_hints(job)
+    values = {}
+    for item in dataclasses.fields(typing.cast(Any, job)):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            values[item.name] = _build(typing.cast(type[Any], hint), flags)
+        elif item.name in flags:
+            values[item.name] = flags[item.name]
+    return job(**values)
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
+    known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    refuse_unknown(named, set(known), f"in {path}")
+    settings = named.get("settings")
+    if isinstance(settings, dict):
+        named["settings"] = [f"{key}={value}" for key, value in flatten(settings).items()]
+    typed = {name: _as_typed(name, value, known[name]) for name, value in named.items()}
+    ctx.default_map = {**(ctx.default_map or {}), **typed}
+
+
+def _as_typed(name: str, value: Any, flag: click.Parameter) -> str | list[str]:
+    """A value of TOML as it would be typed, so that a flag's own checks are made: 1.7 is no whole number.
+
+    A list goes to a flag that may be repeated, or is typed with commas.
+    """
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(one, (dict, list)) for one in values):
+        raise ConfigError(f"Expected a value or a list of values for {name}, found {value!r}.")
+    texts = [str(one) for one in values]
+    return texts if getattr(flag, "multiple", False) or flag.nargs == -1 else ",".join(texts)
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table as one level, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Raise ConfigError for the first key that is not known, naming the nearest and all known ones."""
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"Unknown setting {key!r} {where}.{hint} Known: {', '.join(sorted(known))}.")
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`("l2=500", "vae.beta=0.1")` -> `{"l2": "500", "vae.beta": "0.1"}`; raises ConfigError where `=` is missing."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key.strip() and equals):
+            raise ConfigError(f"Expected key=value for -s, found {pair!r}.")
+        settings[key.strip()] = value.strip()
+    return settings

@@ -1,0 +1,62 @@
+"""Small tables that name users or items: the first column, or the one with a known name, holds the ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data.interactions import Vocabulary
+from recsys.data.reading import find_files
+from recsys.data.reading.delimited import read_lines
+from recsys.data.reading.layout import ALIASES, find_separator, plain_name, split_line
+from recsys.errors import DataError
+from recsys.system.storage import Location, local_copy
+
+
+def read_ids(path: Location, kind: str) -> Vocabulary:
+    """The distinct ids of a file, in order of first appearance; it may hold none."""
+    return Vocabulary(read_columns(path, kind, 1)[0].unique())
+
+
+def read_columns(path: Location, kind: str, width: int) -> list[pa.Array]:
+    """The first `width` columns, text or integers, that of the `kind` of id first: Parquet, or text with any separator.
+
+    A first line of text that names its id column as ratings files do is a header.
+    """
+    with local_copy(path) as file:
+        return _read_columns(file, kind, width)
+
+
+def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
+    find_files(path)
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+        names, columns = table.column_names, [column.combine_chunks() for column in table.columns]
+    else:
+        names, columns = _read_text(path, kind, width)
+    if columns and len(columns) < width:
+        raise DataError(f"Expected {width} columns in {path}, found {len(columns)}.")
+    first = _place(names, kind)
+    columns = [columns[first], *columns[:first], *columns[first + 1 :]] if columns else [pa.array([], pa.string())] * 2
+    return columns[:width]
+
+
+def _read_text(path: Path, kind: str, width: int) -> tuple[Sequence[str], list[pa.Array]]:
+    lines = [line for line in read_lines(path, "utf-8") if line.strip()]
+    is_table = width > 1 or any(mark in lines[0] for mark in ",;|\t") if lines else False
+    separator = find_separator(lines[:1000], path.name) if is_table else "\0"
+    rows = [fields for line in lines if (fields := split_line(line, separator)) is not None]
+    if not rows:
+        return [], []
+    names = rows[0]
+    if any(plain_name(name) in ALIASES[kind] for name in names):
+        rows = rows[1:]
+    columns = [pa.array([row[i] if i < len(row) else "" for row in rows], pa.string()) for i in range(len(names))]
+    return names, columns
+
+
+def _place(names: Sequence[str], kind: str) -> int:
+    return next((place for place, name in enumerate(names) if plain_name(name) in ALIASES[kind]), 0)

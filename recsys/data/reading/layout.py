@@ -1,0 +1,256 @@
+"""Where things stand in a ratings file: separator, header, columns. Found from its first lines, or as told."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from recsys.data.reading.options import ReadingOptions
+from recsys.errors import DataError
+
+# The field's names for the four columns, lower case, without blanks, '_' and '-'. The first is ours.
+ALIASES = {
+    "user": ("userid", "user", "uid", "reviewerid", "customerid", "memberid", "visitorid"),
+    "item": (
+        *("itemid", "item", "iid", "movieid", "movie", "asin", "parentasin", "productid", "product", "artistid"),
+        *("gameid", "bookid", "isbn", "trackid", "songid", "businessid", "jokeid", "animeid"),
+    ),
+    "rating": (
+        *("rating", "ratings", "overall", "score", "stars", "weight", "bookrating", "value"),
+        *("plays", "playcount", "count", "hours", "purchase"),
+    ),
+    "timestamp": ("timestamp", "unixreviewtime", "datetime", "time", "date", "ts"),
+}
+CANDIDATES = ("\t", "::", ";", "|", ",", " ")  # the more telling first; a blank may well stand inside an id
+FIRST_EPOCH = 100_000_000  # March 1973 in seconds: no rating, play count or price gets there
+NO_COLUMN = "none"
+WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # fits into 64 bits
+
+TimeKind = Literal["integer", "decimal", "date", "zoned date"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Places of the four columns, from 0; None where there is none."""
+
+    user: int
+    item: int
+    rating: int | None = None
+    timestamp: int | None = None
+
+    def used(self) -> list[int]:
+        """The places read."""
+        return [place for place in (self.user, self.item, self.rating, self.timestamp) if place is not None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a text file looks like. `names` are the header's, or 1, 2, 3, ... where there is none."""
+
+    separator: str
+    header: bool
+    names: tuple[str, ...]
+    columns: Columns
+    time: TimeKind = "integer"
+    skip: int = 0  # lines before the first row of data
+    numbered: bool = False  # all columns are read, and the ids of the first rows are whole numbers: 7, not 007
+
+
+def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> Layout:
+    """The layout of a file that starts with `lines`. Raises DataError where it cannot be told, with what was found."""
+    numbered = [(number, line) for number, line in enumerate(lines) if line.strip(" \r")]
+    if not numbered:
+        raise DataError(f"Expected rows of ratings in {where}, found an empty file.")
+    first_line, filled = numbered[0][0], [line for _, line in numbered]
+    separator = options.separator_text or find_separator(filled, where)
+    rows = [fields for line in filled if (fields := split_line(line, separator)) is not None]
+    if not rows:
+        raise DataError(f"Expected lines of text columns in {where}, found quotes that do not close in all of them.")
+    if len(rows[0]) < 2:
+        raise DataError(
+            f"Expected two columns or more in {where}, found one with the separator {separator!r}: "
+            f"{_short(filled[0])}. Give the right one with --separator."
+        )
+    header = options.header if options.header is not None else _has_header(rows, options)
+    names = tuple(name.strip() for name in rows[0]) if header else tuple(str(i + 1) for i in range(len(rows[0])))
+    data = [row for row in rows[1 if header else 0 :] if len(row) == len(names)]
+    columns = find_columns(names, options, where) if header else _by_position(names, data, options, where)
+    if header and len(filled) == 1:
+        raise DataError(f"Expected rows of ratings in {where}, found only the header: {_short(filled[0])}.")
+    time, skip = _time_kind(data, columns), first_line + 1 if header else 0
+    return Layout(separator, header, names, columns, time, skip, _is_numbered(data, columns, len(names)))
+
+
+def split_line(line: str, separator: str) -> list[str] | None:
+    """The fields of one line; None where a quote does not close or a control sign stands.
+
+    Quotes are undone as in CSV, but a separator of several characters knows no quotes. Any run of blanks is one.
+    """
+    line = line[:-1] if line.endswith("\r") else line
+    if "\r" in line or "\0" in line:
+        return None
+    if separator == " " and '"' not in line:
+        return line.split()
+    if '"' not in line or len(separator) > 1:
+        return line.split(separator)
+    try:
+        rows = list(csv.reader([line + "\n", "end"], delimiter=separator, skipinitialspace=separator == " "))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 2 else None  # one row: an open quote has swallowed the next line
+
+
+def find_columns(names: Sequence[str], options: ReadingOptions, where: str) -> Columns:
+    """Places of the columns by name: as told, or by the usual aliases. Raises DataError with the names found."""
+    user, item = (_required(kind, names, options, where) for kind in ("user", "item"))
+    rating, timestamp = (_find(kind, names, options, where) for kind in ("rating", "timestamp"))
+    return _distinct(Columns(user, item, rating, timestamp), names, where)
+
+
+def find_separator(lines: Sequence[str], where: str) -> str:
+    """The candidate that cuts most lines into the same number of fields, two or more; the earlier one on a tie."""
+    lines = [line for line in lines if line.count('"') % 2 == 0] or lines  # others are pieces of a longer record
+    best, share = None, 0.0
+    for candidate in CANDIDATES:
+        counts = Counter(len(fields) for line in lines if (fields := split_line(line, candidate)) is not None)
+        usual, times = max(((n, t) for n, t in counts.items() if n > 1), key=lambda c: c[1], default=(0, 0))
+        if usual and times / len(lines) > share + 0.01:
+            best, share = candidate, times / len(lines)
+    if best is None:
+        raise DataError(
+            f"Expected columns separated by comma, tab, '::', ';', '|' or blank in {where}, found lines like "
+            f"{_short(lines[0])}. Give another separator with --separator."
+        )
+    return best
+
+
+def plain_name(name: str) -> str:
+    """A column name as ALIASES spells it: 'User_ID' is userid."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def _required(kind: str, names: Sequence[str], options: ReadingOptions, where: str) -> int:
+    place = _find(kind, names, options, where)
+    if place is None:
+        raise DataError(
+            f"Expected a column of {kind} ids in {where}, found the columns {_listed(names)}. "
+            f"Name it with --{kind}-column, or say --no-header if the first line is data."
+        )
+    return place
+
+
+def _find(kind: str, names: Sequence[str], options: ReadingOptions, where: str) -> int | None:
+    given = getattr(options, f"{kind}_column")
+    if given is not None and given.lower() == NO_COLUMN and given not in names:
+        return None
+    if given is not None:
+        places = [place for place, name in enumerate(names) if name == given]
+        expected = f"the column {given!r}"
+        if not places:
+            raise DataError(f"Expected {expected} in {where}, found the columns {_listed(names)}.")
+    else:
+        plain = [plain_name(name) for name in names]
+        places = [place for place, name in enumerate(plain) if name in ALIASES[kind]]
+        ours = [place for place in places if names[place] == ("timestamp" if kind == "timestamp" else f"{kind}_id")]
+        places = ours or places
+        expected = f"one column of {kind}s"
+    if len(places) > 1:
+        raise DataError(
+            f"Expected {expected} in {where}, found {len(places)}: {_listed([names[p] for p in places])}. "
+            f"Name the one to read with --{kind}-column, or rename one."
+        )
+    return places[0] if places else None
+
+
+def _by_position(names: Sequence[str], data: list[list[str]], options: ReadingOptions, where: str) -> Columns:
+    """Without a header: user, item, rating, timestamp in this order, unless places are told (from 1)."""
+    default = {"user": 0, "item": 1, "rating": 2, "timestamp": 3}
+    if len(names) == 3 and data and all(_is_epoch(row[2]) for row in data):
+        default = {"user": 0, "item": 1, "timestamp": 2}  # the third column holds times, not ratings
+    places: dict[str, int | None] = {}
+    for kind in ALIASES:
+        given = getattr(options, f"{kind}_column")
+        place = default.get(kind)
+        if given is None:
+            places[kind] = place if place is not None and place < len(names) else None
+        elif given.lower() == NO_COLUMN and kind in ("rating", "timestamp"):
+            places[kind] = None
+        elif given.isdecimal() and 1 <= int(given) <= len(names):
+            places[kind] = int(given) - 1
+        else:
+            raise DataError(
+                f"Expected --{kind}-column to be a number from 1 to {len(names)}, as {where} has no header; "
+                f"found {given!r}. Say --header if its first line names the columns."
+            )
+    user, item = places["user"], places["item"]
+    assert user is not None and item is not None  # two columns at least, checked before
+    return _distinct(Columns(user, item, places["rating"], places["timestamp"]), names, where)
+
+
+def _distinct(columns: Columns, names: Sequence[str], where: str) -> Columns:
+    used = columns.used()
+    if len(set(used)) < len(used):
+        twice = next(place for place in used if used.count(place) > 1)
+        raise DataError(
+            f"Expected a column of its own for each of user, item, rating and timestamp in {where}, found "
+            f"{names[twice]!r} for two of them. Name them with --user-column and its like ('none' reads none)."
+        )
+    return columns
+
+
+def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
+    """A header carries known or told names, or text above a column of numbers."""
+    first = [field.strip() for field in rows[0]]
+    told = {options.user_column, options.item_column, options.rating_column, options.timestamp_column} - {None}
+    if any(name in told for name in first if not name.isdecimal()):
+        return True
+    plain = {plain_name(name) for name in first}
+    if any(plain & set(ALIASES[kind]) for kind in ("user", "item")):
+        return True
+    below = [row for row in rows[1:] if len(row) == len(first)]
+    return bool(below) and any(
+        not _is_number(first[place]) and all(_is_number(row[place]) for row in below) for place in range(len(first))
+    )
+
+
+def _time_kind(data: list[list[str]], columns: Columns) -> TimeKind:
+    place = columns.timestamp
+    if place is None:
+        return "integer"
+    times = [text for row in data if (text := row[place].strip())]
+    if not times or all(re.fullmatch(r"-?\d+", text) for text in times):
+        return "integer"
+    if sum(map(_is_number, times)) > len(times) / 2:
+        return "decimal"
+    zoned = sum(bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", text)) and ":" in text for text in times)
+    return "zoned date" if zoned > len(times) / 2 else "date"
+
+
+def _is_numbered(data: list[list[str]], columns: Columns, width: int) -> bool:
+    ids = (row[place] for row in data for place in (columns.user, columns.item))
+    return len(columns.used()) == width and all(WHOLE_NUMBER.fullmatch(text) for text in ids)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def _is_epoch(text: str) -> bool:
+    return _is_number(text) and float(text) >= FIRST_EPOCH
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(_short(name)) for name in names[:12])
+    return shown + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,160 @@
+"""Ratings in Parquet files and data frames: typed columns, ids kept in the type they have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.data.reading.layout import Columns, find_columns
+from recsys.data.reading.options import ReadingOptions
+from recsys.data.reading.rows import BAD_TIME, INFINITE_RATING, MISSING_ITEM, MISSING_RATING, MISSING_USER, Reject, Rows
+from recsys.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRAME = "the DataFrame"
+BATCH = 1 << 18  # rows
+
+
+def read_parquet(
+    path: Path, options: ReadingOptions, partitions: Mapping[str, str | None] = MappingProxyType({})
+) -> Iterator[Rows]:
+    """Rows of a Parquet file, batch by batch. `partitions`: columns with one value for all rows, for who names them."""
+    try:
+        with pq.ParquetFile(path) as file:
+            own = file.schema_arrow.names
+            names = [*own, *(name for name in partitions if name in options.columns and name not in own)]
+            columns = find_columns(names, options, path.name)
+            constant = {
+                place: _constant(names[place], partitions[names[place]], place, columns, path.name)
+                for place in columns.used()
+                if place >= len(own)
+            }
+            for batch in file.iter_batches(BATCH, columns=[names[p] for p in columns.used() if p not in constant]):
+                arrays = {
+                    place: pa.repeat(constant[place], len(batch)) if place in constant else batch.column(names[place])
+                    for place in columns.used()
+                }
+                yield _rows(arrays, columns, path.name)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
+        ) from error
+
+
+def _constant(name: str, text: str | None, place: int, columns: Columns, where: str) -> Any:
+    """The value of a partition, as the column it stands for needs it."""
+    kind = {columns.rating: pa.float64(), columns.timestamp: pa.timestamp("ms")}.get(place, pa.string())
+    if place == columns.timestamp and text is not None:
+        text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)  # 20260131: a day, and no epoch
+        kind = pa.int64() if re.fullmatch(r"\d{9,}", text) else kind
+    try:
+        return pa.scalar(text, pa.string()).cast(kind)
+    except pa.ArrowInvalid:
+        expected = "a date (2026-01-31) or an epoch" if place == columns.timestamp else "a number"
+        raise DataError(f"Expected {expected} after {name}= in the folders of {where}, found {text!r}.") from None
+
+
+def read_frame(frame: pd.DataFrame, options: ReadingOptions) -> Iterator[Rows]:
+    """Rows of a pandas DataFrame, its index ignored."""
+    columns = find_columns([str(name) for name in frame.columns], options, FRAME)
+    try:
+        arrays = {place: _array(frame.iloc[:, place]) for place in columns.used()}
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"Expected one type in each column of {FRAME}, found a mixture: {error}. Cast it.") from error
+    yield _rows(arrays, columns, FRAME)
+
+
+def _array(column: pd.Series[Any]) -> Any:
+    if hasattr(column.dtype, "tz"):  # to UTC first: Arrow asks pandas 3 in a way that warns
+        column = column.dt.tz_convert(None)
+    return pa.Array.from_pandas(column)
+
+
+def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:
+    user, item = _ids(arrays[columns.user], "user", where), _ids(arrays[columns.item], "item", where)
+    rating = None if columns.rating is None else _numbers(arrays[columns.rating], "rating", where)
+    time = None if columns.timestamp is None else _times(arrays[columns.timestamp], where)
+    wrong = {MISSING_USER: _blank(user), MISSING_ITEM: _blank(item)}
+    if rating is not None:
+        wrong[MISSING_RATING] = np.isnan(rating)
+        wrong[INFINITE_RATING] = np.abs(rating) > np.finfo(np.float32).max
+    if time is not None:
+        wrong[BAD_TIME] = time[1]
+    kept = ~np.logical_or.reduce(list(wrong.values()))
+    return Rows(
+        user.filter(pa.array(kept)).dictionary_encode(),
+        item.filter(pa.array(kept)).dictionary_encode(),
+        None if rating is None else rating[kept].astype(np.float32),
+        None if time is None else time[0][kept],
+        np.flatnonzero(kept).astype(np.int32),
+        len(user),
+        len(user),
+        tuple(_rejects(wrong, arrays)),
+    )
+
+
+def _rejects(wrong: dict[str, NDArray[np.bool_]], arrays: dict[int, Any]) -> Iterator[Reject]:
+    """The rows with something wrong, each with its first reason."""
+    for place in np.flatnonzero(np.logical_or.reduce(list(wrong.values()))):
+        reason = next(reason for reason, rows in wrong.items() if rows[place])
+        cells = [array[int(place)].as_py() for array in arrays.values()]
+        text = ",".join("" if cell is None else str(cell) for cell in cells)
+        yield Reject(int(place), reason, f"found {text}", text)
+
+
+def _ids(array: Any, kind: str, where: str) -> Any:
+    """Ids as an array of integers or of text, in their own type."""
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_integer(array.type):
+        return array
+    if pa.types.is_null(array.type) or str(array.type) == "string_view":
+        return array.cast(pa.string())
+    raise DataError(
+        f"Expected {kind} ids as integers or text in {where}, found the type {array.type}: 7.0 is not 7. "
+        "Cast the column where the data come from."
+    )
+
+
+def _blank(ids: Any) -> NDArray[np.bool_]:
+    """Where an id is missing or blank, bool (rows,)."""
+    missing = ids.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_integer(ids.type):
+        return np.asarray(missing)
+    length = pc.binary_length(pc.utf8_trim_whitespace(ids.fill_null("")))
+    return np.asarray(length.to_numpy(zero_copy_only=False) == 0)
+
+
+def _numbers(array: Any, kind: str, where: str) -> NDArray[np.float64]:
+    """Numbers as float64 (rows,), NaN where there is none."""
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
+    if not any(is_kind(array.type) for is_kind in kinds):
+        wanted = "numbers, dates or timestamps" if kind == "time" else "numbers"
+        raise DataError(f"Expected {wanted} as {kind}s in {where}, found the type {array.type}. Cast the column.")
+    return np.asarray(pc.fill_null(array.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False))
+
+
+def _times(array: Any, where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Epochs as they stand or dates as datetime64[ms] (rows,), and where there is none."""
+    array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False))
+    if pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
+        array = array.cast(pa.timestamp("ms", array.type.tz if pa.types.is_timestamp(array.type) else None), safe=False)
+        return array.cast(pa.int64()).fill_null(0).to_numpy().astype("datetime64[ms]"), missing
+    if pa.types.is_integer(array.type):
+        return array.cast(pa.int64()).fill_null(0).to_numpy(), missing
+    numbers = _numbers(array, "time", where)
+    return numbers, ~np.isfinite(numbers)

@@ -1,0 +1,246 @@
+"""Mult-DAE and Mult-VAE: autoencoders with a multinomial likelihood over the catalog.
+
+Liang, Krishnan, Hoffman, Jebara: Variational Autoencoders for Collaborative Filtering, WWW 2018, arXiv:1802.05814.
+Input rows are scaled to length 1 and half of their items hidden; items compete for probability at the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from recsys.models.autoencoders.layers import ItemOutput, SparseInput
+from recsys.models.autoencoders.network import Network, NetworkRecommender
+from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
+from recsys.models.config import check_training, require
+from recsys.models.search_space import Range, tunable
+from recsys.training.batches import SparseBatch, SparseRows
+
+
+def _check_target(smoothing: float, emphasis: float) -> None:
+    require(0 <= smoothing < 1, f"Expected smoothing in [0, 1), found {smoothing}.")
+    require(emphasis > 0, f"Expected emphasis above 0, found {emphasis}.")
+
+
+def emphasize(target: SparseBatch, shown: SparseBatch, emphasis: float) -> SparseBatch:
+    """The target with `emphasis` times the weight on items the encoder was not shown; each row keeps its sum.
+
+    Vincent et al.: Stacked Denoising Autoencoders, JMLR 11, 2010, section 3.3: what is hidden teaches more than a copy.
+    """
+    if emphasis == 1:
+        return target
+    values = torch.where(shown.values == 0, emphasis * target.values, target.values)
+    scale = target.row_sums(target.values) / target.row_sums(values).clamp_min(1e-12)
+    values = values * scale.repeat_interleave(target.lengths, output_size=len(values))
+    return SparseBatch(target.items, values, target.offsets)
+
+
+@dataclass(frozen=True)
+class DAEConfig:
+    """Mult-DAE: items - latent - items."""
+
+    latent: int = tunable(200, Range(50, 400, log=True))  # width of the code
+    dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
+    emphasis: float = 1.0  # weight of an item hidden in the target, for 1 of an item shown
+    smoothing: float = 0.0  # share of the target spread over all items
+    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
+    l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; .01 / 500 of the paper, twice
+    epochs: int = 100
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+
+    def __post_init__(self) -> None:
+        require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
+        _check_target(self.smoothing, self.emphasis)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Mult-VAE: items - hidden - latent - hidden - items."""
+
+    hidden: int = tunable(600, Range(100, 600, log=True))
+    latent: int = tunable(200, Range(50, 400, log=True))  # width of the code; a mean and a variance for each
+    dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
+    beta: float = tunable(0.2, Range(0.05, 1.0, log=True))  # weight of the KL term after annealing
+    gamma: float | None = None  # weight of a user's KL term for each of its items, in place of beta
+    anneal: float = 0.5  # share of all planned updates over which beta or gamma rises from 0
+    emphasis: float = 1.0  # weight of an item hidden in the target, for 1 of an item shown
+    smoothing: float = 0.0  # share of the target spread over all items
+    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
+    l2: float = 0.0
+    epochs: int = 100
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+    beta2: float = 0.999  # how long Adam remembers squared gradients; large batches need it shorter
+    softmax: Literal["full", "sampled"] = "full"  # sampled: a step costs its batch's items, not the catalog's
+    negatives: int = 4000  # items drawn for each step of a sampled softmax
+
+    def __post_init__(self) -> None:
+        require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
+        require(self.softmax == "full" or not self.l2, "Expected l2 of 0 with a sampled softmax: rows rest there.")
+        require(self.softmax == "full" or not self.smoothing, "Expected smoothing of 0 with a sampled softmax.")
+        require(0 <= self.beta2 < 1, f"Expected beta2 in [0, 1), found {self.beta2}.")
+        require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
+        require(
+            min(self.hidden, self.latent) >= 1,
+            f"Expected hidden and latent of at least 1, found {self.hidden} and {self.latent}.",
+        )
+        require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
+        require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
+        _check_target(self.smoothing, self.emphasis)
+        require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
+
+
+class DAENetwork(Network):
+    """code = tanh(normalized, dropped input @ W + b); logits = code @ V.T + c."""
+
+    def __init__(self, items: int, config: DAEConfig):
+        super().__init__()
+        self.emphasis, self.smoothing = config.emphasis, config.smoothing
+        self.encoder = SparseInput(items, config.latent, config.dropout)
+        self.decoder = ItemOutput(items, config.latent)
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Logits (rows, items)."""
+        logits: Tensor = self.decoder(torch.tanh(self.encoder(batch)))
+        return logits
+
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Logits (rows, up to `width`) of some items at a time."""
+        return self.decoder.blocks(torch.tanh(self.encoder(batch)), width)
+
+    def loss(self, batch: SparseBatch, progress: float) -> Tensor:
+        """Negative multinomial log-likelihood of the whole row, emphasized and smoothed by the settings."""
+        shown = self.encoder.shown(batch)
+        target = emphasize(batch, shown, self.emphasis)
+        return self.decoder.loss(torch.tanh(self.encoder.all_reduce(shown)), target, self.smoothing)
+
+
+class VAENetwork(Network):
+    """q(z|x) = N(mean, exp(log_variance)) from a tanh layer; logits from z through another. Mean of z at scoring."""
+
+    def __init__(self, items: int, config: VAEConfig):
+        super().__init__()
+        self.beta, self.gamma, self.anneal = config.beta, config.gamma, config.anneal
+        self.emphasis, self.smoothing = config.emphasis, config.smoothing
+        self.negatives = config.negatives if config.softmax == "sampled" else 0
+        self.encoder = SparseInput(items, config.hidden, config.dropout)
+        self.posterior = nn.Linear(config.hidden, 2 * config.latent)
+        self.hidden = nn.Linear(config.latent, config.hidden)
+        self.decoder = ItemOutput(items, config.hidden)
+        for layer in (self.posterior, self.hidden):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def encode(self, shown: SparseBatch) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the code, (rows, latent) each, of what the encoder is shown."""
+        mean, log_variance = self.posterior(torch.tanh(self.encoder.all_reduce(shown))).chunk(2, dim=1)
+        return mean, log_variance
+
+    def decode_mean(self, batch: SparseBatch) -> Tensor:
+        """Last hidden layer (rows, hidden) at the mean of the posterior."""
+        return torch.tanh(self.hidden(self.encode(self.encoder.shown(batch))[0]))
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Logits (rows, items) at the mean of the posterior."""
+        logits: Tensor = self.decoder(self.decode_mean(batch))
+        return logits
+
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Logits (rows, up to `width`) of some items at a time."""
+        return self.decoder.blocks(self.decode_mean(batch), width)
+
+    def loss(self, batch: SparseBatch, progress: float) -> Tensor:
+        """Negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2 of the paper).
+
+        With `gamma` a user's term weighs gamma times the sum of its row, as RecVAE has it (arXiv:1912.11160).
+        """
+        shown = self.encoder.shown(batch)
+        mean, log_variance = (part.float() for part in self.encode(shown))
+        code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=1)  # (rows,)
+        weighted = self.beta * kl if self.gamma is None else self.gamma * batch.row_sums(batch.values) * kl
+        annealed = (min(1.0, progress / self.anneal) if self.anneal else 1.0) * weighted.mean()
+        target = emphasize(batch, shown, self.emphasis)
+        return self.decoder.loss(torch.tanh(self.hidden(code)), target, self.smoothing) + annealed
+
+    def item_tables(self) -> list[nn.Parameter]:
+        """Both, where the softmax is sampled."""
+        return [self.encoder.weight, self.decoder.weight] if self.negatives else []
+
+    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
+        """A sampler for the output, and both item tables, where the softmax is sampled."""
+        if not self.negatives:
+            return []
+        self.encoder.sparse = True
+        sampler = self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.negatives)
+        return [ItemTable(self.encoder.weight), ItemTable(self.decoder.weight, sampler.pace)]
+
+
+class DAE(NetworkRecommender):
+    """Denoising autoencoder. preset=liang2018: the settings of the paper."""
+
+    name = "dae"
+    family = "deep autoencoder"
+    Config = DAEConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "liang2018": {
+            "latent": 200,
+            "dropout": 0.5,
+            "emphasis": 1.0,
+            "smoothing": 0.0,
+            "average": 0.0,
+            "l2": 4e-5,
+            "epochs": 200,
+            "batch_size": 500,
+            "learning_rate": 1e-3,
+        }
+    }
+    network: DAENetwork
+
+    def _build(self, items: int) -> DAENetwork:
+        return DAENetwork(items, self.config)
+
+
+class VAE(NetworkRecommender):
+    """Variational autoencoder. preset=liang2018: settings of the paper for MovieLens-20M; large-batch: for a GPU."""
+
+    name = "vae"
+    family = "deep autoencoder"
+    Config = VAEConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "liang2018": {
+            "hidden": 600,
+            "latent": 200,
+            "dropout": 0.5,
+            "beta": 0.2,
+            "gamma": None,
+            "anneal": 0.85,
+            "emphasis": 1.0,
+            "smoothing": 0.0,
+            "average": 0.0,
+            "l2": 0.0,
+            "epochs": 200,
+            "batch_size": 500,
+            "learning_rate": 1e-3,
+        },
+        # NVIDIA's VAE-CF (Deep Learning Examples), for a GPU: few and large steps.
+        "large-batch": {
+            "beta": 0.1,
+            "anneal": 0.75,
+            "epochs": 400,
+            "batch_size": 24_576,
+            "learning_rate": 4e-3,
+            "beta2": 0.9,
+        },
+    }
+    network: VAENetwork
+
+    def _build(self, items: int) -> VAENetwork:
+        return VAENetwork(items, self.config)

@@ -1,0 +1,181 @@
+"""Plain and sparse autoencoders: a history through a code and back, with no noise on the way.
+
+Plain: Rumelhart, Hinton, Williams: Learning Internal Representations by Error Propagation, 1986; as a recommender
+Ferreira, Silva, Abelha, Machado: Recommendation System Using Autoencoders, Applied Sciences 10, 5510, 2020. Sparse:
+Ng: Sparse Autoencoder, CS294A lecture notes, Stanford 2011, which has the KL penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from recsys.models.autoencoders.layers import ItemOutput, SparseInput, squared_error
+from recsys.models.autoencoders.network import Network, NetworkRecommender
+from recsys.models.config import check_training, require
+from recsys.models.search_space import Choice, Range, tunable
+from recsys.training.batches import SparseBatch
+
+Loss = Literal["multinomial", "squared"]
+
+
+def _check_loss(loss: str) -> None:
+    require(loss in ("multinomial", "squared"), f"Expected loss multinomial or squared, found {loss!r}.")
+
+
+@dataclass(frozen=True)
+class AEConfig:
+    """items - hidden - latent - hidden - items, or items - latent - items where hidden is 0.
+
+    Undercomplete where latent is less than the items. An overcomplete one can copy its input: l2 keeps it from that.
+    """
+
+    latent: int = tunable(200, Range(20, 800, log=True))  # width of the code
+    hidden: int = 0  # width of a layer on each side of the code; 0: none
+    loss: Loss = tunable("multinomial", Choice(("multinomial", "squared")))
+    l2: float = tunable(1e-3, Range(1e-5, 1.0, log=True))  # weight decay
+    epochs: int = 100
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+
+    def __post_init__(self) -> None:
+        require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
+        require(self.hidden >= 0, f"Expected hidden of 0 or more, found {self.hidden}.")
+        _check_loss(self.loss)
+        check_training(0, self.epochs, self.batch_size, self.learning_rate, self.l2)
+
+
+@dataclass(frozen=True)
+class SparseAEConfig:
+    """items - latent - items, few of the code's units at work for a user."""
+
+    latent: int = tunable(600, Range(100, 2000, log=True))  # width of the code
+    # l1: units of relu, the sum of their activations is made small; kl: of sigmoid, their mean over users is held
+    penalty: Literal["l1", "kl"] = tunable("l1", Choice(("l1", "kl")))
+    sparsity: float = tunable(0.1, Range(1e-3, 10.0, log=True))  # weight of the penalty
+    density: float = 0.05  # mean activation that kl holds each unit to; l1 needs none
+    dropout: float = tunable(0.5, Range(0.0, 0.8))  # share of a user's items hidden from the encoder
+    loss: Loss = "multinomial"
+    l2: float = 0.0  # weight decay
+    epochs: int = 100
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+
+    def __post_init__(self) -> None:
+        require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
+        require(self.penalty in ("l1", "kl"), f"Expected penalty l1 or kl, found {self.penalty!r}.")
+        require(self.sparsity >= 0, f"Expected sparsity of 0 or more, found {self.sparsity}.")
+        require(0 < self.density < 1, f"Expected density in (0, 1), found {self.density}.")
+        _check_loss(self.loss)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
+
+
+class Reconstruction(Network):
+    """What the networks here share: the last hidden layer, `last`, gives all scores."""
+
+    decoder: ItemOutput
+
+    def __init__(self, loss: Loss):
+        super().__init__()
+        self.kind = loss
+
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Last hidden layer, (rows, width)."""
+        raise NotImplementedError
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Scores (rows, items)."""
+        scores: Tensor = self.decoder(self.last(batch))
+        return scores
+
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Scores (rows, up to `width`) of some items at a time."""
+        return self.decoder.blocks(self.last(batch), width)
+
+    def distance(self, last: Tensor, batch: SparseBatch) -> Tensor:
+        """Of the rows from their reconstruction, a mean over rows: the negative log-likelihood or squared error."""
+        if self.kind == "multinomial":
+            return self.decoder.loss(last, batch)
+        return squared_error(last, self.decoder.weight, self.decoder.bias, batch)
+
+
+class AENetwork(Reconstruction):
+    """tanh layers down to the code and up again; the last one linear."""
+
+    def __init__(self, items: int, config: AEConfig):
+        super().__init__(config.loss)
+        width = config.hidden or config.latent
+        inner = [(config.hidden, config.latent), (config.latent, config.hidden)] if config.hidden else []
+        self.encoder = SparseInput(items, width, dropout=0)
+        self.inner = nn.ModuleList(nn.Linear(*sizes) for sizes in inner)
+        self.decoder = ItemOutput(items, width)
+
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Last hidden layer, (rows, hidden or latent)."""
+        layer = torch.tanh(self.encoder(batch))
+        for inner in self.inner:
+            layer = torch.tanh(inner(layer))
+        return layer
+
+    def loss(self, batch: SparseBatch, progress: float) -> Tensor:
+        """Distance of the rows from what comes out."""
+        return self.distance(self.last(batch), batch)
+
+
+class SparseAENetwork(Reconstruction):
+    """code = relu or sigmoid of (x W + b); scores = code V.T + c; the loss has a penalty on the code."""
+
+    def __init__(self, items: int, config: SparseAEConfig):
+        super().__init__(config.loss)
+        self.penalty, self.sparsity, self.density = config.penalty, config.sparsity, config.density
+        self.encoder = SparseInput(items, config.latent, config.dropout)
+        self.decoder = ItemOutput(items, config.latent)
+
+    def last(self, batch: SparseBatch) -> Tensor:
+        """The code, (rows, latent)."""
+        activate = torch.relu if self.penalty == "l1" else torch.sigmoid
+        return activate(self.encoder(batch))
+
+    def loss(self, batch: SparseBatch, progress: float) -> Tensor:
+        """Distance of the rows from what comes out, plus `sparsity` times the penalty.
+
+        l1: sum of a row's activations, mean over rows. kl: sum over units of KL(density, mean activation over rows).
+        """
+        code = self.last(batch)
+        penalty = code.sum(dim=1).mean() if self.penalty == "l1" else bernoulli_kl(self.density, code.mean(dim=0)).sum()
+        return self.distance(code, batch) + self.sparsity * penalty
+
+
+def bernoulli_kl(density: float, means: Tensor) -> Tensor:
+    """KL divergence of coins with chance `means` from one with chance `density`, in nats; the shape of `means`."""
+    means = means.clamp(1e-6, 1 - 1e-6)
+    wanted = torch.full_like(means, density)
+    return wanted * (wanted / means).log() + (1 - wanted) * ((1 - wanted) / (1 - means)).log()
+
+
+class AE(NetworkRecommender):
+    """Plain autoencoder, under- or overcomplete."""
+
+    name = "ae"
+    family = "deep autoencoder"
+    Config = AEConfig
+    network: AENetwork
+
+    def _build(self, items: int) -> AENetwork:
+        return AENetwork(items, self.config)
+
+
+class SparseAE(NetworkRecommender):
+    """Autoencoder with a sparse code."""
+
+    name = "sparse-ae"
+    family = "deep autoencoder"
+    Config = SparseAEConfig
+    network: SparseAENetwork
+
+    def _build(self, items: int) -> SparseAENetwork:
+        return SparseAENetwork(items, self.config)

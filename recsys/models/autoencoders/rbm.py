@@ -1,0 +1,114 @@
+"""RBM: a restricted Boltzmann machine of binary items and binary hidden units.
+
+Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007, here for items taken
+or not. Hinton: Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 14, 2002.
+Persistent chains: Tieleman, ICML 2008. The steps are Adam's, which has momentum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.models.autoencoders.network import Network, NetworkRecommender
+from recsys.models.config import check_training, require
+from recsys.models.search_space import Range, tunable
+from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
+from recsys.training.context import TrainingContext
+
+
+@dataclass(frozen=True)
+class RBMConfig:
+    """items x hidden units, all binary."""
+
+    hidden: int = tunable(200, Range(50, 1000, log=True))
+    steps: int = 1  # of Gibbs sampling for the model's own samples: the k of CD-k
+    persistent: bool = False  # samples go on from those of the batch before, not from the data
+    l2: float = tunable(1e-4, Range(1e-6, 1e-2, log=True))  # weight decay
+    epochs: int = 50
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
+    learning_rate: float = tunable(1e-2, Range(1e-3, 3e-2, log=True))
+
+    def __post_init__(self) -> None:
+        require(self.hidden >= 1, f"Expected hidden of at least 1, found {self.hidden}.")
+        require(self.steps >= 1, f"Expected steps of at least 1, found {self.steps}.")
+        check_training(0, self.epochs, self.batch_size, self.learning_rate, self.l2)
+
+
+class RBMNetwork(Network):
+    """Energy of items v and units h: -v W h - b v - c h; free energy F(v) = -b v - sum_j log(1 + exp(c + v W)_j)."""
+
+    def __init__(self, items: int, config: RBMConfig):
+        super().__init__()
+        self.steps, self.persistent = config.steps, config.persistent
+        self.weight = nn.Parameter(0.01 * torch.randn(items, config.hidden))
+        self.item_bias = nn.Parameter(torch.zeros(items))
+        self.unit_bias = nn.Parameter(torch.zeros(config.hidden))
+        self.chains: Tensor | None = None  # items of the persistent chains; never saved
+
+    def units(self, batch: SparseBatch) -> Tensor:
+        """What the hidden units get from each row, c + v W, (rows, hidden)."""
+        return weighted_sum(_binary(batch), self.weight) + self.unit_bias
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Log-odds of each item given the expected hidden units of each row: one reconstruction, (rows, items)."""
+        return F.linear(torch.sigmoid(self.units(batch)), self.weight, self.item_bias)
+
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Log-odds (rows, up to `width`) of some items at a time."""
+        expected = torch.sigmoid(self.units(batch))
+        for weight, bias in zip(torch.split(self.weight, width), torch.split(self.item_bias, width), strict=True):
+            yield F.linear(expected, weight, bias)
+
+    def loss(self, batch: SparseBatch, progress: float) -> Tensor:
+        """Mean free energy of the rows less that of samples held fixed: its gradient is contrastive divergence's."""
+        data = _binary(batch)
+        from_items = self.units(data)
+        samples = self.sample(from_items.detach())
+        from_samples = samples @ self.weight + self.unit_bias
+        biases = data.values @ self.item_bias[data.items] / len(data) - samples.mean(dim=0) @ self.item_bias
+        energy = F.softplus(from_samples).sum(dim=1).mean() - F.softplus(from_items).sum(dim=1).mean()
+        return energy - biases
+
+    @torch.no_grad()
+    def sample(self, from_items: Tensor) -> Tensor:
+        """Items after `steps` of Gibbs sampling, 0 or 1, (rows, items); from the rows, or from the chains."""
+        items = self.chains if self.persistent else None
+        for _ in range(self.steps):
+            units_in = from_items if items is None else items @ self.weight + self.unit_bias
+            units = torch.bernoulli(torch.sigmoid(units_in.float()))
+            items = torch.bernoulli(torch.sigmoid(F.linear(units, self.weight, self.item_bias).float()))
+        self.chains = items if self.persistent else None
+        assert items is not None
+        return items
+
+
+def _binary(batch: SparseBatch) -> SparseBatch:
+    return SparseBatch(batch.items, (batch.values > 0).float(), batch.offsets)
+
+
+class RBM(NetworkRecommender):
+    """Binary restricted Boltzmann machine, scored by reconstruction."""
+
+    name = "rbm"
+    family = "deep autoencoder"
+    Config = RBMConfig
+    network: RBMNetwork
+
+    def _build(self, items: int) -> RBMNetwork:
+        return RBMNetwork(items, self.config)
+
+    def _one_epoch(self, rows: SparseRows, batch_size: int, context: TrainingContext) -> Callable[[], float]:
+        bias = self.network.item_bias
+        counts = torch.bincount(rows.items.long()[rows.values > 0], minlength=len(bias))
+        share = (counts + 0.5) / (len(rows) + 1)
+        bias.data.copy_(torch.logit(share))  # Hinton: A Practical Guide to Training RBMs, 2010, section 8.1
+        return super()._one_epoch(rows, batch_size, context)
+
+    def item_codes(self) -> Tensor:
+        """Weights of the items, (items, hidden)."""
+        return self.network.weight.detach()

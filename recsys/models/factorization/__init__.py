@@ -1,0 +1,1 @@
+"""Matrix factorization: ials, svd, and implicit_models (ALS, BPR, LMF and item neighbors of `implicit`)."""

@@ -1,0 +1,147 @@
+"""iALS: matrix factorization by alternating least squares, with regularization that grows with what is known.
+
+Rendle, Krichene, Zhang, Koren: Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022,
+arXiv:2110.14037. With users w_u, items h_i, values x_ui of the observed cells S and n their number in a row or column:
+
+    sum_S x_ui (w_u.h_i - 1)^2  +  unobserved sum_all (w_u.h_i)^2
+    +  l2 sum_u (n_u + unobserved |I|)^power |w_u|^2  +  l2 sum_i (n_i + unobserved |U|)^power |h_i|^2
+
+Given the items, a user is a small linear system. It is solved in the basis where sum_i h_i h_i' is diagonal, so that a
+row of n cells costs min(n, factors)^2 max(n, factors): many factors are cheap where histories are short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from recsys.models.base import Recommender
+from recsys.models.config import require
+from recsys.models.search_space import Range, tunable
+from recsys.training.context import TrainingContext
+
+# Numbers held at once in a batch of systems: 64 MB of float32.
+_BATCH = 16_000_000
+_SPREAD = 0.1  # of the first factors, over the root of their number, as the paper has it
+
+
+@dataclass(frozen=True)
+class IALSConfig:
+    """Matrix factorization with frequency-scaled regularization."""
+
+    factors: int = tunable(128, Range(16, 512, log=True))
+    l2: float = tunable(0.007, Range(1e-4, 0.1, log=True))
+    # weight of every cell, observed or not; an observed one weighs its value more
+    unobserved: float = tunable(0.3, Range(0.003, 1.0, log=True))
+    power: float = 1.0  # how the regularization grows with the weight of a row: 0 not at all, 1 in proportion
+    iterations: int = tunable(8, Range(4, 24))
+
+    def __post_init__(self) -> None:
+        require(self.factors >= 1, f"Expected factors of at least 1, found {self.factors}.")
+        require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")
+        require(self.unobserved > 0, f"Expected unobserved above 0, found {self.unobserved}.")
+        require(0 <= self.power <= 1, f"Expected power from 0 to 1, found {self.power}.")
+        require(self.iterations >= 1, f"Expected iterations of at least 1, found {self.iterations}.")
+
+
+class IALS(Recommender):
+    """A history is folded in by solving for its factors. Memory: 4 x factors x (users + items) bytes and 64 MB."""
+
+    name = "ials"
+    family = "matrix factorization"
+    Config = IALSConfig
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        device = context.resolve_device()
+        by_item = matrix.T.tocsr()
+        items = torch.randn(matrix.shape[1], self.config.factors) * _SPREAD / math.sqrt(self.config.factors)
+        items = _on_axes(items.to(device))
+        for _ in range(self.config.iterations):
+            users = _on_axes(_solve(matrix, items, self.config))
+            items = _on_axes(_solve(by_item, users, self.config))
+        self.item_factors = items
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return _solve(history, self.item_factors, self.config) @ self.item_factors.T
+
+    def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
+        folded = _solve(history, self.item_factors, self.config)
+        return (folded @ factors.T for factors in torch.split(self.item_factors, width))
+
+    def item_codes(self) -> Tensor:
+        """Item factors, (items, factors)."""
+        return self.item_factors
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {"item_factors": self.item_factors}
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.item_factors = state["item_factors"].to(device)
+
+
+def _on_axes(table: Tensor) -> Tensor:
+    """The table in the basis in which table' table is diagonal: the same products of its rows, (rows, factors)."""
+    basis: Tensor = torch.linalg.eigh((table.T @ table).double())[1]
+    return table @ basis.to(table.dtype)
+
+
+def _solve(matrix: csr_matrix, table: Tensor, config: IALSConfig) -> Tensor:
+    """The best factors of each row of the matrix, (rows, factors), given those of its columns, on their axes."""
+    squares = table.square().sum(0)
+    solved = table.new_zeros(matrix.shape[0], table.shape[1])
+    for rows, columns, values in _batches(matrix, table.shape[1]):
+        lengths = torch.as_tensor(np.diff(matrix.indptr)[rows], device=table.device)
+        l2 = config.l2 * (lengths + config.unobserved * len(table)) ** config.power
+        diagonal = config.unobserved * squares + l2[:, None].to(table.dtype)
+        root = torch.as_tensor(values, device=table.device).sqrt()
+        known = table[torch.as_tensor(columns, device=table.device)] * root[:, :, None]
+        solved[torch.as_tensor(rows, device=table.device)] = _solve_batch(known, root, diagonal)
+    return solved
+
+
+def _solve_batch(known: Tensor, target: Tensor, diagonal: Tensor) -> Tensor:
+    """(K'K + diag(diagonal))^-1 K' target of each row.
+
+    Shapes: K (rows, cells, factors), target (rows, cells), diagonal (rows, factors) -> (rows, factors). With fewer
+    cells than factors the same is D^-1 K' (K D^-1 K' + I)^-1 target, a system of cells x cells.
+    """
+    if known.shape[1] < known.shape[2]:
+        scaled = known / diagonal[:, None, :]
+        system = scaled @ known.mT
+        system.diagonal(dim1=1, dim2=2).add_(1)
+        solved = torch.cholesky_solve(target[:, :, None], torch.linalg.cholesky(system))
+        return (scaled.mT @ solved)[:, :, 0]
+    system = known.mT @ known
+    system.diagonal(dim1=1, dim2=2).add_(diagonal)
+    return torch.cholesky_solve(known.mT @ target[:, :, None], torch.linalg.cholesky(system))[:, :, 0]
+
+
+def _batches(matrix: csr_matrix, factors: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
+    """Rows of about one length: their numbers (rows,), their columns and values (rows, cells), padded with value 0.
+
+    Rows without cells are left out. The padding depends on a row alone: it is solved the same in any company.
+    """
+    lengths = np.diff(matrix.indptr)
+    padded = _round_up(lengths)
+    for cells in np.unique(padded[lengths > 0]):
+        alike = np.flatnonzero(padded == cells)
+        numbers = cells * factors + min(cells, factors) ** 2
+        for rows in np.array_split(alike, -(-len(alike) * numbers // _BATCH)):
+            inside = np.arange(cells) < lengths[rows, None]
+            place = np.where(inside, matrix.indptr[rows, None] + np.arange(cells), 0)
+            yield rows, matrix.indices[place].astype(np.int64), np.where(inside, matrix.data[place], 0)
+
+
+def _round_up(lengths: NDArray[Any]) -> NDArray[Any]:
+    """To the next of 1 to 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, ...: a quarter more at most."""
+    step = np.exp2(np.ceil(np.log2(np.maximum(lengths, 1))) - 3).clip(1).astype(np.int64)
+    padded: NDArray[Any] = -(-lengths // step) * step
+    return padded

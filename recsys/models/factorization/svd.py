@@ -1,0 +1,89 @@
+"""SVD: the history projected on the leading singular vectors of the user-item matrix.
+
+scores = history D^-a V V' D^a, V the leading right singular vectors of N^-b X D^-a, where a = item_power / 2,
+b = user_power / 2, N = users' row sums and D = items' column sums. Powers of 0: PureSVD (Cremonesi, Koren, Turrin:
+Performance of Recommender Algorithms on Top-N Recommendation Tasks, RecSys 2010); of 1: the ideal low-pass filter of
+GF-CF (Shen et al.: How Powerful is Graph Convolution for Recommendation?, CIKM 2021, arXiv:2108.07567).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import svds
+from torch import Tensor
+
+from recsys.models.base import Recommender
+from recsys.models.config import require
+from recsys.models.scaling import inverse_roots
+from recsys.models.search_space import Range, tunable
+from recsys.training.batches import SparseRows, weighted_sum
+from recsys.training.context import TrainingContext
+
+
+@dataclass(frozen=True)
+class SVDConfig:
+    """How many directions, and what is divided by how popular an item and how active a user is."""
+
+    factors: int = tunable(64, Range(8, 512, log=True))
+    item_power: float = tunable(0.0, Range(0.0, 1.0))
+    user_power: float = tunable(0.0, Range(0.0, 1.0))
+
+    def __post_init__(self) -> None:
+        require(self.factors >= 1, f"Expected factors of at least 1, found {self.factors}.")
+        for name in ("item_power", "user_power"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"Expected {name} from 0 to 1, found {value}.")
+
+
+class SVD(Recommender):
+    """Principal directions by ARPACK, on the processor. Memory: 8 x factors x (users + items) bytes, three times."""
+
+    name = "svd"
+    family = "matrix factorization"
+    Config = SVDConfig
+    is_random = False
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        config, device = self.config, context.resolve_device()
+        users, items = inverse_roots(matrix, config.user_power, 1), inverse_roots(matrix, config.item_power, 0)
+        vectors = right_singular_vectors(csr_matrix(diags(users) @ matrix @ diags(items)), config.factors)
+        scale = items[:, None]
+        self.input = torch.as_tensor((vectors * scale).astype(np.float32), device=device)
+        self.output = torch.as_tensor((vectors / scale).astype(np.float32), device=device)
+
+    def _codes(self, history: csr_matrix) -> Tensor:
+        return weighted_sum(SparseRows(history, self.input.device).everything(), self.input)
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return self._codes(history) @ self.output.T
+
+    def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
+        codes = self._codes(history)
+        return (codes @ output.T for output in torch.split(self.output, width))
+
+    def item_codes(self) -> Tensor:
+        """What an item adds to a history's code, (items, factors)."""
+        return self.input
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {"input": self.input, "output": self.output}
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.input, self.output = state["input"].to(device), state["output"].to(device)
+
+
+def right_singular_vectors(matrix: csr_matrix, count: int) -> NDArray[Any]:
+    """The `count` leading right singular vectors, (items, count); all there are of a matrix with fewer."""
+    if count >= min(matrix.shape):
+        _, _, vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        return vectors.T
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))  # where ARPACK begins: it converges from any
+    _, _, vectors = svds(matrix, count, v0=start, return_singular_vectors="vh")  # type: ignore[arg-type]
+    return vectors[::-1].T

@@ -1,0 +1,1 @@
+"""Linear autoencoders: ease (EASE, EDLAE), sparse_ease, elsa (low rank), bspm (graph filter)."""

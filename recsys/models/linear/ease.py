@@ -1,0 +1,190 @@
+"""Linear autoencoders in closed form: EASE, and EDLAE with its kin as settings of one formula.
+
+scores = history @ D^damping B D^-damping with B = I - P diag(c) and P = (X' W X + diag(r))^-1, where
+
+    W    weight of a user, (n / mean n)^-user_power: 0 counts every interaction alike, 1 every user
+    d    popularity of an item, the diagonal of X' W X; D = diag(d / mean d)
+    r    ridge of an item, l2 (d / mean d)^item_power + dropout / (1 - dropout) d
+    c    max(r, (1 - diagonal) / diag P), which bounds the diagonal of B
+
+Steck: Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, arXiv:1905.03375 (EASE: l2 alone).
+Steck: Autoencoders that don't overfit towards the Identity, NeurIPS 2020 (EDLAE: dropout).
+Moon et al.: It's Enough: Relaxing Diagonal Constraints in Linear Autoencoders, SIGIR 2023 (RLAE, RDLAE: diagonal).
+Steck: Markov Random Fields for Collaborative Filtering, NeurIPS 2019, arXiv:1910.09645 (item_power, in its words the
+columns of X are divided by d^(item_power / 2) before the inverse and multiplied back after it).
+Park et al.: Why is Normalization Necessary for Linear Recommenders?, SIGIR 2025 (DAN: user_power and damping).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from recsys.errors import ConfigError
+from recsys.models.base import Recommender
+from recsys.models.config import require
+from recsys.models.scaling import weigh_users
+from recsys.models.search_space import Range, tunable
+from recsys.system.memory import require_memory
+from recsys.training.batches import SparseRows, weighted_sum
+from recsys.training.context import TrainingContext
+
+# Rows of the Gram matrix made at once: what is sparse before it is dense takes no more memory than this many rows.
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class EASEConfig:
+    """One number."""
+
+    # added to the diagonal of the Gram matrix; 100 to 1000 for most data
+    l2: float = tunable(500.0, Range(10.0, 10_000.0, log=True))
+
+    def __post_init__(self) -> None:
+        require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")
+
+
+@dataclass(frozen=True)
+class RidgeConfig:
+    """Whose interactions count how much, and what holds an item's weights back."""
+
+    # of an item of mean popularity
+    l2: float = tunable(300.0, Range(10.0, 10_000.0, log=True))
+    # share of a history hidden from the (infinitely many) training inputs
+    dropout: float = tunable(0.5, Range(0.0, 0.8))
+    item_power: float = 0.0
+    # half and half was near the best on MovieLens-1M and on Gowalla
+    user_power: float = tunable(0.5, Range(0.0, 1.0))
+
+    def __post_init__(self) -> None:
+        require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")
+        require(0 <= self.dropout < 1, f"Expected dropout in [0, 1), found {self.dropout}.")
+        require(0 <= self.item_power <= 1, f"Expected item_power from 0 to 1, found {self.item_power}.")
+        require(0 <= self.user_power <= 1, f"Expected user_power from 0 to 1, found {self.user_power}.")
+
+
+@dataclass(frozen=True)
+class EDLAEConfig(RidgeConfig):
+    """All of the family. With nothing but l2 it is EASE."""
+
+    diagonal: float = 0.0  # what an item may say of itself at most; above 0 it is RDLAE, with dropout 0 RLAE
+    damping: float = 0.0  # how much less a popular item is offered, and the more it says of others
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.diagonal <= 1, f"Expected diagonal from 0 to 1, found {self.diagonal}.")
+        require(0 <= self.damping <= 1, f"Expected damping from 0 to 1, found {self.damping}.")
+
+
+class _ClosedForm(Recommender):
+    """The family. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted."""
+
+    family = "linear autoencoder"
+    is_random = False
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        device, settings = context.resolve_device(), self._settings()
+        require_memory(
+            self.name, closed_form_bytes(matrix.shape[1], device), device, "sparse-ease or elsa, which need no square"
+        )
+        gram = gram_matrix(weigh_users(matrix, settings.user_power), device)
+        popularity = relative_popularity(gram.diagonal())
+        ridge = ridge_of(gram.diagonal(), settings)
+        gram.diagonal().add_(ridge)
+        inverse = _invert(gram, settings.l2)
+        scale = torch.maximum(ridge, (1 - settings.diagonal) / inverse.diagonal())
+        self.weights = inverse.mul_(-scale)
+        self.weights.diagonal().add_(1)
+        if not settings.diagonal:  # what rounding left
+            self.weights.fill_diagonal_(0)
+        if settings.damping:
+            self.weights.mul_(popularity[:, None] ** settings.damping).mul_(popularity**-settings.damping)
+
+    @abstractmethod
+    def _settings(self) -> EDLAEConfig:
+        """The config as the family's settings."""
+
+    def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
+        return weighted_sum(SparseRows(history, self.weights.device).everything(), self.weights)
+
+    def item_codes(self) -> Tensor:
+        """Rows of B: what an item says about all others, (items, items)."""
+        return self.weights
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {"weights": self.weights}
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self.weights = state["weights"].to(device)
+
+
+class EDLAE(_ClosedForm):
+    """The family with all its settings. preset=steck2020 and moon2023: settings of the papers for MovieLens-20M."""
+
+    name = "edlae"
+    Config = EDLAEConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "steck2020": {"l2": 300.0, "dropout": 0.33, "user_power": 0.0},
+        "moon2023": {"l2": 1000.0, "dropout": 0.2, "diagonal": 0.6, "user_power": 0.0},
+    }
+
+    def _settings(self) -> EDLAEConfig:
+        settings: EDLAEConfig = self.config
+        return settings
+
+
+class EASE(_ClosedForm):
+    """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1: the family with nothing but l2."""
+
+    name = "ease"
+    Config = EASEConfig
+
+    def _settings(self) -> EDLAEConfig:
+        return EDLAEConfig(l2=self.config.l2, dropout=0, user_power=0)
+
+
+def closed_form_bytes(items: int, device: torch.device) -> int:
+    """Bytes that fitting a full items x items model takes, float32: one square, two on a GPU."""
+    squares = 1 if device.type == "cpu" else 2
+    return 4 * items * (squares * items + 2 * min(items, _BLOCK))
+
+
+def gram_matrix(matrix: csr_matrix, device: torch.device) -> Tensor:
+    """X'X dense, float32 (items, items), made a block of rows at a time."""
+    items = matrix.shape[1]
+    gram = torch.empty(items, items, device=device)
+    columns = matrix.T.tocsr()
+    for start in range(0, items, _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        gram[rows] = torch.as_tensor((columns[rows] @ matrix).toarray(), device=device)
+    return gram
+
+
+def ridge_of(popularity: Tensor, settings: RidgeConfig) -> Tensor:
+    """What is added to the diagonal of the Gram matrix, (items,)."""
+    dropped = settings.dropout / (1 - settings.dropout) * popularity
+    return settings.l2 * relative_popularity(popularity) ** settings.item_power + dropped
+
+
+def relative_popularity(popularity: Tensor) -> Tensor:
+    """In units of the mean of the items that anybody took; an item nobody took counts as the least of those."""
+    taken = popularity[popularity > 0]
+    return popularity.clamp_min(taken.min()) / taken.mean()
+
+
+def _invert(gram: Tensor, l2: float) -> Tensor:
+    """The inverse of a symmetric matrix, written into its own memory."""
+    columns = gram.mT  # LAPACK's order: no copy is made
+    try:
+        torch.linalg.cholesky(columns, out=columns)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise ConfigError(f"Expected an l2 that keeps the matrix solvable, found {l2}: raise it.") from error
+    torch.cholesky_inverse(columns, out=columns)
+    return gram

@@ -1,0 +1,50 @@
+"""AutoRec: an autoencoder with one hidden layer over the ratings of an item, or over those of a user.
+
+Sedhain, Menon, Sanner, Xie: AutoRec: Autoencoders Meet Collaborative Filtering, WWW 2015. Added here: inputs are
+residuals and the places where ratings are, some of them hidden in training (Strub, Gaudel, Mary 2016). As published it
+is with dropout, code_dropout and presence of 0.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recsys.models.ratings.masked_autoencoder import (
+    Embedding,
+    ItemRatings,
+    MaskedAutoencoder,
+    MaskedConfig,
+    MaskedInput,
+    MaskedNetwork,
+)
+from recsys.training.batches import SparseBatch
+
+
+class AutoRecNetwork(MaskedNetwork):
+    """sigmoid(input) @ table' + bias."""
+
+    def __init__(self, columns: int, config: MaskedConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = MaskedInput(columns, config.hidden, config.dropout, config.presence)
+        self.decoder = ItemRatings(Embedding(columns, config.hidden))
+
+    def encode(self, batch: SparseBatch) -> Tensor:
+        """Codes (rows, hidden)."""
+        return F.dropout(torch.sigmoid(self.encoder(batch)), self.config.code_dropout, self.training)
+
+    def penalty(self) -> Tensor:
+        """Weighted sums of squared weights."""
+        return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * self.encoder.penalty()
+
+
+class AutoRec(MaskedAutoencoder):
+    """I-AutoRec, or U-AutoRec with side=user."""
+
+    name = "autorec"
+    Config = MaskedConfig
+
+    def _build(self, columns: int) -> AutoRecNetwork:
+        return AutoRecNetwork(columns, self.config)

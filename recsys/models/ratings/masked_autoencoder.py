@@ -1,0 +1,350 @@
+"""Autoencoders over ratings: what goes in are the ratings that are there, and only they are compared.
+
+A row is an item with its ratings by all users, or a user with those of all items; columns are the other of the two.
+Time and memory go with the number of ratings, not with rows x columns: in training neither input nor predictions are
+made dense. By items, people, new ones too, are folded in by ridge regression on the codes of the items they rated;
+by users, the network answers.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from recsys.errors import UnsupportedError
+from recsys.models.config import require
+from recsys.models.ratings.base import RatingConfig, RatingRecommender, fold_in, rate_by_codes
+from recsys.models.search_space import Range, tunable
+from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
+from recsys.training.context import Epoch, TrainingContext
+from recsys.training.loop import one_pass, steps_per_epoch, train
+from recsys.types import ScoreFunction
+
+_FINAL_RATE = 0.05  # the learning rate falls along a line to this share of itself
+_LEAST_SHRINKAGE = 0.1  # of a new item's code, in ratings: without any it would have no answer
+
+
+@dataclass(frozen=True)
+class TrainingConfig(RatingConfig):
+    """How a network over ratings is trained."""
+
+    epochs: int = 50
+    batch_size: int | None = None  # None: a third of the rows, at most 500
+    learning_rate: float = tunable(2e-3, Range(3e-4, 1e-2, log=True))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.epochs >= 1, f"Expected epochs of at least 1, found {self.epochs}.")
+        size = self.batch_size
+        require(size is None or size >= 1, f"Expected batch_size of at least 1, found {size}.")
+        require(self.learning_rate > 0, f"Expected learning_rate above 0, found {self.learning_rate}.")
+
+
+@dataclass(frozen=True)
+class MaskedConfig(TrainingConfig):
+    """The settings of all autoencoders over ratings. Each l2 has the unit of a sum of squared errors."""
+
+    side: Literal["item", "user"] = "item"  # whose ratings are a row
+    members: int = 1  # networks, none knowing of the others, that predict together
+    hidden: int = tunable(400, Range(50, 500, log=True))
+    dropout: float = tunable(0.8, Range(0.0, 0.9))  # share of a row's ratings hidden from the encoder
+    code_dropout: float = tunable(0.5, Range(0.0, 0.8))  # share of the code silenced
+    presence: float = tunable(2.0, Range(0.0, 4.0))  # what it counts that a rating is there, whatever its value
+    l2: float = tunable(30.0, Range(1.0, 300.0, log=True))  # of the output table
+    input_l2: float = tunable(8.0, Range(0.1, 100.0, log=True))  # of all other weights
+    fold_l2: float = tunable(40.0, Range(5.0, 200.0, log=True))  # of the ridge regression that folds people in
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.side in ("item", "user"), f"Expected side item or user, found {self.side!r}.")
+        for name in ("members", "hidden"):
+            require(getattr(self, name) >= 1, f"Expected {name} of at least 1, found {getattr(self, name)}.")
+        for name in ("dropout", "code_dropout"):
+            require(0 <= getattr(self, name) < 1, f"Expected {name} in [0, 1), found {getattr(self, name)}.")
+        for name in ("presence", "l2", "input_l2"):
+            require(getattr(self, name) >= 0, f"Expected {name} of 0 or more, found {getattr(self, name)}.")
+        require(self.fold_l2 > 0, f"Expected fold_l2 above 0, found {self.fold_l2}.")
+
+
+class Embedding(nn.Module):
+    """A vector for each of many rows, drawn as Xavier has it."""
+
+    def __init__(self, rows: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
+
+    def read(self) -> Tensor:
+        """(rows, width)."""
+        return self.weight
+
+    def penalty(self) -> Tensor:
+        """Sum of squared weights."""
+        return self.weight.square().sum()
+
+
+class MaskedInput(nn.Module):
+    """First layer: values @ V + presence * (1 where there is a value) @ P + b -> (rows, width).
+
+    Which ratings are there says as much as their values (Koren's SVD++); some are hidden in training, value and all.
+    V and P are made by `table`.
+    """
+
+    def __init__(
+        self,
+        columns: int,
+        width: int,
+        dropout: float,
+        presence: float,
+        table: Callable[[int, int], Embedding] = Embedding,
+    ):
+        super().__init__()
+        self.dropout, self.presence = dropout, presence
+        self.values = table(columns, width)
+        self.places = table(columns if presence else 0, width)
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Shapes: batch (rows, columns) -> (rows, width)."""
+        kept = F.dropout(torch.ones_like(batch.values), self.dropout, self.training)
+        sums = weighted_sum(SparseBatch(batch.items, kept * batch.values, batch.offsets), self.values.read())
+        if self.presence:
+            here = SparseBatch(batch.items, self.presence * kept, batch.offsets)
+            sums = sums + weighted_sum(here, self.places.read())
+        return sums + self.bias
+
+    def dense(self, rows: Tensor) -> Tensor:
+        """The same of rows (rows, columns) without gaps, nothing hidden."""
+        sums = F.linear(rows, self.values.read().T, self.bias)
+        return sums + self.presence * self.places.read().sum(0)
+
+    def penalty(self) -> Tensor:
+        """Of both tables."""
+        return self.values.penalty() + self.places.penalty()
+
+
+class ItemRatings(nn.Module):
+    """Last layer: codes (rows, width) @ table (columns, width)' + bias, everywhere or where a rating is."""
+
+    def __init__(self, table: Embedding):
+        super().__init__()
+        self.table = table
+        self.bias = nn.Parameter(torch.zeros(len(table.weight)))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(rows, columns)."""
+        return F.linear(codes, self.table.read(), self.bias)
+
+    def at(self, codes: Tensor, batch: SparseBatch) -> Tensor:
+        """At the cells of the batch, (cells,)."""
+        return cell_products(codes, self.table.read(), batch) + self.bias[batch.items]
+
+
+def cell_products(codes: Tensor, table: Tensor, batch: SparseBatch) -> Tensor:
+    """(codes @ table.T) at the cells of the batch: codes (rows, width), table (columns, width) -> (cells,)."""
+    products: Tensor = _CellProducts.apply(codes, table, batch)  # type: ignore[no-untyped-call]
+    return products
+
+
+class _CellProducts(torch.autograd.Function):
+    """Made of weighted sums, which go over the cells once and hold nothing else: these products are the gradient
+
+    of a weighted sum by its weights, and their own gradients are a weighted sum and the gradient of one by its table.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, table: Tensor, batch: SparseBatch) -> Tensor:
+        ctx.save_for_backward(codes, table)
+        ctx.batch = batch
+        return _gradient(lambda ones: weighted_sum(_with(batch, ones), table), torch.ones_like(batch.values), codes)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        codes, table = ctx.saved_tensors
+        cells = _with(ctx.batch, upstream[0])
+        return weighted_sum(cells, table), _gradient(lambda rows: weighted_sum(cells, rows), table, codes), None
+
+
+def _with(batch: SparseBatch, values: Tensor) -> SparseBatch:
+    return SparseBatch(batch.items, values, batch.offsets)
+
+
+def _gradient(function: Callable[[Tensor], Tensor], at: Tensor, upstream: Tensor) -> Tensor:
+    with torch.enable_grad():
+        point = at.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(point), point, upstream)
+    return gradient
+
+
+class MaskedModule(nn.Module):
+    """A network whose loss is a sum over the cells of a batch."""
+
+    def loss(self, batch: SparseBatch) -> Tensor:
+        """What counts against it over the cells of the batch, such as a sum of squared errors."""
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor:
+        """What counts against its weights, in the same unit."""
+        raise NotImplementedError
+
+
+class MaskedNetwork(MaskedModule):
+    """An autoencoder: `encode` makes codes, `self.decoder` residuals of them."""
+
+    decoder: ItemRatings
+
+    def encode(self, batch: SparseBatch) -> Tensor:
+        """Codes (rows, width) of sparse rows of residuals."""
+        raise NotImplementedError
+
+    def loss(self, batch: SparseBatch) -> Tensor:
+        """Sum of squared errors: the Gaussian likelihood's part that the weights can change."""
+        return self.errors(self.encode(batch), batch)
+
+    def errors(self, codes: Tensor, batch: SparseBatch) -> Tensor:
+        """Sum of squared errors over the cells of what is made of codes."""
+        return (self.decoder.at(codes, batch) - batch.values).square().sum()
+
+
+class Ensemble(MaskedModule):
+    """Autoencoders side by side, none knowing of the others."""
+
+    def __init__(self, each: list[MaskedNetwork]):
+        super().__init__()
+        self.each = each
+        self.members = nn.ModuleList(each)
+
+    def encode(self, batch: SparseBatch) -> Tensor:
+        """Codes (rows, members x width), scaled so that a product of two is the mean of the members' products."""
+        return torch.cat([member.encode(batch) for member in self.each], dim=1) / math.sqrt(len(self.each))
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Residuals (rows, columns), the mean of the members'."""
+        return torch.stack([member.decoder.forward(member.encode(batch)) for member in self.each]).mean(0)
+
+    def loss(self, batch: SparseBatch) -> Tensor:
+        """Mean of the members' losses."""
+        return torch.stack([member.loss(batch) for member in self.each]).mean()
+
+    def penalty(self) -> Tensor:
+        """Mean of the members' penalties."""
+        return torch.stack([member.penalty() for member in self.each]).mean()
+
+
+class MaskedAutoencoder(RatingRecommender):
+    """By items, the state is a code an item; by users, it is the networks. A subclass says which network."""
+
+    family = "rating autoencoder"
+    network: Ensemble
+    codes: Tensor
+
+    @abstractmethod
+    def _build(self, columns: int) -> MaskedNetwork:
+        """A fresh network for rows of `columns`, weights drawn from torch's current generator."""
+
+    @property
+    def by_items(self) -> bool:
+        """Whether a row is an item's."""
+        return bool(self.config.side == "item")
+
+    def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        rows = self.baseline.residual_rows(matrix, transposed=self.by_items)
+        self.network = self._members(matrix.shape[0 if self.by_items else 1]).to(rows.offsets.device)
+        keep = self._encode if self.by_items else _keep_nothing
+        self.epochs = train_cells(self.network, rows, self.config, context, self.score, keep)
+        keep(rows)
+
+    def _members(self, columns: int) -> Ensemble:
+        return Ensemble([self._build(columns) for _ in range(self.config.members)])
+
+    @torch.no_grad()
+    def _encode(self, rows: SparseRows) -> None:
+        self.network.eval()
+        self.codes = self.network.encode(rows.everything())
+
+    def _rate(self, ratings: SparseBatch) -> Tensor:
+        if self.by_items:
+            return rate_by_codes(self.baseline, self.codes, self._fold_l2(ratings), ratings)
+        residuals, users = self.baseline.split(ratings)
+        return self.baseline.join(self.network(residuals), users)
+
+    def _fold_l2(self, rows: SparseBatch) -> Tensor:
+        return torch.full((len(rows),), self.config.fold_l2, device=self.codes.device)
+
+    def check_new_items(self) -> None:
+        """By items they can be added; by users the network has an input and an output for each item of training."""
+        if not self.by_items:
+            raise UnsupportedError(
+                f"{self.name} by users has an input and an output for each item of training, so new ones cannot be "
+                "added: train it again with them, or use side=item."
+            )
+
+    def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
+        people = fold_in(known, self.codes, self._fold_l2(known))
+        # As a bias is shrunk: as if so many more ratings, by people of average weights, were exactly as expected.
+        more = max(self.config.item_shrinkage, _LEAST_SHRINKAGE)
+        l2 = (more * people.square().sum(1).mean()).clamp_min(1e-12).expand(len(new))
+        self.codes = torch.cat([self.codes, fold_in(new, people, l2)])
+
+    def item_codes(self) -> Tensor:
+        """Codes of items; of networks by users, their output tables."""
+        if self.by_items:
+            return self.codes
+        return torch.cat([member.decoder.table.read().detach() for member in self.network.each], dim=1)
+
+    def _get_weights(self) -> dict[str, Tensor]:
+        return {"codes": self.codes} if self.by_items else dict(self.network.state_dict())
+
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        if self.by_items:
+            self.codes = weights["codes"]
+            return
+        with torch.device("meta"):
+            self.network = self._members(len(self.baseline.items))
+        self.network.load_state_dict(weights, assign=True)
+        self.network.eval()
+
+
+def _keep_nothing(rows: SparseRows) -> None:
+    """Networks by users answer as they are."""
+
+
+def train_cells(
+    network: MaskedModule,
+    rows: SparseRows,
+    config: TrainingConfig,
+    context: TrainingContext,
+    score: ScoreFunction,
+    keep: Callable[[SparseRows], None] = _keep_nothing,
+) -> list[Epoch]:
+    """Train with Adam on shuffled batches of rows; the loss is a mean over all cells, of them and the penalty.
+
+    `keep`: what turns the network into what `score` needs, called before every validation. Patience is that of the
+    context, but half of the epochs at least.
+    """
+    batch_size = config.batch_size or max(1, min(500, -(-len(rows) // 3)))
+    cells, planned = len(rows.items), config.epochs * steps_per_epoch(len(rows), batch_size)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _FINAL_RATE, planned)
+    optimizer.register_step_post_hook(lambda *_: decay.step())
+
+    def loss(batch: SparseBatch) -> Tensor:
+        return (network.loss(batch) * (len(rows) / len(batch)) + network.penalty()) / cells
+
+    def one_epoch() -> float:
+        found = one_pass(rows, batch_size, loss, optimizer, context)
+        if context.validate:
+            keep(rows)
+        return found
+
+    # People folded in on codes that mean little yet do well, then worse, and best once the rate has come down: patience
+    # of less than half of the epochs would keep the first.
+    patient = replace(context, patience=max(context.patience, config.epochs // 2))
+    return train(network, one_epoch, score, config.epochs, patient)

@@ -1,0 +1,140 @@
+"""A restricted Boltzmann machine over the ratings of a user: a softmax of levels a rated item, binary hidden units.
+
+Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007. Trained by
+contrastive divergence of one step. Predicted is the mean of an item's levels given the hidden units' probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from recsys.models.config import require
+from recsys.models.ratings.base import RatingRecommender
+from recsys.models.ratings.masked_autoencoder import MaskedModule, TrainingConfig, cell_products, train_cells
+from recsys.models.search_space import Range, tunable
+from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
+from recsys.training.context import TrainingContext
+
+
+@dataclass(frozen=True)
+class RatingRBMConfig(TrainingConfig):
+    """One layer of hidden units."""
+
+    hidden: int = tunable(100, Range(20, 400, log=True))
+    levels: int = 10  # ratings on a scale of more values than this are put on so many, equally far apart
+    batch_size: int | None = 32
+    learning_rate: float = tunable(0.01, Range(3e-4, 3e-2, log=True))
+    l2: float = tunable(2.0, Range(0.1, 100.0, log=True))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.hidden >= 1, f"Expected hidden of at least 1, found {self.hidden}.")
+        require(self.levels >= 2, f"Expected levels of at least 2, found {self.levels}.")
+        require(self.l2 >= 0, f"Expected l2 of 0 or more, found {self.l2}.")
+
+
+class RBMNetwork(MaskedModule):
+    """Weights (items x levels, hidden). Batches hold numbers of levels as values."""
+
+    def __init__(self, items: int, levels: int, config: RatingRBMConfig):
+        super().__init__()
+        self.levels, self.l2 = levels, config.l2
+        self.weight = nn.Parameter(torch.randn(items * levels, config.hidden) * 0.01)
+        self.visible = nn.Parameter(torch.zeros(items * levels))
+        self.bias = nn.Parameter(torch.zeros(config.hidden))
+
+    def units(self, batch: SparseBatch) -> SparseBatch:
+        """The visible units that are on: one of each rated item's."""
+        on = batch.items * self.levels + batch.values.long()
+        return SparseBatch(on, torch.ones_like(batch.values), batch.offsets)
+
+    def hidden(self, batch: SparseBatch) -> Tensor:
+        """Inputs of hidden units (rows, hidden), given levels."""
+        return weighted_sum(self.units(batch), self.weight) + self.bias
+
+    def level_logits(self, hidden: Tensor, batch: SparseBatch) -> Tensor:
+        """(cells, levels) at the rated items of the batch, given hidden units (rows, hidden)."""
+        units = (batch.items[:, None] * self.levels + torch.arange(self.levels, device=hidden.device)).ravel()
+        every = SparseBatch(units, torch.ones(len(units), device=hidden.device), batch.offsets * self.levels)
+        return (cell_products(hidden, self.weight, every) + self.visible[units]).view(-1, self.levels)
+
+    def loss(self, batch: SparseBatch) -> Tensor:
+        """Free energy of the ratings minus that of their reconstruction: its gradient is contrastive divergence."""
+        with torch.no_grad():
+            states = torch.bernoulli(torch.sigmoid(self.hidden(batch)))
+            chances = torch.softmax(self.level_logits(states, batch), dim=1)
+            levels = torch.multinomial(chances, 1)[:, 0].float() if len(chances) else batch.values
+        return self.free_energy(batch) - self.free_energy(SparseBatch(batch.items, levels, batch.offsets))
+
+    def free_energy(self, batch: SparseBatch) -> Tensor:
+        """Summed over rows."""
+        return -self.visible[self.units(batch).items].sum() - F.softplus(self.hidden(batch)).sum()
+
+    def penalty(self) -> Tensor:
+        """Weighted sum of squared weights."""
+        return self.l2 * self.weight.square().sum()
+
+    def expect(self, batch: SparseBatch, values: Tensor) -> Tensor:
+        """Mean rating of every item (rows, items) for rows of levels, whose ratings are `values` (levels,)."""
+        logits = F.linear(torch.sigmoid(self.hidden(batch)), self.weight, self.visible)
+        chances = torch.softmax(logits.view(len(batch), len(self.visible) // self.levels, self.levels), dim=2)
+        return chances @ values
+
+
+class RatingRBM(RatingRecommender):
+    """The RBM, by users."""
+
+    name = "rating-rbm"
+    family = "rating autoencoder"
+    Config = RatingRBMConfig
+    network: RBMNetwork
+    levels: Tensor  # their ratings, rising
+
+    def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        values = np.unique(matrix.data)
+        if len(values) > self.config.levels:
+            values = np.linspace(values[0], values[-1], self.config.levels, dtype=np.float32)
+        self.levels = torch.as_tensor(values, device=self.baseline.mean.device)
+        rows = SparseRows(matrix, self.levels.device)
+        rows.values = self._nearest(rows.values)
+        self.network = RBMNetwork(matrix.shape[1], len(values), self.config).to(self.levels.device)
+        self.network.visible.data = self._popular_levels(rows)
+        self.epochs = train_cells(self.network, rows, self.config, context, self.score)
+
+    def _nearest(self, ratings: Tensor) -> Tensor:
+        """Numbers of the levels nearest to ratings, as float32."""
+        between = (self.levels[1:] + self.levels[:-1]) / 2
+        return torch.bucketize(ratings, between).float()
+
+    def _popular_levels(self, rows: SparseRows) -> Tensor:
+        """Log-frequencies of an item's levels, as if it had one more rating spread as all are, (items x levels,)."""
+        levels = len(self.levels)
+        cells = rows.items.long() * levels + rows.values.long()
+        counts = torch.bincount(cells, minlength=len(self.baseline.items) * levels).view(-1, levels).float()
+        return (counts + counts.sum(0) / counts.sum() + 1e-6).log().ravel()
+
+    def _rate(self, ratings: SparseBatch) -> Tensor:
+        found = SparseBatch(ratings.items, self._nearest(ratings.values), ratings.offsets)
+        return self.network.expect(found, self.levels)
+
+    def item_codes(self) -> Tensor:
+        """Weights of all levels of an item, (items, levels x hidden)."""
+        return self.network.weight.detach().view(len(self.baseline.items), -1)
+
+    def _get_weights(self) -> dict[str, Tensor]:
+        return {"levels": self.levels} | dict(self.network.state_dict())
+
+    def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        own = dict(weights)
+        self.levels = own.pop("levels")
+        with torch.device("meta"):
+            self.network = RBMNetwork(len(self.baseline.items), len(self.levels), self.config)
+        self.network.load_state_dict(own, assign=True)
+        self.network.eval()

@@ -1,0 +1,122 @@
+"""Denoising and variational autoencoders over ratings, with a Gaussian likelihood.
+
+Kingma, Welling: Auto-Encoding Variational Bayes, 2014; over the rated cells only, as in Liang et al. 2018 for likes.
+With a noise of fixed variance the likelihood is the squared error, and beta, the weight of the KL term, is twice that
+variance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recsys.models.config import require
+from recsys.models.ratings.masked_autoencoder import (
+    Embedding,
+    ItemRatings,
+    MaskedAutoencoder,
+    MaskedConfig,
+    MaskedInput,
+    MaskedNetwork,
+)
+from recsys.models.search_space import Range, tunable
+from recsys.training.batches import SparseBatch
+
+
+@dataclass(frozen=True)
+class RatingDAEConfig(MaskedConfig):
+    """columns - hidden - latent - hidden - columns, tanh between."""
+
+    hidden: int = tunable(100, Range(50, 500, log=True))
+    code_dropout: float = tunable(0.3, Range(0.0, 0.8))
+    presence: float = tunable(0.5, Range(0.0, 4.0))
+    l2: float = tunable(150.0, Range(1.0, 300.0, log=True))
+    input_l2: float = tunable(4.0, Range(0.1, 100.0, log=True))
+    fold_l2: float = tunable(100.0, Range(5.0, 200.0, log=True))
+    epochs: int = 30
+    latent: int = tunable(50, Range(20, 400, log=True))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
+
+
+@dataclass(frozen=True)
+class RatingVAEConfig(RatingDAEConfig):
+    """The same, the latent code being drawn."""
+
+    beta: float = tunable(0.5, Range(0.01, 4.0, log=True))  # weight of the KL term
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
+
+
+class RatingDAENetwork(MaskedNetwork):
+    """The code of the ridge regression is the last hidden layer."""
+
+    def __init__(self, columns: int, config: RatingDAEConfig, latent: int):
+        super().__init__()
+        self.config = config
+        self.encoder = MaskedInput(columns, config.hidden, config.dropout, config.presence)
+        self.posterior = nn.Linear(config.hidden, latent)
+        self.hidden = nn.Linear(config.latent, config.hidden)
+        self.decoder = ItemRatings(Embedding(columns, config.hidden))
+
+    def encode(self, batch: SparseBatch) -> Tensor:
+        """Last hidden layer (rows, hidden)."""
+        return self.unfold(torch.tanh(self.infer(batch)))
+
+    def infer(self, batch: SparseBatch) -> Tensor:
+        """Latent code, before any function, (rows, latent)."""
+        latent: Tensor = self.posterior(torch.tanh(self.encoder(batch)))
+        return latent
+
+    def unfold(self, latent: Tensor) -> Tensor:
+        """Last hidden layer (rows, hidden) of a latent code."""
+        return F.dropout(torch.tanh(self.hidden(latent)), self.config.code_dropout, self.training)
+
+    def penalty(self) -> Tensor:
+        """Weighted sums of squared weights."""
+        inner = self.encoder.penalty() + self.posterior.weight.square().sum() + self.hidden.weight.square().sum()
+        return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * inner
+
+
+class RatingVAENetwork(RatingDAENetwork):
+    """q(z|x) = N(mean, exp(log_variance)); the mean when it predicts."""
+
+    config: RatingVAEConfig
+
+    def encode(self, batch: SparseBatch) -> Tensor:
+        """Last hidden layer (rows, hidden) at the mean."""
+        return self.unfold(self.infer(batch).chunk(2, dim=1)[0])
+
+    def loss(self, batch: SparseBatch) -> Tensor:
+        """Squared errors plus beta times KL, summed over the rows: the negative evidence lower bound."""
+        mean, log_variance = self.infer(batch).chunk(2, dim=1)
+        latent = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum()
+        return self.errors(self.unfold(latent), batch) + self.config.beta * kl
+
+
+class RatingDAE(MaskedAutoencoder):
+    """Denoising autoencoder over ratings."""
+
+    name = "rating-dae"
+    Config = RatingDAEConfig
+
+    def _build(self, columns: int) -> RatingDAENetwork:
+        return RatingDAENetwork(columns, self.config, self.config.latent)
+
+
+class RatingVAE(MaskedAutoencoder):
+    """Variational autoencoder over ratings."""
+
+    name = "rating-vae"
+    Config = RatingVAEConfig
+
+    def _build(self, columns: int) -> RatingVAENetwork:
+        return RatingVAENetwork(columns, self.config, 2 * self.config.latent)

@@ -1,0 +1,232 @@
+"""Small charts as SVG text for an HTML page: its style sheet gives the colors, so they follow light and dark.
+
+Every chart is drawn for a width of 360, that of a phone. A series has a `slot`, its number in the page's palette.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 360, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 14, 38
+_LINE = 13  # least distance of two labels
+_LETTER = 6.2  # mean width of a letter at 11 px
+
+
+@dataclass(frozen=True)
+class Series:
+    """A model's points: name, place in the palette, (x, y) pairs."""
+
+    name: str
+    slot: int
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values low..high on pixels start..stop, by the logarithm if `log`."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (value - low) / ((high - low) or 1) * (self.stop - self.start)
+
+    def ticks(self) -> list[float]:
+        if not self.log:
+            return _ticks(self.low, self.high)
+        powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+        return [10.0**power for power in powers]
+
+
+def lines(
+    series: Sequence[Series],
+    x_label: str,
+    x_ticks: Sequence[float] | None = None,
+    log: bool = False,
+    title: str = "",
+    diagonal: bool = False,
+) -> str:
+    """A line a series, its name at the right end. `x_ticks`: where to mark the x axis, if not at round numbers.
+
+    `diagonal`: mark where y is x.
+    """
+    room = 14 + _LETTER * max(len(one.name) for one in series)
+    x, y = _axes([point for one in series for point in one.points], log, right=room)
+    parts = [_grid(x, y, x_label, "", x_ticks, right=room)]
+    if diagonal:
+        low, high = max(x.low, y.low), min(x.high, y.high)
+        where = f'x1="{x(low):.1f}" y1="{y(low):.1f}" x2="{x(high):.1f}" y2="{y(high):.1f}"'
+        parts.append(f'<line class="base" {where}/>')
+    for one in series:
+        path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in one.points)
+        parts.append(f'<polyline class="line s{one.slot}" points="{path}"/>')
+        if len(one.points) <= 10:
+            parts += [
+                f'<circle class="dot s{one.slot}" cx="{x(px):.1f}" cy="{y(py):.1f}" r="2.6"/>' for px, py in one.points
+            ]
+    ends = _apart([y(one.points[-1][1]) for one in series])
+    for one, end in zip(series, ends, strict=True):
+        parts.append(
+            f'<text class="name s{one.slot}" x="{WIDTH - room + 6:.1f}" y="{end + 4:.1f}">{escape(one.name)}</text>'
+        )
+    return _svg(parts, title)
+
+
+def scatter(series: Sequence[Series], x_label: str, y_label: str, log: bool = False, title: str = "") -> str:
+    """A named dot a series, at its one point."""
+    x, y = _axes([one.points[0] for one in series], log, margin=0.12)
+    parts = [_grid(x, y, x_label, y_label)]
+    dots = [(x(one.points[0][0]), y(one.points[0][1])) for one in series]
+    taken = [(px - 7, px + 7, py) for px, py in dots]
+    for one, (px, py) in zip(series, dots, strict=True):
+        width = _LETTER * len(one.name)
+        start, line = _free_place(px, py, width, taken)
+        taken.append((start, start + width, line))
+        if abs(line - py) > 6:
+            near = min(max(px, start), start + width)
+            parts.append(f'<line class="lead" x1="{px:.1f}" y1="{py:.1f}" x2="{near:.1f}" y2="{line:.1f}"/>')
+        parts.append(f'<circle class="dot s{one.slot}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>')
+        parts.append(f'<text class="name s{one.slot}" x="{start:.1f}" y="{line + 4:.1f}">{escape(one.name)}</text>')
+    return _svg(parts, title)
+
+
+def _free_place(px: float, py: float, width: float, taken: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Left end and height of a label near a dot that touches nothing taken: beside it first, then further away."""
+    lines = [py + step * sign for step in range(0, 120, 7) for sign in (1, -1)]
+    places = [(start, line) for line in lines for start in (px + 9, px - 9 - width)]
+    for start, line in places:
+        inside = start >= _LEFT and start + width <= WIDTH - 2 and _TOP <= line <= HEIGHT - _BOTTOM - 6
+        if inside and all(
+            start > right or left > start + width or abs(line - other) >= _LINE for left, right, other in taken
+        ):
+            return start, line
+    return places[0]
+
+
+def strips(
+    rows: Mapping[str, Sequence[tuple[str, int, float, float, float]]],
+    x_label: str,
+    title: str = "",
+    from_zero: bool = True,
+) -> str:
+    """Rows of intervals under headings: {heading: [(name, slot, mean, low, high)]}; from 0, or from the lowest on."""
+    marks = [mark for group in rows.values() for mark in group]
+    height = _TOP + sum(24 + 15 * len(group) for group in rows.values()) + _BOTTOM - 8
+    room = 10 + _LETTER * max(len(mark[0]) for mark in marks)
+    high = max(mark[4] for mark in marks)
+    low, high = (0, high * 1.02 or 1) if from_zero else _padded(min(mark[3] for mark in marks), high, 0.04)
+    x = _Axis(low, high, room, WIDTH - _RIGHT)
+    parts = [
+        f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
+        f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 14}" text-anchor="middle">{_number(tick)}</text>'
+        for tick in x.ticks()
+    ]
+    parts.append(
+        f'<text class="label" x="{WIDTH - _RIGHT}" y="{height - 6}" text-anchor="end">{escape(x_label)}</text>'
+    )
+    line = float(_TOP)
+    for heading, group in rows.items():
+        line += 14
+        parts.append(f'<text class="heading" x="0" y="{line:.1f}">{escape(heading)}</text>')
+        for name, slot, mean, low, top in group:
+            line += 15
+            parts.append(
+                f'<text class="tick" x="{room - 8:.1f}" y="{line + 3.5:.1f}" text-anchor="end">{escape(name)}</text>'
+                f'<line class="line s{slot}" x1="{x(low):.1f}" x2="{x(top):.1f}" y1="{line:.1f}" y2="{line:.1f}"/>'
+                f'<circle class="dot s{slot}" cx="{x(mean):.1f}" cy="{line:.1f}" r="3.6"/>'
+            )
+        line += 10
+    return _svg(parts, title, height)
+
+
+def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float], slot: int) -> str:
+    """A dot and its whisker on a scale from .. to, for a cell of a table."""
+    x = _Axis(*scale, 5, 115)
+    return (
+        f'<svg class="bar" viewBox="0 0 120 14" aria-hidden="true"><line class="grid" x1="4" x2="116" y1="7" y2="7"/>'
+        f'<line class="line s{slot}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="7" y2="7"/>'
+        f'<circle class="dot s{slot}" cx="{x(mean):.1f}" cy="7" r="4"/></svg>'
+    )
+
+
+def _axes(
+    points: Sequence[tuple[float, float]], log: bool, right: float = _RIGHT, margin: float = 0.04
+) -> tuple[_Axis, _Axis]:
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    low_y, high_y = _padded(min(ys), max(ys), margin)
+    if log:
+        low_x, high_x = max(min(xs), 1e-3), max(max(xs), 2e-3)
+        pad = (high_x / low_x) ** (margin if margin > 0.05 else 0) if high_x > low_x else 2.0
+        low_x, high_x = low_x / pad, high_x * pad
+    else:
+        low_x, high_x = _padded(min(xs), max(xs), margin if margin > 0.05 else 0)
+    return _Axis(low_x, high_x, _LEFT, WIDTH - right, log), _Axis(low_y, high_y, HEIGHT - _BOTTOM, _TOP)
+
+
+def _padded(low: float, high: float, margin: float) -> tuple[float, float]:
+    pad = (high - low) * margin or abs(high) * 0.1 or 1
+    return (max(0.0, low - pad) if low >= 0 else low - pad), high + pad
+
+
+def _grid(
+    x: _Axis, y: _Axis, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None, right: float = _RIGHT
+) -> str:
+    base = HEIGHT - _BOTTOM
+    parts = [
+        f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - right:.1f}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>'
+        for tick in y.ticks()
+    ]
+    parts += [
+        f'<text class="tick" x="{x(tick):.1f}" y="{base + 15}" text-anchor="middle">{_number(tick)}</text>'
+        for tick in (x.ticks() if x_ticks is None else x_ticks)
+    ]
+    parts.append(f'<line class="base" x1="{_LEFT}" x2="{WIDTH - right:.1f}" y1="{base}" y2="{base}"/>')
+    parts.append(
+        f'<text class="label" x="{WIDTH - right:.1f}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>'
+    )
+    if y_label:
+        parts.append(f'<text class="label" x="0" y="9">{escape(y_label)}</text>')
+    return "".join(parts)
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """The same heights, moved so that no two labels touch and all stay on the chart."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved = list(places)
+    for one, two in itertools.pairwise(order):
+        moved[two] = max(moved[two], moved[one] + _LINE)
+    over = max(moved, default=0) - (HEIGHT - _BOTTOM)
+    if over > 0:
+        moved[order[-1]] -= over
+        for two, one in itertools.pairwise(order[::-1]):
+            moved[one] = min(moved[one], moved[two] - _LINE)
+    return moved
+
+
+def _ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from low to high, about `count` of them."""
+    raw = (high - low) / count or 1
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}"
+
+
+def _svg(parts: Sequence[str], title: str, height: float = HEIGHT) -> str:
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
