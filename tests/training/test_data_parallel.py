@@ -72,7 +72,7 @@ def torchrun(folder, *arguments):
 # thing in each process: what the main one says must count, which stops training after epoch 3 with the weights of 2.
 PROGRAM = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_data_parallel import *
 from safetensors.torch import save_file
 from recsys.errors import DataError, UnsupportedError
@@ -113,7 +113,7 @@ def fitted(batch_size, group=ALONE):
 @pytest.mark.slow
 def test_two_processes_make_the_steps_of_one_and_refuse_what_they_cannot(tmp_path):
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tests=str(Path(__file__).parent)))
+    program.write_text(PROGRAM.format(tests=[str(Path(__file__).parent), str(ROOT / "tests")]))
     code, said, errors = torchrun(tmp_path, program)
     assert code == 0, errors
     for batch_size in (4, 3):
