@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from safetensors.torch import load_file
 from scipy.sparse import csr_matrix
 from tastes import two_tastes, write_csv
