@@ -14,9 +14,7 @@ REQUIRED = [
     "safetensors>=0.5,<1",  # weights on disk without pickle
     "click>=8.1.7,<9",  # the command line
     "tqdm>=4.66,<5",  # progress bars
-    "typing_extensions>=4.6",  # Self, before Python 3.11
     "threadpoolctl>=3.5,<4",  # implicit needs BLAS held to one thread
-    'tomli>=2; python_version < "3.11"',  # settings files
 ]
 
 EXTRAS = {
@@ -43,22 +41,50 @@ EXTRAS = {
 EXTRAS["all"] = [package for extra in ("baselines", "mlflow", "plots", "report", "tune") for package in EXTRAS[extra]]
 EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 
+# The folder `pipelines` is installed as `recsys_pipelines`: other projects install a top-level package `pipelines`.
+# The sample goes with it, so that `recsys demo` runs from an installed package too.
+PACKAGES = {
+    "recsys_pipelines": "pipelines",
+    "recsys_pipelines.cli": "pipelines/cli",
+    "recsys_pipelines.sample": "data/sample",
+}
+
 setup(
-    name="recsys",
-    version="0.1.0",
-    description="Autoencoder recommender systems: from a ratings CSV to recommendations for everybody",
+    name="recsys-autoencoders",  # the name `recsys` belongs to another project on the public index
+    version="0.2.0.dev0",
+    description="Autoencoder recommender systems: from a ratings CSV to recommendations for every user",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
-    packages=find_packages(include=["recsys", "recsys.*", "pipelines", "pipelines.*"]),
+    license_files=["LICENSE"],
+    # No Homepage and Source here: this repository has no public address yet.
+    project_urls={"Paper": "https://arxiv.org/abs/1802.05814"},  # Mult-VAE, the model it began with
+    keywords=["recommender systems", "collaborative filtering", "autoencoder", "variational autoencoder", "pytorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["recsys", "recsys.*"]), *PACKAGES],
+    package_dir=PACKAGES,
     package_data={
         "recsys": ["py.typed"],
         "recsys.system": ["constants.json"],
         "recsys.reporting": ["templates/*.html"],
-        "pipelines": ["py.typed"],
+        "recsys_pipelines": ["py.typed"],
+        "recsys_pipelines.sample": ["*.csv"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["recsys = pipelines.cli.main:main"]},
+    entry_points={"console_scripts": ["recsys = recsys_pipelines.cli.main:main"]},
 )

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -20,10 +21,11 @@ from pipelines.cli import main
 
 main.set_environment()  # as the recsys command does, before torch is imported
 
-import numpy as np
-from typing_extensions import Self
+from typing import Self
 
-from pipelines.cli.options import refuse_unknown, tomllib
+import numpy as np
+
+from pipelines.cli.options import refuse_unknown
 from recsys.artifacts import load_model, save_model
 from recsys.data.matrix import UserItemMatrix
 from recsys.evaluation.averages import Average

@@ -1,5 +1,5 @@
 import sqlite3
-import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,6 @@ from recsys.splitting.by_user import strong
 from recsys.splitting.holdout import everybody
 from recsys.training.context import TrainingContext
 from recsys.tuning import Budget, Search, Trial, Tuned, settings_toml, tune
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @pytest.fixture(scope="module")

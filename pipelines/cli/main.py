@@ -86,7 +86,7 @@ def _explain(ctx: click.Context) -> None:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of an error.")
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
-@click.version_option(package_name="recsys")
+@click.version_option(package_name="recsys-autoencoders")
 def main(verbose: bool, as_json: bool) -> None:
     """Autoencoder recommendations: from a ratings CSV to a list for everybody."""
     set_environment()

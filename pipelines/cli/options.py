@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import sys
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -21,11 +21,6 @@ import click
 
 from recsys.errors import ConfigError
 from recsys.system.storage import Location, as_location
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _T = TypeVar("_T")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +32,6 @@ from recsys.batch.output import Note, Plan
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from recsys.system.storage import Location, folder_at, local_copy
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MEASURES = ("coverage", "short_lists", "popularity", "overlap", "score_p05", "score_p50", "score_p95")
 SAMPLE = 10_000  # users compared with the previous batch: the mean is right to about half a point in a hundred

@@ -9,10 +9,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from recsys.errors import DataError
 from recsys.evaluation.averages import Average, Interval
@@ -123,7 +123,7 @@ def evaluate(
     users = holdout.train_rows if with_users else None
     started = time.perf_counter()
     positions = np.concatenate(
-        [batch.positions for batch in recommend(score, holdout.history, n, batch_size, users=users)]
+        [batch.positions for batch in recommend(score, holdout.history, n, batch_size, users=users, seen=holdout.seen)]
     )
     seconds = time.perf_counter() - started
     hits, relevant = find_hits(positions, holdout.held_out), holdout.relevant

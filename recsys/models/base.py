@@ -10,14 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from typing_extensions import Self
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, NotFittedError, UnsupportedError

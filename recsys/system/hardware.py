@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+DISTRIBUTION = "recsys-autoencoders"  # what pip knows this package as
 GIGA = 1e9
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -115,7 +116,7 @@ def packages() -> list[tuple[str, str | None, str | None]]:
 
 def _requirements() -> list[str]:
     try:
-        return metadata.requires("recsys") or []
+        return metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # used from its folder, never installed
         return []
 
@@ -177,5 +178,5 @@ def versions() -> dict[str, str]:
     found = {}
     for package in ("recsys", "torch", "numpy", "scipy", "pandas", "pyarrow", "implicit"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
+            found[package] = version(DISTRIBUTION if package == "recsys" else package)
     return found

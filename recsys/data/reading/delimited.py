@@ -18,7 +18,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ FEW_LINES = 256  # so many are read one by one
 UNIT = b"\x1f"  # stands for a separator of several bytes: Arrow takes one
 
 LARGEST_RATING = float(np.finfo(np.float32).max)
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIME_DTYPES = {  # of the few lines read one by one; floats, as "1.1e9" is an integer too
     "integer": "float64",
     "decimal": "float64",
@@ -382,7 +382,7 @@ def _time(text: str, layout: Layout) -> int | float:
         date = datetime.fromisoformat(re.sub("Z$", "+00:00", text))
     except ValueError:
         raise _BadLineError(BAD_TIME, repr(text[:40])) from None
-    date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+    date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
     return (date - EPOCH) // timedelta(milliseconds=1)
 
 

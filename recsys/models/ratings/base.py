@@ -11,14 +11,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from typing_extensions import Self
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, UnsupportedError
