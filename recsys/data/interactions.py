@@ -139,6 +139,9 @@ class Interactions:
     `timestamp` is int64 (rows,), milliseconds since 1970 UTC, or None. A (user, item) pair occurs once.
     Vocabularies hold no id without a row, in order of first appearance. What reading gives is sorted by user, then
     item; `row`, int32 (rows,), is then the place of each row in the input, and None where rows stand as they came.
+
+    `seen_only` are rows that are no preference and still were seen: left out by `min_rating` or as a rare item. Models
+    do not learn from them; lists do not offer them again. Its `users` are these users; it has items of its own.
     """
 
     users: Vocabulary
@@ -149,6 +152,7 @@ class Interactions:
     timestamp: NDArray[np.int64] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     row: IntArray | None = None
+    seen_only: Interactions | None = None
 
     def __post_init__(self) -> None:
         for name in ("item", "rating", "timestamp", "row"):

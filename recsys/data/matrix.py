@@ -18,13 +18,15 @@ from recsys.errors import DataError
 class UserItemMatrix:
     """CSR float32 (users, items) with int32 indices sorted within each row, and the ids of both sides.
 
-    `unknown` counts the interactions left out because their item is not in a given vocabulary.
+    `unknown` counts the interactions left out because their item is not in a given vocabulary. `seen`: CSR of the same
+    shape that stores a cell for each item a user has had, liked or not; None where that is `matrix` itself.
     """
 
     matrix: csr_matrix
     users: Vocabulary
     items: Vocabulary
     unknown: int = 0
+    seen: csr_matrix | None = None
 
     @classmethod
     def from_interactions(
@@ -39,17 +41,35 @@ class UserItemMatrix:
             raise DataError("Expected interactions with ratings, found none: name their column with --rating-column.")
         user, users = interactions.user, interactions.users
         if items is None:
-            shape = len(users), len(interactions.items)
-            return cls(sparse_rows(user, interactions.item, values, shape), users, interactions.items)
+            matrix = sparse_rows(user, interactions.item, values, (len(users), len(interactions.items)))
+            return cls(
+                matrix, users, interactions.items, 0, seen_cells(matrix, interactions.seen_only, interactions.items)
+            )
         column = items.positions(interactions.items.ids)[interactions.item]
         known = column >= 0
         matrix = sparse_rows(user[known], column[known], values[known], (len(users), len(items)))
-        return cls(matrix, users, items, int((~known).sum()))
+        return cls(matrix, users, items, int((~known).sum()), seen_cells(matrix, interactions.seen_only, items))
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
         """Number of users of each item, int64 (items,)."""
         return np.bincount(self.matrix.indices, minlength=len(self.items)).astype(np.int64)
+
+
+def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocabulary) -> csr_matrix | None:
+    """CSR (users, items) with a stored cell for each in `history` or `seen_only`, whose users are those of its rows.
+
+    None where `seen_only` adds nothing.
+    """
+    if seen_only is None:
+        return None
+    column = items.positions(seen_only.items.ids)[seen_only.item]
+    known = column >= 0
+    if not known.any():
+        return None
+    user = np.repeat(np.arange(history.shape[0], dtype=np.int32), np.diff(history.indptr))
+    rows, columns = np.concatenate([user, seen_only.user[known]]), np.concatenate([history.indices, column[known]])
+    return sparse_rows(rows, columns, np.ones(len(rows)), history.shape)
 
 
 def sparse_rows(row: NDArray[Any], column: NDArray[Any], values: NDArray[Any], shape: tuple[int, int]) -> csr_matrix:

@@ -6,6 +6,7 @@ users.arrow, items.arrow         the ids by position, in their own type
 user.npy, item.npy               int32 (rows,), sorted by user, then item: the CSR matrix without its row pointers
 rating.npy, timestamp.npy        float32 and int64 (rows,), where there are any
 row.npy                          int32 (rows,), place of each row in the file it came from
+seen_items.arrow, seen_*.npy     the same of rows that were seen and are no preference, where there are any
 ```
 Nothing in it is ever unpickled.
 """
@@ -31,6 +32,7 @@ from recsys.system.threads import in_order
 FORMAT, VERSION = "recsys store", 1
 MANIFEST = "store.json"
 COLUMNS = {"user": "int32", "item": "int32", "rating": "float32", "timestamp": "int64", "row": "int32"}
+SEEN = "seen_"
 PIECE = 1 << 20  # bytes
 
 
@@ -55,15 +57,16 @@ def write_store(interactions: Interactions, path: Path, overwrite: bool = False)
     try:
         for name, vocabulary in (("users", interactions.users), ("items", interactions.items)):
             _write_ids(draft / f"{name}.arrow", vocabulary.ids)
-        for name in COLUMNS:
-            column = getattr(interactions, name)
-            if column is not None:
-                np.save(draft / f"{name}.npy", column, allow_pickle=False)
+        _write_columns(draft, "", interactions)
+        if interactions.seen_only is not None:
+            _write_ids(draft / "seen_items.arrow", interactions.seen_only.items.ids)
+            _write_columns(draft, SEEN, interactions.seen_only)
         files = sorted(file.name for file in draft.iterdir())
         manifest = {
             "format": FORMAT,
             "version": VERSION,
             "rows": len(interactions),
+            **({} if interactions.seen_only is None else {"seen_rows": len(interactions.seen_only)}),
             "ledger": {"read": interactions.ledger.read, "rejected": dict(interactions.ledger.rejected)},
             "files": {
                 name: {"bytes": (draft / name).stat().st_size, "sha256": _digest(draft / name)} for name in files
@@ -91,10 +94,18 @@ def open_store(path: Path) -> Interactions:
     """
     manifest = _manifest(path)
     _verify(path, manifest)
-    columns = {name: _column(path, name, manifest) for name in COLUMNS}
+    columns = {name: _column(path, name, manifest, manifest["rows"]) for name in COLUMNS}
     ledger = Ledger(manifest["ledger"]["read"], manifest["ledger"]["rejected"])
     users, items = (Vocabulary(_read_ids(path / f"{name}.arrow")) for name in ("users", "items"))
-    return Interactions(users, items, ledger=ledger, **columns)
+    return Interactions(users, items, ledger=ledger, seen_only=_seen_only(path, manifest, users), **columns)
+
+
+def _seen_only(path: Path, manifest: dict[str, Any], users: Vocabulary) -> Interactions | None:
+    """Rows that were seen and are no preference; None where the store has none."""
+    if "seen_items.arrow" not in manifest["files"]:
+        return None
+    columns = {name: _column(path, SEEN + name, manifest, manifest["seen_rows"]) for name in COLUMNS}
+    return Interactions(users, Vocabulary(_read_ids(path / "seen_items.arrow")), **columns)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -130,18 +141,16 @@ def _damaged(path: Path, what: str) -> ArtifactError:
     return ArtifactError(f"{what} in the store {path}: it is damaged. Run `recsys prepare` again.")
 
 
-def _column(path: Path, name: str, manifest: dict[str, Any]) -> Any:
+def _column(path: Path, name: str, manifest: dict[str, Any], rows: int) -> Any:
     if f"{name}.npy" not in manifest["files"]:
         return None
     try:
         column = np.load(path / f"{name}.npy", mmap_mode="c", allow_pickle=False)  # "c": written to, it turns private
     except ValueError as error:
         raise _damaged(path, f"Expected numbers in {name}.npy, found: {error}") from error
-    if column.dtype != COLUMNS[name] or column.shape != (manifest["rows"],):
-        raise _damaged(
-            path,
-            f"Expected {name}.npy to be {COLUMNS[name]} ({manifest['rows']},), found {column.dtype} {column.shape}",
-        )
+    kind = COLUMNS[name.removeprefix(SEEN)]
+    if column.dtype != kind or column.shape != (rows,):
+        raise _damaged(path, f"Expected {name}.npy to be {kind} ({rows},), found {column.dtype} {column.shape}")
     return column
 
 
@@ -151,6 +160,13 @@ def _digest(path: Path) -> str:
         while piece := file.read(PIECE):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _write_columns(folder: Path, prefix: str, interactions: Interactions) -> None:
+    for name in COLUMNS:
+        column = getattr(interactions, name)
+        if column is not None:
+            np.save(folder / f"{prefix}{name}.npy", column, allow_pickle=False)
 
 
 def _write_ids(path: Path, ids: pa.Array) -> None:

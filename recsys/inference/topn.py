@@ -185,11 +185,13 @@ def recommend(
     filter_seen: bool = True,
     allowed: NDArray[np.bool_] | None = None,
     users: NDArray[np.int64] | None = None,
+    seen: csr_matrix | None = None,
 ) -> Iterator[TopN]:
     """Lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items.
 
     Batches are smaller than asked where their scores would take more than 256 MB. `users`, if given, are passed to
-    `score` with their histories: rows of the training matrix.
+    `score` with their histories: rows of the training matrix. `seen`, CSR like the histories: what lists must not offer
+    with `filter_seen`, where that is more than the histories.
     """
     if batch_size < 1:
         raise ConfigError(f"Expected a batch_size of at least 1, found {batch_size}.")
@@ -198,7 +200,8 @@ def recommend(
         batch = history[start : start + batch_size]
         known = {} if users is None else {"users": users[start : start + batch_size]}
         with torch.inference_mode():
-            lists = top_n(score(batch, **known), n, batch if filter_seen else None, allowed, overwrite=True)
+            had = batch if seen is None else seen[start : start + batch_size]
+            lists = top_n(score(batch, **known), n, had if filter_seen else None, allowed, overwrite=True)
         yield TopN(start, *lists)
 
 

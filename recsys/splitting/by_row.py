@@ -129,7 +129,7 @@ def leave_one_out(interactions: Interactions, *, seed: int = 0, ratings: bool = 
     part = np.full(len(interactions), TRAIN)
     part[(from_end == 0) & (size > 1)] = TEST
     part[(from_end == 1) & (size > 2)] = VALIDATION
-    return _by_rows("leave-one-out", _of_task(interactions, ratings), part)
+    return _by_rows("leave-one-out", _of_task(interactions, ratings), part, _part_of_seen(interactions, part))
 
 
 def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = False) -> Split:
@@ -156,7 +156,9 @@ def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = 
             "hold out a smaller share, or use another protocol."
         )
     part = np.searchsorted(cuts, interactions.timestamp, side="right")
-    return _by_rows("temporal", _of_task(interactions, ratings), part)
+    others = interactions.seen_only
+    seen = None if others is None or others.timestamp is None else np.searchsorted(cuts, others.timestamp, side="right")
+    return _by_rows("temporal", _of_task(interactions, ratings), part, seen)
 
 
 def given(
@@ -183,11 +185,35 @@ def given(
     if validation is None and share:
         _check_share("share", share, 1)
         part[: len(train)] = _cells(np.random.default_rng(seed).permutation(len(train)), 0, share)
-    return _by_rows("given", _of_task(concatenate(files), ratings), part)
+    seen = np.repeat(parts, [0 if file.seen_only is None else len(file.seen_only) for file in files])
+    return _by_rows("given", _of_task(concatenate(files), ratings), part, seen)
 
 
-def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> Split:
-    """Split whose every row is training, validation or test: users are the same people in all three."""
+def _part_of_seen(interactions: Interactions, part: NDArray[Any]) -> NDArray[Any] | None:
+    """The part that each row of `seen_only` belongs to by its time, or by its place in a file without times."""
+    others = interactions.seen_only
+    if others is None:
+        return None
+    timed = interactions.timestamp is not None and others.timestamp is not None
+    time, when = (interactions.timestamp, others.timestamp) if timed else (interactions.row, others.row)
+    if time is None or when is None:
+        return None
+    found = np.full(len(others), TRAIN)
+    for stage in (VALIDATION, TEST):  # one row of a user at most is held out in each
+        held = part == stage
+        cut = np.full(len(interactions.users), np.iinfo(np.int64).max)
+        cut[interactions.user[held]] = time[held]
+        found[when >= cut[others.user]] = stage
+    return found
+
+
+def _by_rows(
+    protocol: str, interactions: Interactions, part: NDArray[Any], seen_part: NDArray[Any] | None = None
+) -> Split:
+    """Split whose every row is training, validation or test: the users are the same in all three.
+
+    `seen_part`: the part of each row of `seen_only`, which is masked in the later ones; masked in all without it.
+    """
     if not (part != TRAIN).any():
         raise DataError(f"Expected users with enough items to hold one out ({protocol} protocol), found none.")
     train = _training_matrix(interactions, part == TRAIN)
@@ -198,7 +224,10 @@ def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> S
         if (part == stage).any():
             past, hidden = np.flatnonzero(part < stage), np.flatnonzero(part == stage)
             asked = len(np.unique(interactions.user[hidden]))
-            holdouts[stage] = found = _holdout(interactions, column, past, hidden, train.items, train.users, asked)
+            before = None if seen_part is None else seen_part < stage
+            holdouts[stage] = found = _holdout(
+                interactions, column, past, hidden, train.items, train.users, asked, before
+            )
             facts[f"{name}_interactions_left_out"] = len(hidden) - int(found.relevant.sum())
             facts[f"{name}_interactions_on_untrained_items"] = int(found.unknown.sum())
     made = _finish(protocol, train, holdouts[VALIDATION], holdouts[TEST], facts)
@@ -206,7 +235,7 @@ def _by_rows(protocol: str, interactions: Interactions, part: NDArray[Any]) -> S
         return made
 
     def refit() -> Split:
-        again = _by_rows(protocol, interactions, np.where(part == VALIDATION, TRAIN, part))
+        again = _by_rows(protocol, interactions, np.where(part == VALIDATION, TRAIN, part), seen_part)
         return replace(again, facts=again.facts | {"validation_rows_in_training": int((part == VALIDATION).sum())})
 
     return replace(made, refit=refit)

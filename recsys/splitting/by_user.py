@@ -137,7 +137,10 @@ def holdout(
     together = _of_task(concatenate([histories, held_out]), ratings)
     column = items.positions(together.items.ids)[together.item]
     past, hidden = np.split(np.arange(len(together)), [len(histories)])
-    return _with_someone(_holdout(together, column, past, hidden, items, users, len(held_out.users)), "given")
+    before = [0 if part.seen_only is None else len(part.seen_only) for part in (histories, held_out)]
+    seen_before = np.repeat([True, False], before)
+    found = _holdout(together, column, past, hidden, items, users, len(held_out.users), seen_before)
+    return _with_someone(found, "given")
 
 
 def hide(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import Interactions, Vocabulary
-from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.data.matrix import UserItemMatrix, seen_cells, sparse_rows
 from recsys.errors import ConfigError, DataError
 from recsys.types import FloatArray
 
@@ -29,11 +29,13 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 class Holdout:
     """Users to be tested on: what the model sees of each (history) and what it must find (held_out).
 
-    history, held_out: CSR (users, items). users: their ids. unknown: int64 (users,), held-out items that are not in
-    the vocabulary: nobody can find them, but they count in what was to be found. train_rows: int64 (users,), the
+    history, held_out: CSR (users, items). users: their ids. unknown: int64 (users,), held-out items that are not in the
+    vocabulary: nobody can find them, but they count in what was to be found. train_rows: int64 (users,), the
     user's row in the training matrix, -1 for a user the training has not seen. left_out: how many more users were
     asked for, but have no history, or nothing to find, on these items. unpredicted: float32, the values of all rows
-    that were to be held out and are no cell of held_out: their item is unknown, or their user left out.
+    that were to be held out and are no cell of held_out: their item is unknown, or their user left out. seen: CSR
+    (users, items), what a list must not offer: the history and what was seen without being a preference; None where
+    that is the history alone.
     """
 
     history: csr_matrix
@@ -43,6 +45,7 @@ class Holdout:
     train_rows: NDArray[np.int64]
     left_out: int = 0
     unpredicted: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    seen: csr_matrix | None = None
 
     def __post_init__(self) -> None:
         if self.history.shape != self.held_out.shape:
@@ -62,8 +65,9 @@ class Holdout:
 
     def take(self, rows: NDArray[np.int64]) -> Holdout:
         """The same of some of its users, in the order given."""
-        users = self.users.take(pa.array(rows))
-        return Holdout(self.history[rows], self.held_out[rows], users, self.unknown[rows], self.train_rows[rows])
+        users, seen = self.users.take(pa.array(rows)), None if self.seen is None else self.seen[rows]
+        history, held_out = self.history[rows], self.held_out[rows]
+        return Holdout(history, held_out, users, self.unknown[rows], self.train_rows[rows], seen=seen)
 
     @property
     def relevant(self) -> NDArray[np.int64]:
@@ -138,10 +142,12 @@ def _holdout(
     items: Vocabulary,
     trained: Vocabulary | None,
     asked: int,
+    seen_before: NDArray[np.bool_] | None = None,
 ) -> Holdout:
     """Holdout from row numbers of the history and of what is hidden.
 
-    Users without either side are left out of the `asked` ones.
+    Users without either side are left out of the `asked` ones. `seen_before`: bool, which rows of `seen_only` are known
+    when the list is made; all of them without it.
     """
     history = history[column[history] >= 0]
     users = np.intersect1d(interactions.user[hidden], interactions.user[history])
@@ -158,15 +164,39 @@ def _holdout(
     ids = interactions.users.take(users)
     trained_rows = np.full(len(users), -1) if trained is None else trained.positions(ids)
     lost = hidden[(row_of[interactions.user[hidden]] < 0) | (column[hidden] < 0)]
+    past, found = matrix(history), matrix(hidden)
     return Holdout(
-        matrix(history),
-        matrix(hidden),
+        past,
+        found,
         ids,
         unknown,
         trained_rows.astype(np.int64),
         asked - len(users),
         _values(interactions, lost),
+        _seen(interactions.seen_only, row_of, items, past, found, seen_before),
     )
+
+
+def _seen(
+    seen_only: Interactions | None,
+    row_of: NDArray[Any],
+    items: Vocabulary,
+    history: csr_matrix,
+    held_out: csr_matrix,
+    known: NDArray[np.bool_] | None,
+) -> csr_matrix | None:
+    """CSR (users, items): the history and the `known` rows that are no preference, without what is held out."""
+    if seen_only is None:
+        return None
+    of_users = row_of[seen_only.user] >= 0
+    rows = np.flatnonzero(of_users if known is None else of_users & known)
+    user = row_of[seen_only.user[rows]].astype(np.int32)
+    seen = seen_cells(history, Interactions(seen_only.users, seen_only.items, user, seen_only.item[rows]), items)
+    if seen is None:
+        return None
+    kept = csr_matrix(seen - seen.multiply(_stored(held_out)))
+    kept.eliminate_zeros()
+    return kept
 
 
 def _with_someone(part: Holdout, protocol: str) -> Holdout:
@@ -244,7 +274,17 @@ def concatenate(files: list[Interactions]) -> Interactions:
         raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
     ratings = [file.rating for file in files if file.rating is not None]
     rating = np.concatenate(ratings) if len(ratings) == len(files) else None
-    return Interactions(users, items, user, item, rating)
+    return Interactions(users, items, user, item, rating, seen_only=_seen_in_all(files, users))
+
+
+def _seen_in_all(files: list[Interactions], users: Vocabulary) -> Interactions | None:
+    """What was seen without being a preference, of all files, with positions in the common `users`."""
+    parts = [file.seen_only for file in files if file.seen_only is not None]
+    if not parts:
+        return None
+    items, item = _union([part.items for part in parts], [part.item for part in parts])
+    user = np.concatenate([users.positions(part.users.ids)[part.user] for part in parts])
+    return Interactions(users, items, user, item)
 
 
 def _union(vocabularies: list[Vocabulary], positions: list[NDArray[Any]]) -> tuple[Vocabulary, NDArray[np.int32]]:

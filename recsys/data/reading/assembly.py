@@ -65,13 +65,16 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, 
 
 def apply_policies(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
     """Interactions, sorted by user and item, after duplicates, `min_rating` and the minima, in this order."""
-    table = _resolve_duplicates(table, account, options.duplicates or "last")
-    size = len(table)
+    table = whole = _resolve_duplicates(table, account, options.duplicates or "last")
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
     if not len(table):
         raise DataError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
-    return replace(table if len(table) == size else _without_unused_ids(table), ledger=account.ledger)
+    if len(table) == len(whole):
+        return replace(table, ledger=account.ledger)
+    left_out = _difference(whole, table)
+    table = _without_unused_ids(table)
+    return replace(table, ledger=account.ledger, seen_only=_seen_only([left_out, whole.seen_only], table.users))
 
 
 class _Column:
@@ -282,6 +285,40 @@ def _cells(table: Interactions) -> Iterable[tuple[int, list[Any]]]:
 def _rows(table: Interactions) -> IntArray:
     assert table.row is not None  # set for all that is read
     return table.row
+
+
+def _difference(whole: Interactions, kept: Interactions) -> Interactions:
+    """The rows of `whole` that are not in `kept`, a selection of them."""
+    left = np.ones(int(_rows(whole).max()) + 1, dtype=bool)
+    left[_rows(kept)] = False
+    return _take(whole, left[_rows(whole)])
+
+
+def _seen_only(tables: Iterable[Interactions | None], users: Vocabulary) -> Interactions | None:
+    """The rows of these users in all tables, as positions in `users`, without ratings; None where there are none."""
+    found = [_of_users(table, users) for table in tables if table is not None]
+    parts = [part for part in found if len(part)]
+    if not parts:
+        return None
+    items = Vocabulary(pa.chunked_array([part.items.ids for part in parts]).unique())
+    item = np.concatenate([items.positions(part.items.ids)[part.item] for part in parts])
+    times = [part.timestamp for part in parts if part.timestamp is not None]
+    return Interactions(
+        users,
+        items,
+        np.concatenate([part.user for part in parts]),
+        item,
+        timestamp=np.concatenate(times) if len(times) == len(parts) else None,
+        row=np.concatenate([_rows(part) for part in parts]),
+    )
+
+
+def _of_users(table: Interactions, users: Vocabulary) -> Interactions:
+    """The rows of these users, as positions in `users`, with the items they mention."""
+    user = users.positions(table.users.ids)[table.user]
+    table = _take(replace(table, rating=None, seen_only=None), user >= 0)
+    items, item = _used(table.items, table.item)
+    return replace(table, users=users, user=user[user >= 0], items=items, item=item)
 
 
 def _without_unused_ids(table: Interactions) -> Interactions:
