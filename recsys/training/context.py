@@ -1,4 +1,4 @@
-"""How a training run happens: seed, device, precision, validation, progress."""
+"""Settings of a training run: seed, device, precision, validation, progress callbacks."""
 
 from __future__ import annotations
 
@@ -12,49 +12,96 @@ from recsys.errors import ConfigError
 from recsys.training.data_parallel import ALONE, Group
 from recsys.types import ScoreFunction
 
-# A function of a score function that says how good it is, higher is better; recsys.evaluation makes one.
+# Rates a score function, higher is better; recsys.evaluation.evaluate.Validator is one.
 Validate = Callable[[ScoreFunction], float]
 
 
 @runtime_checkable
 class SampledValidate(Protocol):
-    """A Validate that can make do with some of its users."""
+    """A validation function that can also be run on a sample of its users."""
 
     def __call__(self, score: ScoreFunction) -> float:
-        """How good the score function is."""
+        """Return the validation value of a score function; higher is better."""
 
     def sample(self, users: int) -> Validate:
-        """The same over so many users at most."""
+        """Return the same function over at most `users` users."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch brought: mean training loss, validation value (None without one), seconds of each."""
+    """The outcome of one epoch.
 
-    number: int  # from 1
+    Attributes
+    ----------
+    number : int
+        Counted from 1.
+    loss : float
+        Mean training loss over the rows.
+    value : float or None
+        Validation value, higher is better; None without validation.
+    train_seconds, validate_seconds : float
+        Wall-clock time of each part.
+    best : bool
+        Whether the validation value is the best so far.
+    """
+
+    number: int
     loss: float
     value: float | None
     train_seconds: float
     validate_seconds: float
-    best: bool  # the best so far
+    best: bool
 
 
 def _ignore_step(step: int, steps: int) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 def _ignore_epoch(epoch: Epoch, epochs: int) -> None:
-    """Nothing."""
+    """Do nothing."""
+
+
+def _ignore_phase(name: str, done: int, total: int) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """How this run happens; never saved with the model.
+    """How a training run happens: everything that is not part of the model and never saved with it.
 
-    validate: called after every epoch with the score function; without it all epochs run and the last weights stay.
-    patience: epochs without a better value before the loop stops. stop_after: stop after so many epochs in any case,
-    schedules being those of all of them. on_step and on_epoch are told the progress. group: the processes that train
-    this model together; the main one validates for all.
+    Parameters
+    ----------
+    seed : int
+        Seed of all random draws of the fit.
+    device : str
+        `auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:0`.
+    precision : {"fp32", "bf16"}
+        Precision of the matrix products in training.
+    validate : callable, optional
+        Called with the score function after every epoch; higher is better. The weights of the best epoch are kept.
+        Without it, all epochs run and the last weights are kept.
+    patience : int
+        Early stopping: number of epochs without a better validation value after which training stops.
+    stop_after : int, optional
+        Stop after this many epochs. Schedules (annealing, learning rate) still follow the configured number of epochs.
+    group : Group
+        The processes that train this model together. The main process validates for all of them.
+    keep_freed_memory : bool
+        Change the allocator policy of the whole process while a network trains, so that freed memory is reused instead
+        of returned to the system (glibc only, see `recsys.system.memory.freed_memory_kept`). Faster, but a decision of
+        the application, not of a library: off by default.
+    on_step : callable (step, steps)
+        Called after each optimizer step of an epoch.
+    on_epoch : callable (epoch, epochs)
+        Called after each epoch with an `Epoch` and the planned number of epochs.
+    on_phase : callable (name, done, total)
+        Called by fits without epochs (closed forms, alternating least squares, neighbors, blends): with done = 0 when
+        a named phase starts, then after each of its `total` parts.
+
+    Raises
+    ------
+    ConfigError
+        If patience or stop_after is below 1, or the precision is unknown.
     """
 
     seed: int = 0
@@ -64,8 +111,10 @@ class TrainingContext:
     patience: int = 10
     stop_after: int | None = None
     group: Group = ALONE
+    keep_freed_memory: bool = False
     on_step: Callable[[int, int], None] = field(default=_ignore_step)
     on_epoch: Callable[[Epoch, int], None] = field(default=_ignore_epoch)
+    on_phase: Callable[[str, int, int], None] = field(default=_ignore_phase)
 
     def __post_init__(self) -> None:
         if self.patience < 1:
@@ -76,7 +125,13 @@ class TrainingContext:
             raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
 
     def resolve_device(self) -> torch.device:
-        """The device asked for; `auto` is the GPU when there is one. Raises ConfigError where it cannot be had."""
+        """Return the torch device; `auto` is the GPU if there is one.
+
+        Raises
+        ------
+        ConfigError
+            If the device does not exist on this machine.
+        """
         name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cuda" and self.group.size > 1:
             name = f"cuda:{self.group.local_rank}"
