@@ -15,19 +15,29 @@ from .cli.output import WIDTH
 from .cli.settings import TrackingOptions
 
 
+def sample_folder(module: Path = Path(__file__)) -> Path:
+    """The folder of the sample: in an installed package beside the jobs, in a checkout `data/sample`."""
+    installed = module.parent / "sample"
+    folder = installed if installed.is_dir() else module.parents[1] / "data" / "sample"
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
 @dataclass(frozen=True)
 class DemoJob:
     """Which ratings, and where the results go."""
 
-    ratings: Path = setting(Path("data/sample/ratings.csv"), "Ratings to use.")
-    titles: Path = setting(Path("data/sample/items.csv"), "Titles of their items.")
+    ratings: Path | None = setting(None, "Ratings to use instead of the sample.")
+    titles: Path | None = setting(None, "Titles of their items.")
     output: Path = setting(Path("demo"), "Folder for the results.", "--output", "-o")
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
 
 
 def run(job: DemoJob) -> None:
     """Run the commands a person would type, telling what happens."""
-    ratings, titles, model = str(job.ratings), str(job.titles), str(job.output / "model")
+    file = job.ratings or sample_folder() / "ratings.csv"
+    titles = job.titles or (None if job.ratings else sample_folder() / "items.csv")
+    ratings, model = str(file), str(job.output / "model")
     tracking = (*(() if job.tracking.track else ("--no-track",)), "--experiment", job.tracking.experiment)
     heading("1. Compare a variational autoencoder with matrix factorization and popularity")
     comparison = str(job.output / "comparison")
@@ -37,8 +47,9 @@ def run(job: DemoJob) -> None:
     heading("3. Write the ten best items of every user")
     recsys("score", model, ratings, "-o", str(job.output / "lists"), "--overwrite", *tracking)
     heading("4. Look at three of them")
-    for user in some_users(job.ratings):
-        recsys("recommend", model, "--user", user, "--ratings", ratings, "-n", "5", "--titles", titles)
+    for user in some_users(file):
+        named = () if titles is None else ("--titles", str(titles))
+        recsys("recommend", model, "--user", user, "--ratings", ratings, "-n", "5", *named)
         click.echo()
     heading("Where everything is")
     click.echo(f"Leaderboard  {comparison}/leaderboard.csv")
