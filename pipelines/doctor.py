@@ -1,9 +1,7 @@
-"""`recsys doctor`: what this machine can do, and what is missing."""
+"""`recsys doctor`: report what this machine can do, and which packages are missing."""
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -14,24 +12,25 @@ from typing import Any
 import click
 
 from recsys.system import hardware
+from recsys.system.packages import install_hint, packages
+from recsys.system.text import mask_secrets
 from recsys.tracking.mlflow_tracker import MLflowTracker
 
 from .cli.options import options_from, setting
-from .cli.output import as_json
+from .cli.output import WIDTH, as_json, plural, print_json, say
 
-_WIDTH = 80
 _INDENT = 12
 
 
 @dataclass(frozen=True)
 class DoctorJob:
-    """How thorough the examination is."""
+    """Whether speed is measured."""
 
-    measure: bool = setting(True, "Time matrix products, about half a second.")
+    measure: bool = setting(True, "Measure the speed of matrix products, about half a second.")
 
 
 def run(job: DoctorJob) -> dict[str, Any]:
-    """Everything found, as plain values."""
+    """Examine the machine; return what was found as plain values."""
     import torch
 
     disk = shutil.disk_usage(Path.cwd())
@@ -40,14 +39,14 @@ def run(job: DoctorJob) -> dict[str, Any]:
         "bf16": hardware.has_bf16(),
         "disk_free_gb": round(disk.free / hardware.GIGA, 1),
         "torch_threads": torch.get_num_threads(),
-        "tracking_uri": _without_password(MLflowTracker().uri or ""),
+        "tracking_uri": mask_secrets(MLflowTracker().uri or ""),
         "gflops": _speeds() if job.measure else {},
-        "missing": {name: extra for name, version, extra in hardware.packages() if extra and version is None},
+        "missing": {name: extra for name, version, extra in packages() if extra and version is None},
     }
 
 
 def _speeds() -> dict[str, float]:
-    """Matrix products by device and type, in GFLOP/s; large ones on a graphics card, which small ones leave idle."""
+    """Speed of matrix products by device and type, in GFLOP/s; large ones on a GPU, which small ones leave idle."""
     sizes = {"cpu": 512} | ({"cuda": 8192} if hardware.gpus() else {})
     return {
         f"{device} {dtype}": round(hardware.matmul_gflops(dtype, device, size))
@@ -56,31 +55,30 @@ def _speeds() -> dict[str, float]:
     }
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
 @click.command("doctor")
 @options_from(DoctorJob)
 def command(job: DoctorJob) -> None:
-    """Say what this machine can do: processor, memory, graphics cards, packages, speed."""
+    """Report what this machine can do: processor, memory, GPUs, packages, speed."""
     found = run(job)
     if as_json():
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     for name, value in _lines(found):
-        click.echo(_wrap(name, value))
+        say(_wrap(name, value))
 
 
 def _wrap(name: str, value: str) -> str:
     return textwrap.fill(
-        value, _WIDTH, initial_indent=name.ljust(_INDENT), subsequent_indent=" " * _INDENT, break_on_hyphens=False
+        value, WIDTH, initial_indent=name.ljust(_INDENT), subsequent_indent=" " * _INDENT, break_on_hyphens=False
     )
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "system", f"Python {found['python']}, {found['os']}"
-    yield "processor", f"{found['cpu']}, {found['cores']} cores to use, {'' if found['bf16'] else 'no '}native bf16"
+    yield (
+        "processor",
+        f"{found['cpu']}, {plural(found['cores'], 'usable core')}, {'' if found['bf16'] else 'no '}native bf16",
+    )
     yield "memory", f"{_gb(found['memory_gb'])}, {_gb(found['memory_available_gb'])} available"
     yield "disk", f"{_gb(found['disk_free_gb'])} free here"
     for card in found["gpus"] or [None]:
@@ -92,7 +90,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "commit", found["git_commit"] or "not in a git repository"
     yield "packages", ", ".join(f"{name}=={version}" for name, version in found["packages"].items())
     for package, extra in found["missing"].items():
-        yield "missing", f'{package}: pip install "recsys[{extra}]"'
+        yield "missing", f"{package}: {install_hint(extra)}"
 
 
 def _gb(size: float | None) -> str:
@@ -101,5 +99,5 @@ def _gb(size: float | None) -> str:
 
 def _card(card: dict[str, Any] | None) -> str:
     if card is None:
-        return "none that torch can use; the processor does the work"
+        return "none that torch can use; the processor is used"
     return f"{card['name']}, {_gb(card['memory_gb'])}, {'' if card['bf16'] else 'no '}native bf16"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,10 @@ from safetensors.torch import load_file, save_file
 
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, DataError, RecsysError
-from recsys.models import MODELS, Recommender, create_model
+from recsys.models import MODELS, create_model
+from recsys.models.trained import TrainedModel
 from recsys.system.atomic import new_directory, write_json
-from recsys.system.hardware import versions
+from recsys.system.packages import versions
 from recsys.system.storage import Location, local_copy, sha256
 from recsys.training.context import TrainingContext
 
@@ -42,50 +42,48 @@ _RENAMED_SETTINGS = {"neighbours": "neighbors"}  # as 0.1 wrote them
 _UNREADABLE = (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RuntimeError, RecsysError, OSError)
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """A model with the names of its items: all that scoring needs besides histories.
+def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = False) -> Path:
+    """Write a fitted model; the directory appears complete or not at all.
 
-    item_counts: int64 (items,), training users of each. users: training users, for models with needs_training_users.
-    about: the content of model.json. digest: sha256 of model.json, which holds those of the other files.
+    Parameters
+    ----------
+    directory : path
+        Where to write.
+    trained : TrainedModel
+        The model with its ids; `about` goes into model.json.
+    overwrite : bool
+        Replace a model directory that is there.
+
+    Returns
+    -------
+    Path
+        The directory.
+
+    Raises
+    ------
+    ArtifactError
+        If something is there already that may not be replaced.
+    DataError
+        If the ids are not the model's.
     """
-
-    model: Recommender
-    items: Vocabulary
-    item_counts: NDArray[np.int64]
-    users: Vocabulary | None
-    about: Mapping[str, Any]
-    digest: str
-
-
-def save_model(
-    directory: Path,
-    model: Recommender,
-    items: Vocabulary,
-    item_counts: NDArray[np.int64],
-    users: Vocabulary | None = None,
-    about: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write a fitted model; the directory appears complete or not at all. Returns it.
-
-    `about`: more entries for model.json (metrics, seed, data, ...). Raises ArtifactError where something stands there
-    already, unless `overwrite`; DataError where the ids are not the model's.
-    """
+    directory, model = Path(directory), trained.model
     state = model.get_state()
-    _check_ids(model, items, item_counts, users)
+    _check_ids(trained)
     with new_directory(directory, "model.json", overwrite) as place:
         save_file(state, place / "weights.safetensors")
-        _write_ids(place / "items.parquet", "item_id", items, item_counts)
-        if users is not None and model.needs_training_users:
-            _write_ids(place / "users.parquet", "user_id", users)
+        _write_ids(place / "items.parquet", "item_id", trained.items, trained.item_counts)
+        if trained.users is not None and model.needs_training_users:
+            _write_ids(place / "users.parquet", "user_id", trained.users)
         described = {
             "schema_version": SCHEMA_VERSION,
             "model": model.name,
             "task": model.task,
             "config": dataclasses.asdict(model.config),
-            "items": len(items),
-            **(about or {}),
+            "items": len(trained.items),
+        }
+        made_here = {*described, "versions", "created", "files"}
+        described |= {key: value for key, value in trained.about.items() if key not in made_here}
+        described |= {
             "versions": versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {file.name: sha256(file) for file in sorted(place.iterdir())},
@@ -94,17 +92,16 @@ def save_model(
     return directory
 
 
-def _check_ids(model: Recommender, items: Vocabulary, item_counts: NDArray[np.int64], users: Vocabulary | None) -> None:
-    """Refuse names that would be given to the wrong items, before anything is written."""
-    if not len(items) == len(item_counts) == model.n_items:
-        raise DataError(
-            f"Expected ids and counts of the model's {model.n_items} items, found {len(items)} and {len(item_counts)}."
-        )
-    if model.needs_training_users and users is None:
-        raise DataError(f"Expected the ids of the training users: {model.name} knows no others. Pass them as users.")
+def _check_ids(trained: TrainedModel) -> None:
+    """Refuse ids that would be given to the wrong items, before anything is written."""
+    model, items, counts = trained.model, len(trained.items), len(trained.item_counts)
+    if not items == counts == model.n_items:
+        raise DataError(f"Expected ids and counts of the model's {model.n_items} items, found {items} and {counts}.")
+    if model.needs_training_users and trained.users is None:
+        raise DataError(f"Expected the ids of the training users as users: {model.name} knows no others.")
 
 
-def load_model(directory: Location, device: str = "auto") -> SavedModel:
+def load_model(directory: Location, device: str = "auto") -> TrainedModel:
     """Read a model directory, fetched first where it has an address (recsys.places).
 
     Raises ArtifactError, with the reason, where it is damaged, foreign or too new.
@@ -113,7 +110,7 @@ def load_model(directory: Location, device: str = "auto") -> SavedModel:
         return _load(path, device)
 
 
-def _load(directory: Path, device: str) -> SavedModel:
+def _load(directory: Path, device: str) -> TrainedModel:
     about = _read_description(directory)
     TrainingContext(device=device).resolve_device()  # a device that cannot be had is no damage
     for name, expected in about["files"].items():
@@ -133,7 +130,7 @@ def _load(directory: Path, device: str) -> SavedModel:
         model.set_state(load_file(directory / "weights.safetensors"), len(items), device)
     except _UNREADABLE as error:
         raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {error}") from error
-    return SavedModel(model, items, counts, users, about, sha256(directory / "model.json"))
+    return TrainedModel(model, items, counts, users, about, sha256(directory / "model.json"))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,25 @@
-"""What can go wrong, as a tree a caller can catch at the height it wants.
+"""The errors that recsys raises on purpose, as a tree: catch as much of it as you want.
 
 RecsysError
 ├── DataError             the ratings, or another input file, are not what was expected
-│   └── NoRatingsError    a minimum rating for a table without ratings
+│   └── NoRatingsError    a minimum rating was given for a table without ratings
 ├── ConfigError           a setting is unknown or out of its range
-├── UnsupportedError      this model cannot do that (score an unseen user, say)
-├── NotFittedError        a model was asked before it learned
-├── ArtifactError         a model directory or a batch output is damaged, foreign or in the way
-├── StoreError            an object store does not take or give back what a job writes there
-├── GateError             the lists are written, and a gate does not let them be published
-└── MissingPackageError   an optional package is needed here
+├── UnsupportedError      this model cannot do that (score a new user, for example)
+├── NotFittedError        a model was used before it was fitted
+├── ArtifactError         a model directory or another output is damaged, not from recsys, or in the way
+├── StorageError          a disk or an object store does not take what is written to it: full, read-only, refused
+├── EngineError           the cluster that does the work stopped
+├── GateError             the lists are written, and a gate refuses to publish them
+└── MissingPackageError   an optional package is needed and not installed
 
-Every message says what was expected, what was found and what to do.
+Every message says what was expected, what was found and what to do, in terms of the library's parameters.
 """
 
 from __future__ import annotations
 
 
 class RecsysError(Exception):
-    """Base of all errors raised on purpose by recsys."""
+    """Base of all errors that recsys raises on purpose."""
 
 
 class DataError(RecsysError):
@@ -26,7 +27,7 @@ class DataError(RecsysError):
 
 
 class NoRatingsError(DataError):
-    """Rows are to be kept by their ratings, and have none."""
+    """A minimum rating was given for interactions without ratings."""
 
 
 class ConfigError(RecsysError):
@@ -42,19 +43,20 @@ class NotFittedError(RecsysError):
 
 
 class ArtifactError(RecsysError):
-    """A directory written by recsys is damaged, foreign or in the way."""
+    """A directory written by recsys is damaged, not from recsys, or in the way."""
 
 
-class StoreError(RecsysError):
-    """An object store does not do what was asked: away, full, or closed to us."""
+class StorageError(RecsysError):
+    """A disk or an object store does not take what is written to it: full, read-only, or access refused."""
+
+
+class EngineError(RecsysError):
+    """The engine of a job (a Ray cluster) stopped working; what is written stays."""
 
 
 class GateError(RecsysError):
-    """A batch of lists is complete but not fit to be published."""
+    """A batch of lists is complete, and a gate refuses to publish it."""
 
 
 class MissingPackageError(RecsysError):
-    """An optional package is needed for this."""
-
-    def __init__(self, package: str, extra: str):
-        super().__init__(f'This needs the package {package}: run  pip install "recsys[{extra}]".')
+    """An optional package is needed here and not installed."""

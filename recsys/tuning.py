@@ -17,12 +17,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from recsys.errors import ArtifactError, ConfigError, MissingPackageError, RecsysError, UnsupportedError
+from recsys.errors import ArtifactError, ConfigError, RecsysError, UnsupportedError
 from recsys.evaluation.evaluate import validator
 from recsys.evaluation.metrics import goodness
 from recsys.models import MODELS, Recommender, create_model
 from recsys.models.search_space import Choice, Space, search_space
 from recsys.splitting.holdout import Split
+from recsys.system.packages import missing_package
 from recsys.training.context import Epoch, TrainingContext
 
 # Trials that run to their end before others are measured against their median.
@@ -299,7 +300,7 @@ def load_optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise MissingPackageError("optuna", "tune") from error
+        raise missing_package("optuna", "tune") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told through on_trial
     return optuna
 

@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
-from recsys.errors import DataError, MissingPackageError
+from recsys.errors import DataError
 from recsys.evaluation.metrics import lower_is_better
+from recsys.system.packages import missing_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +74,7 @@ def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
         try:
             from matplotlib import rc_context
         except ModuleNotFoundError as error:
-            raise MissingPackageError("matplotlib", "plots") from error
+            raise missing_package("matplotlib", "plots") from error
         with rc_context(_LOOK):
             return draw(*args, **kwargs)
 

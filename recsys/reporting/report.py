@@ -10,11 +10,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from recsys.errors import MissingPackageError
 from recsys.evaluation.comparison import CURVES, CUTOFFS, Example
 from recsys.evaluation.metrics import formula, goodness, lower_is_better
 from recsys.reporting import svg
 from recsys.reporting.svg import Series
+from recsys.system.packages import missing_package
 
 SLOTS = 8  # colors of the palette; a ninth model begins again
 
@@ -79,7 +79,7 @@ def render(facts: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ModuleNotFoundError as error:
-        raise MissingPackageError("jinja2", "report") from error
+        raise missing_package("jinja2", "report") from error
     environment = Environment(
         loader=PackageLoader("recsys.reporting"),
         autoescape=True,

@@ -10,80 +10,63 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from recsys.artifacts import SavedModel
-from recsys.data.interactions import Interactions, Vocabulary
-from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import ReadingOptions
 from recsys.errors import DataError
-from recsys.inference.topn import TopN, recommend
-from recsys.system.hardware import packages
+from recsys.models.trained import TrainedModel
+from recsys.system.packages import packages
 
 logger = logging.getLogger(__name__)
 
 
-def recommend_frame(saved: SavedModel, histories: pd.DataFrame, n: int = 10, filter_seen: bool = True) -> pd.DataFrame:
-    """Lists for the users of `histories`, in order of first appearance: user_id, item_id (text), rank from 1, score.
+def recommend_frame(
+    saved: TrainedModel, histories: pd.DataFrame, n: int = 10, filter_seen: bool = True
+) -> pd.DataFrame:
+    """Recommend to the users of a frame of histories, read as the ratings of the training were read.
 
-    Of a repeated (user, item) row the last counts. Who cannot be scored gets no rows and is counted in a warning: a
-    user with no item the model knows, or, for a model that knows only its training users, anybody else. Raises
-    DataError for missing columns or ids, and for missing ratings where the model needs them.
+    Parameters
+    ----------
+    saved : TrainedModel
+        The model.
+    histories : DataFrame
+        Columns user_id, item_id and perhaps rating.
+    n : int
+        Length of a list.
+    filter_seen : bool
+        Leave out what the user has had.
+
+    Returns
+    -------
+    DataFrame
+        user_id and item_id as text, rank from 1, score; users in order of first appearance. Users who cannot be scored
+        have no rows and are counted in a warning.
+
+    Raises
+    ------
+    DataError
+        If columns or ids are missing, or ratings where the model needs them.
     """
-    data = UserItemMatrix.from_interactions(_interactions(histories), saved.items, saved.model.task == "rating")
-    if data.unknown:
-        logger.info("%d interactions are with items the model does not know: not used.", data.unknown)
-    able = np.diff(data.matrix.indptr) > 0
-    trained = None if saved.users is None else saved.users.positions(data.users.ids).astype(np.int64)
-    if trained is not None:
-        able &= trained >= 0
-    if not able.all():
-        logger.warning(
-            "%d of %d users get no list: the model knows none of their items, or not them.", (~able).sum(), len(able)
-        )
-    rows = np.flatnonzero(able)
-    lists = recommend(
-        saved.model.score,
-        data.matrix[rows],
-        n,
-        filter_seen=filter_seen,
-        users=None if trained is None else trained[rows],
-    )
-    tables = [_table(batch, data.users.take(rows), saved.items) for batch in lists]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(_OUTPUT)).astype(_OUTPUT)
-
-
-_OUTPUT = {"user_id": "str", "item_id": "str", "rank": "int64", "score": "float64"}
-
-
-def _interactions(histories: pd.DataFrame) -> Interactions:
     missing = {"user_id", "item_id"} - set(histories.columns)
     if missing:
         raise DataError(f"Expected the columns user_id and item_id, found {list(histories.columns)}.")
-    if histories[["user_id", "item_id"]].isna().any(axis=None):
-        raise DataError("Expected a user_id and an item_id in every row, found rows without.")
-    rows = histories.drop_duplicates(["user_id", "item_id"], keep="last")
-    user, users = pd.factorize(rows["user_id"])
-    item, items = pd.factorize(rows["item_id"])
-    rating = rows["rating"].to_numpy(np.float32) if "rating" in rows and rows["rating"].notna().any() else None
-    if rating is not None and np.isnan(rating).any():
-        raise DataError("Expected a rating in every row or in none, found both.")
-    return Interactions(
-        Vocabulary.of(users.astype("str")), Vocabulary.of(items), user.astype(np.int32), item.astype(np.int32), rating
+    rated = "rating" in histories and bool(histories["rating"].notna().any())
+    options = ReadingOptions(
+        user_column="user_id",
+        item_column="item_id",
+        rating_column="rating" if rated else "none",
+        timestamp_column="none",
+        on_bad_row="fail",
     )
+    interactions = saved.read_histories(histories, options)
+    lists = saved.recommend(interactions, n, filter_seen=filter_seen)
+    without = len(interactions.users) - lists["user_id"].nunique()
+    if without:
+        logger.warning("%d of %d users get no list: the model cannot score them.", without, len(interactions.users))
+    return lists.astype(_OUTPUT)
 
 
-def _table(batch: TopN, users: pa.Array, items: Vocabulary) -> pd.DataFrame:
-    row, place = np.nonzero(batch.positions >= 0)
-    return pd.DataFrame(
-        {
-            "user_id": users.take(pa.array(batch.start + row)).to_pandas(),
-            "item_id": items.take(batch.positions[row, place]).cast(pa.string()).to_pandas(),
-            "rank": place + 1,
-            "score": batch.scores[row, place],
-        }
-    ).astype(_OUTPUT)
+_OUTPUT = {"user_id": "str", "item_id": "str", "rank": "int64", "score": "float64"}
 
 
 def pyfunc_arguments(directory: Path) -> dict[str, Any]:

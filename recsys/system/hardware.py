@@ -5,19 +5,17 @@ Limits set on a container (cgroup v2) count: its share of processors and memory,
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import re
 import subprocess
 import time
 from collections.abc import Callable
-from importlib import metadata
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTION = "recsys-autoencoders"  # what pip knows this package as
+from recsys.system.packages import packages
+
 GIGA = 1e9
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -97,37 +95,6 @@ def gpus() -> list[dict[str, Any]]:
     ]
 
 
-def packages() -> list[tuple[str, str | None, str | None]]:
-    """(package, installed version or None, extra that brings it or None) of all that recsys can use at run time.
-
-    The list is setup.py's own, as pip recorded it; extras for developers are left out.
-    """
-    found: dict[str, str | None] = {}
-    for line in _requirements():
-        requirement, _, marker = line.partition(";")
-        if "python_version" in marker:
-            continue
-        name = re.split(r"[\s<>=!~\[(]", requirement, maxsplit=1)[0]
-        extra = re.search(r"""extra == ["']([\w-]+)["']""", marker)
-        if extra is None or extra[1] not in ("all", "dev", "test", "lint"):
-            found.setdefault(name, extra[1] if extra else None)
-    return [(name, _version(name), extra) for name, extra in found.items()]
-
-
-def _requirements() -> list[str]:
-    try:
-        return metadata.requires(DISTRIBUTION) or []
-    except metadata.PackageNotFoundError:  # used from its folder, never installed
-        return []
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def git_commit(folder: Path = Path()) -> str | None:
     """The commit checked out around `folder`, with `-dirty` where files differ from it; None outside a repository."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -171,12 +138,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-
-
-def versions() -> dict[str, str]:
-    """Versions of recsys and of what decides its results."""
-    found = {}
-    for package in ("recsys", "torch", "numpy", "scipy", "pandas", "pyarrow", "implicit"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(DISTRIBUTION if package == "recsys" else package)
-    return found

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 from urllib.request import url2pathname
 
-from recsys.errors import ConfigError, DataError, RecsysError, StoreError
+from recsys.errors import ConfigError, DataError, RecsysError, StorageError
 
 Location: TypeAlias = Path | str  # an address is text: a Path would make s3:/bucket of s3://bucket
 
@@ -258,7 +258,7 @@ class LocalFolder(Folder):
 
 @dataclass(frozen=True)
 class ObjectStoreFolder(Folder):
-    """The keys of an object store below an address. Raises StoreError for all that the store refuses."""
+    """The keys of an object store below an address. Raises StorageError for all that the store refuses."""
 
     address: str
     filesystem: Any
@@ -344,7 +344,7 @@ class ObjectStoreFolder(Folder):
         try:
             yield
         except Exception as error:  # each store has errors of its own
-            raise StoreError(_refused(verb, f"{self.address}/{name}".rstrip("/"), error)) from error
+            raise StorageError(_refused(verb, f"{self.address}/{name}".rstrip("/"), error)) from error
 
 
 # Files

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from recsys.system.hardware import git_commit
+from recsys.system.packages import install_hint, versions
+from recsys.system.text import mask_secrets
 from recsys.tracking.tracker import NullTracker, Run, Tracker
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def open_tracker(enabled: bool, experiment: str = "recsys", uri: str | None = No
     if not enabled:
         return NullTracker()
     if importlib.util.find_spec("mlflow") is None:
-        logger.warning('MLflow is not installed, this run is not tracked: pip install "recsys[mlflow]".')
+        logger.warning("MLflow is not installed, this run is not tracked: run  %s", install_hint("mlflow"))
         return NullTracker()
     return MLflowTracker(uri, experiment)
 
@@ -132,7 +134,9 @@ class _MLflowRun:
         def close(client: Any) -> None:
             try:
                 if error is not None:
-                    client.set_tag(self.id, "recsys.error", f"{type(error).__name__}: {error}"[:_LONGEST_TAG])
+                    client.set_tag(
+                        self.id, "recsys.error", mask_secrets(f"{type(error).__name__}: {error}")[:_LONGEST_TAG]
+                    )
             finally:
                 client.set_terminated(self.id, status)
 
@@ -216,8 +220,8 @@ class _MLflowRun:
             self._tracker.lose(time.monotonic() - started)
             if not self._has_warned:
                 self._has_warned = True
-                reason = _without_secrets(" ".join(str(error).split()))[:300]
-                where = _without_secrets(str(self._tracker.uri))
+                reason = mask_secrets(" ".join(str(error).split()))[:300]
+                where = mask_secrets(str(self._tracker.uri))
                 logger.warning("MLflow at %s failed in %s; the job goes on. %s", where, what, reason)
             logger.debug("MLflow failed in %s", what, exc_info=True)
 
@@ -322,15 +326,13 @@ def _log_model(client: Any, experiment: str, run: str, arguments: Mapping[str, A
 
 def _environment_tags() -> dict[str, str]:
     """Who ran what, with which code."""
-    from recsys.system.hardware import versions  # brings torch
-
     program, found = Path(sys.argv[0]).name, versions()
     tags = {
         "recsys.schema_version": SCHEMA_VERSION,
         "recsys.version": found.get("recsys", "unknown"),
         "recsys.python": platform.python_version(),
         "recsys.torch": found.get("torch", "unknown"),
-        "recsys.command": _without_secrets(shlex.join([program, *sys.argv[1:]]))[:_LONGEST_TAG],
+        "recsys.command": _command_line()[:_LONGEST_TAG],
         "mlflow.source.name": program,
         "mlflow.source.type": "LOCAL",
     }
@@ -340,9 +342,10 @@ def _environment_tags() -> dict[str, str]:
     return {**tags, "mlflow.source.git.commit": commit} if commit else tags
 
 
-def _without_secrets(text: str) -> str:
-    """`http://name:password@host` -> `http://***@host`."""
-    return re.sub(r"//[^/\s@]+@", "//***@", text)
+def _command_line() -> str:
+    """The command that runs, without its secrets, quoted as a shell needs it."""
+    words = [masked if (masked := mask_secrets(word)) != word else shlex.quote(word) for word in sys.argv[1:]]
+    return mask_secrets(" ".join([Path(sys.argv[0]).name, *words]))
 
 
 def _fit_name(name: str) -> str:

@@ -9,7 +9,7 @@ import time
 import pytest
 from scoring_case import bytes_of, save_vae, score
 
-from recsys.errors import ArtifactError, DataError, StoreError
+from recsys.errors import ArtifactError, DataError, StorageError
 
 s3fs = pytest.importorskip("s3fs", reason="the extra object-stores is not installed")
 server = pytest.importorskip("moto.server", reason="moto, a server of S3, is not installed")
@@ -83,7 +83,7 @@ def test_lists_in_a_store_are_those_on_a_disk(shop):
         *("plan.json", "manifest.json", "recommendations", "short_lists")
     }
     again = score(MODEL, RATINGS, "s3://shop/lists/all", n=20, shard_users=70, resume=True)
-    assert again.went["files_resumed"] == 10
+    assert again.speed["files_resumed"] == 10
     assert again.manifest["shards"] == scored.manifest["shards"]
 
 
@@ -93,7 +93,7 @@ def test_what_is_damaged_in_the_store_is_written_again(shop):
     score(MODEL, RATINGS, output, n=20, shard_users=70)
     files.pipe_file(f"{output}/recommendations/part-00003.parquet", b"damaged")
     files.rm_file(f"{output}/short_lists/part-00005.parquet")
-    assert score(MODEL, RATINGS, output, n=20, shard_users=70, resume=True).went["files_resumed"] == 8
+    assert score(MODEL, RATINGS, output, n=20, shard_users=70, resume=True).speed["files_resumed"] == 8
     assert stored(files, output) == whole
 
 
@@ -150,7 +150,7 @@ def test_a_store_that_goes_away_is_named_and_gone_on_with_when_it_is_back(shop, 
 
 
 def test_a_bucket_that_is_not_there_is_named(shop):
-    with pytest.raises(StoreError, match=r"s3://none/lists/plan\.json, found: The specified bucket does not exist"):
+    with pytest.raises(StorageError, match=r"s3://none/lists/plan\.json, found: The specified bucket does not exist"):
         score(MODEL, RATINGS, "s3://none/lists")
 
 

@@ -75,33 +75,6 @@ def test_the_processor_is_named_and_bf16_recognized(tmp_path):
     assert not hardware.has_bf16(cpuinfo)
 
 
-def test_packages_come_with_their_version_or_the_extra_that_brings_them(monkeypatch):
-    recorded = [
-        "torch<3,>=2.6",
-        'tomli>=2; python_version < "3.11"',
-        'implicit<0.8; extra == "baselines"',
-        'pytest; extra == "test"',
-        'implicit<0.8; extra == "all"',
-    ]
-
-    def version(package: str) -> str:
-        if package == "implicit":
-            raise metadata.PackageNotFoundError
-        return "1.2"
-
-    monkeypatch.setattr(metadata, "requires", lambda name: recorded)
-    monkeypatch.setattr(metadata, "version", version)
-    assert hardware.packages() == [("torch", "1.2", None), ("implicit", None, "baselines")]
-
-
-def test_a_package_that_was_never_installed_names_no_packages(monkeypatch):
-    def requires(name: str) -> list[str]:
-        raise metadata.PackageNotFoundError
-
-    monkeypatch.setattr(metadata, "requires", requires)
-    assert hardware.packages() == []
-
-
 def test_each_graphics_card_has_a_line(monkeypatch):
     card = SimpleNamespace(name="Card", total_memory=80_000_000_000, major=8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -8,7 +8,7 @@ import pytest
 from fsspec.registry import known_implementations
 
 from recsys.artifacts import load_model
-from recsys.errors import ArtifactError, ConfigError, DataError, StoreError
+from recsys.errors import ArtifactError, ConfigError, DataError, StorageError
 from recsys.system.atomic import refuse_existing
 from recsys.system.storage import LocalFolder, absolute, as_location, folder_at, local_copies, local_copy, sha256
 
@@ -205,7 +205,7 @@ def test_a_store_that_refuses_is_named_with_the_way_out(store, monkeypatch):
 
     monkeypatch.setattr(type(store), "put_file", closed)
     with pytest.raises(
-        StoreError, match=r"Expected to write memory://bucket/lists/plan.json, found: Access Denied\. Check"
+        StorageError, match=r"Expected to write memory://bucket/lists/plan.json, found: Access Denied\. Check"
     ):
         put(folder_at("memory://bucket/lists"), "plan.json", "{}")
 

@@ -11,6 +11,7 @@ import time
 import pytest
 from matplotlib.figure import Figure
 
+from recsys.system.packages import install_hint
 from recsys.tracking.mlflow_tracker import MLflowTracker, open_tracker
 from recsys.tracking.tracker import NullTracker
 
@@ -332,7 +333,7 @@ def test_without_tracking_or_without_mlflow_nothing_is_kept(monkeypatch, caplog)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     tracker = open_tracker(enabled=True)
     assert isinstance(tracker, NullTracker)
-    assert 'pip install "recsys[mlflow]"' in messages(caplog)[0]
+    assert install_hint("mlflow") in messages(caplog)[0]
 
 
 def test_the_null_tracker_takes_every_call(tmp_path):

@@ -1,20 +1,20 @@
-"""Matrix factorization and item neighbors by the `implicit` package, behind our protocol.
+"""ALS, BPR and LMF: matrix factorization by the `implicit` package, behind our protocol.
 
-`implicit` learns; what happens around it is ours: it gets csr_matrix with int32 indices, one BLAS thread while it
-works, and no chance to pad a short list (top_n cuts all lists). ALS and item-knn fold in new histories; BPR and LMF
-know only the users they were trained on and say so. All repeat under a seed (BPR and LMF on one thread).
+`implicit` fits; the rest is ours: it gets a csr_matrix with int32 indices, one BLAS thread while it works, and never cuts
+a list. ALS folds new histories in; BPR and LMF know only the users they were trained on and say so. All are reproducible
+under a seed (BPR and LMF by using one thread).
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
-import warnings
+import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +22,23 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.errors import ConfigError, MissingPackageError, UnsupportedError
-from recsys.models.base import Recommender
+from recsys.errors import ConfigError, UnsupportedError
+from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
-from recsys.models.search_space import Choice, Range, tunable
+from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
+from recsys.system.packages import missing_package
 from recsys.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
 class ALSConfig:
-    """Implicit ALS: observed cells weigh alpha, all others 1."""
+    """Settings of implicit ALS: an observed cell weighs alpha times its value, every other cell weighs 1."""
 
     factors: int = tunable(128, Range(16, 256, log=True))
-    alpha: float = tunable(8.0, Range(1.0, 50.0, log=True))
-    l2: float = tunable(80.0, Range(0.1, 300.0, log=True))
+    alpha: float = tunable(ALPHA_DEFAULT, Range(1.0, 50.0, log=True))
+    # None: scaled with the data, see scaled_l2
+    l2: float | None = tunable(None, Range(0.1, 300.0, log=True))
     iterations: int = tunable(15, Range(5, 30))
 
     def __post_init__(self) -> None:
@@ -45,7 +48,7 @@ class ALSConfig:
 
 @dataclass(frozen=True)
 class BPRConfig:
-    """Bayesian personalized ranking."""
+    """Settings of Bayesian personalized ranking."""
 
     factors: int = tunable(128, Range(16, 256, log=True))
     l2: float = tunable(0.01, Range(1e-4, 0.1, log=True))
@@ -59,7 +62,7 @@ class BPRConfig:
 
 @dataclass(frozen=True)
 class LMFConfig:
-    """Logistic matrix factorization."""
+    """Settings of logistic matrix factorization."""
 
     factors: int = tunable(30, Range(8, 128, log=True))
     l2: float = tunable(0.6, Range(0.01, 10.0, log=True))
@@ -73,70 +76,65 @@ class LMFConfig:
         require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
 
 
-@dataclass(frozen=True)
-class ItemKNNConfig:
-    """Neighbors of items."""
-
-    neighbors: int = tunable(100, Range(10, 1000, log=True))
-    similarity: Literal["cosine", "tfidf", "bm25"] = tunable("cosine", Choice(("cosine", "tfidf", "bm25")))
-
-    def __post_init__(self) -> None:
-        require(self.neighbors >= 1, f"Expected neighbors of at least 1, found {self.neighbors}.")
-        require(
-            self.similarity in ("cosine", "tfidf", "bm25"),
-            f"Expected similarity cosine, tfidf or bm25, found {self.similarity!r}.",
-        )
-
-
-def _check_factors(factors: int, l2: float, iterations: int) -> None:
+def _check_factors(factors: int, l2: float | None, iterations: int) -> None:
     require(factors >= 1, f"Expected factors of at least 1, found {factors}.")
-    require(l2 >= 0, f"Expected l2 of 0 or more, found {l2}.")
+    require(l2 is None or l2 >= 0, f"Expected l2 of 0 or more, found {l2}.")
     require(iterations >= 1, f"Expected iterations of at least 1, found {iterations}.")
 
 
-class ALS(Recommender):
-    """Alternating least squares (Hu, Koren, Volinsky 2008). A history is folded in by solving for its factors."""
+SCALED_L2
+
+
+class ALS(Recommender[ALSConfig]):
+    """Alternating least squares; a history is folded in by solving for its factors.
+
+    Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, equations 4 and 5.
+    """
 
     name = "als"
     family = "matrix factorization"
     Config = ALSConfig
 
+    l2: float  # the value in use, given or scaled
     _solver: Any = None  # made at the first history, so that a model can be loaded without implicit
 
+    def scaled_config(self, user_items: csr_matrix) -> ALSConfig:
+        """Return the config with l2 scaled with the data where it is None."""
+        config = self.config
+        return config if config.l2 is not None else replace(config, l2=scaled_l2(user_items, config.alpha))
+
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        self.l2 = _known(self.scaled_config(matrix).l2)
         with _one_blas_thread():
-            model = self._model(context.seed)
-            _learn(model, matrix)
+            model = self._model(self.config.factors, context.seed)
+            _fit_with_implicit(model, matrix, self.config.iterations, context)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
         self._solver = None
 
-    def _model(self, seed: int) -> Any:
-        config = self.config
+    def _model(self, factors: int, seed: int) -> Any:
         return _implicit("als").AlternatingLeastSquares(
-            factors=config.factors,
-            regularization=config.l2,
-            alpha=config.alpha,
-            iterations=config.iterations,
+            factors=factors,
+            regularization=self.l2,
+            alpha=self.config.alpha,
+            iterations=self.config.iterations,
             random_state=seed,
             num_threads=0,  # as many as OpenMP would take: the processors allowed, or OMP_NUM_THREADS
         )
 
     def _fold_in(self, history: csr_matrix) -> Tensor:
         with _one_blas_thread():
-            model = copy.copy(
-                self._prepared()
-            )  # the number of threads is this call's own, other callers' is not touched
-            model.num_threads = torch.get_num_threads()  # of this thread: 1 where many of us work side by side
+            model = copy.copy(self._prepared())  # the number of threads is set for this call alone
+            model.num_threads = torch.get_num_threads()  # 1 where many workers run side by side
             user_factors = model.recalculate_user(np.arange(history.shape[0]), history)
         return torch.as_tensor(user_factors)
 
     def _prepared(self) -> Any:
-        """The items' side of the solve, with the product of their factors: the same for every history."""
+        """The item side of the solve with its Gram matrix: the same for every history."""
         if self._solver is None:
-            model = self._model(0)
+            model = self._model(self.item_factors.shape[1], 0)
             model.item_factors = self.item_factors.numpy()
-            assert model.YtY is not None  # it keeps the product once asked for it
-            self._solver = model  # whole when others see it
+            assert model.YtY is not None  # computed once when asked for, then kept
+            self._solver = model  # complete before other threads can see it
         return self._solver
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
@@ -146,19 +144,29 @@ class ALS(Recommender):
         user_factors = self._fold_in(history)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
+    def summary(self) -> str:
+        """Return the l2 that was scaled with the data."""
+        return "" if self.config.l2 is not None or self.n_items is None else f"l2 {self.l2:.3g}, scaled with the data"
+
     def item_codes(self) -> Tensor:
-        """Item factors, (items, factors)."""
+        """Return the item factors, (items, factors)."""
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
-        return {"item_factors": self.item_factors}
+        scaled = {} if self.config.l2 is not None else {"l2": torch.tensor(self.l2, dtype=torch.float64)}
+        return {"item_factors": self.item_factors} | scaled
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"]
+        self.l2 = float(state["l2"]) if self.config.l2 is None else self.config.l2
         self._solver = None
 
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        scaled = {} if self.config.l2 is not None else {"l2": TensorSpec((), torch.float64, low=0)}
+        return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | scaled)
 
-class _KnownUsersFactorization(Recommender):
+
+class _KnownUsersFactorization(Recommender[ConfigT]):
     """Factors of the training users and of the items; their products are the scores."""
 
     needs_training_users = True
@@ -166,7 +174,7 @@ class _KnownUsersFactorization(Recommender):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         with _one_blas_thread():
             model = self._model(context.seed)
-            _learn(model, matrix)
+            _fit_with_implicit(model, matrix, model.iterations, context)
         self.user_factors = torch.as_tensor(np.array(model.user_factors))
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
 
@@ -174,7 +182,7 @@ class _KnownUsersFactorization(Recommender):
     def _model(self, seed: int) -> Any: ...
 
     def _factors_of(self, users: NDArray[np.int64] | None) -> Tensor:
-        assert users is not None  # score() saw to it
+        assert users is not None  # score() checked it
         if len(users) and users.max() >= len(self.user_factors):
             raise UnsupportedError(
                 f"{self.name} was trained on {len(self.user_factors)} users, found user {users.max()}: "
@@ -190,7 +198,7 @@ class _KnownUsersFactorization(Recommender):
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
     def item_codes(self) -> Tensor:
-        """Item factors, (items, factors and a bias)."""
+        """Return the item factors with their biases, (items, width)."""
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -199,9 +207,16 @@ class _KnownUsersFactorization(Recommender):
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.user_factors, self.item_factors = state["user_factors"], state["item_factors"]
 
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        factors = {"user_factors": TensorSpec(("users", "width")), "item_factors": TensorSpec((n_items, "width"))}
+        return StateSpec(factors)
 
-class BPR(_KnownUsersFactorization):
-    """Bayesian personalized ranking (Rendle et al. 2009). Only for users seen in training."""
+
+class BPR(_KnownUsersFactorization[BPRConfig]):
+    """Bayesian personalized ranking, for training users only.
+
+    Rendle, Freudenthaler, Gantner, Schmidt-Thieme: BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009.
+    """
 
     name = "bpr"
     family = "matrix factorization"
@@ -219,8 +234,11 @@ class BPR(_KnownUsersFactorization):
         )
 
 
-class LMF(_KnownUsersFactorization):
-    """Logistic matrix factorization (Johnson 2014). Only for users seen in training."""
+class LMF(_KnownUsersFactorization[LMFConfig]):
+    """Logistic matrix factorization, for training users only.
+
+    Johnson: Logistic Matrix Factorization for Implicit Feedback Data, NIPS workshop 2014.
+    """
 
     name = "lmf"
     family = "matrix factorization"
@@ -239,67 +257,46 @@ class LMF(_KnownUsersFactorization):
         )
 
 
-class ItemKNN(Recommender):
-    """Each item's nearest neighbors by cosine, TF-IDF or BM25 (Deshpande, Karypis 2004); scores = history @ S."""
-
-    name = "item-knn"
-    family = "neighbors"
-    Config = ItemKNNConfig
-    is_random = False
-
-    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        kind = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
-        with _one_blas_thread():
-            neighbors = min(self.config.neighbors, matrix.shape[1])
-            model = getattr(_implicit("nearest_neighbours"), kind[self.config.similarity])(neighbors, num_threads=1)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it warns of converting a matrix of its own making
-                model.fit(matrix, show_progress=False)
-        # float64 as `implicit` computes it: rounding would let near-ties change places.
-        self.similarity = csr_matrix(model.similarity, shape=(matrix.shape[1], matrix.shape[1]))
-
-    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
-        return torch.as_tensor((history @ self.similarity).toarray().astype(np.float32))
-
-    def item_codes(self) -> Tensor:
-        """Rows of the similarity matrix, (items, items), dense."""
-        return torch.as_tensor(self.similarity.toarray())
-
-    def _get_state(self) -> dict[str, Tensor]:
-        matrix = self.similarity
-        return {part: torch.as_tensor(getattr(matrix, part)) for part in ("data", "indices", "indptr")}
-
-    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        assert self.n_items is not None
-        data, indices, indptr = (state[part].numpy() for part in ("data", "indices", "indptr"))
-        self.similarity = csr_matrix((data, indices, indptr), shape=(self.n_items, self.n_items))
+def _known(value: float | None) -> float:
+    assert value is not None
+    return value
 
 
 def _implicit(module: str) -> Any:
     try:
-        return importlib.import_module(f"implicit.{'cpu.' if module in ('als', 'bpr', 'lmf') else ''}{module}")
+        return importlib.import_module(f"implicit.cpu.{module}")
     except ImportError as error:
-        raise MissingPackageError("implicit", "baselines") from error
+        raise missing_package("implicit", "baselines") from error
 
 
-def _learn(model: Any, matrix: csr_matrix) -> None:
+def _fit_with_implicit(model: Any, matrix: csr_matrix, iterations: int, context: TrainingContext) -> None:
     from implicit.recommender_base import ModelFitError
 
+    context.on_phase("iterations", 0, iterations)
     try:
-        model.fit(matrix, show_progress=False)
+        model.fit(matrix, show_progress=False, callback=_reporter(iterations, context))
     except ModelFitError as error:
         raise ConfigError(f"Expected finite factors, implicit says: {error}. Lower learning_rate, raise l2.") from error
 
 
+def _reporter(iterations: int, context: TrainingContext) -> Callable[..., None]:
+    """A callback of `implicit` that reports each iteration."""
+
+    def report(iteration: int, *_: Any) -> None:
+        context.on_phase("iterations", iteration + 1, iterations)
+
+    return report
+
+
 def _one_blas_thread() -> Any:
-    """`implicit` runs its own threads; BLAS threads under them make it slower, and it warns."""
-    _implicit("als")  # brings a BLAS of its own, which the limit must find loaded
+    """Limit BLAS to one thread: `implicit` runs its own threads, and warns where BLAS adds more."""
+    _implicit("als")  # loads a BLAS of its own, which the limit must find
     return _loaded_libraries().limit(limits=1, user_api="blas")
 
 
 @cache
 def _loaded_libraries() -> Any:
-    """Looked for once: that takes milliseconds, as long as a small batch of histories."""
+    """Found once: that takes milliseconds, as long as a small batch of histories."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -139,7 +139,7 @@ def test_without_implicit_one_is_told_what_to_install(name, monkeypatch):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "implicit", None)
     with pytest.raises(
-        MissingPackageError, match=r"needs the package implicit: run  pip install \"recsys\[baselines\]"
+        MissingPackageError, match=r"needs the package implicit: run  pip install .*\[baselines\]"
     ):
         create_model(name).fit(preferences())
 
