@@ -1,4 +1,4 @@
-"""Describe a ratings file and account for every row of it: read, describe, draw if asked."""
+"""`recsys check`: read ratings, describe them, account for every row, and draw plots if asked."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from recsys.data.store import is_store
 from recsys.system.storage import Location, local_copies
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import WIDTH, as_json, print_json, shorten
+from .cli.output import WIDTH, as_json, files_text, print_json, say, shorten
+from .cli.progress import activity
 
-SEPARATOR_NAMES = {"\t": "tab", " ": "blank", ",": "comma", ";": "semicolon", "|": "pipe"}
+SEPARATOR_NAMES = {"\t": "tab", " ": "space", ",": "comma", ";": "semicolon", "|": "pipe"}
 
 
 @dataclass(frozen=True)
 class CheckJob:
-    """What to describe."""
+    """The ratings to describe, and where plots go."""
 
     ratings: tuple[Location, ...]
-    plots: Path | None = setting(None, "Folder for pictures: long tail, ratings, activity over time.")
+    plots: Path | None = setting(None, "Folder for plots: long tail, ratings, activity over time.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What was found."""
+    """What was found: format, facts, the account of the rows, hints, and the files of plots."""
 
     source: str
     format: Mapping[str, Any]
@@ -45,20 +46,20 @@ class Description:
 
 
 def run(job: CheckJob) -> Description:
-    """Do the job."""
-    with local_copies(job.ratings) as files:
+    """Read and describe the ratings."""
+    with local_copies(job.ratings) as files, activity(f"reading {files_text(job.ratings)}"):
         layout = text_layout(files, job.reading)
         interactions = read_interactions(files, job.reading)
     source = " ".join(map(str, job.ratings))
     plots = [] if job.plots is None else _draw(interactions, job.plots)
-    ledger, said = interactions.ledger, hints(interactions)
+    ledger, advice = interactions.ledger, hints(interactions)
     if len(job.ratings) == 1 and is_store(Path(job.ratings[0])):
-        said.append("A store counts the rows that recsys prepare left out; prepare --rejects FILE writes them.")
+        advice.append("A store counts the rows that recsys prepare left out; prepare --rejects FILE writes them.")
     elif job.reading.rejects is not None:
-        said.append(f"The rows left out, each with its line and reason: {job.reading.rejects}.")
+        advice.append(f"The rows left out, each with its line and reason: {job.reading.rejects}.")
     elif ledger.kept < ledger.read:
-        said.append("--rejects FILE writes every row left out, with its line and reason.")
-    return Description(source, _format(layout), interactions.describe(), ledger, said, plots)
+        advice.append("--rejects FILE writes every row left out, with its line and reason.")
+    return Description(source, _format(layout), interactions.describe(), ledger, advice, plots)
 
 
 def _format(layout: Layout | None) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def command(job: CheckJob) -> None:
         ledger = {"read": found.ledger.read, "kept": found.ledger.kept, "rejected": dict(found.ledger.rejected)}
         print_json({**asdict(found), "ledger": ledger})
     else:
-        click.echo(_text(found))
+        say(_text(found))
 
 
 def _text(found: Description) -> str:
@@ -117,7 +118,7 @@ def _format_lines(layout: Mapping[str, Any]) -> list[tuple[str, str]]:
     columns = ", ".join(kind if kind == name else f"{kind} = {name}" for kind, name in layout["columns"].items())
     lines = [
         ("separator", layout["separator"]),
-        ("header", "yes" if layout["header"] else "no: columns by number"),
+        ("header", "yes" if layout["header"] else "no: columns are given by number"),
         ("columns", columns),
     ]
     return lines + ([("not used", ", ".join(layout["not_used"]))] if layout["not_used"] else [])
@@ -127,7 +128,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("users", f"{facts['users']:,}, items each {_spread(facts['rows_per_user'])}"),
         ("items", f"{facts['items']:,}, users each {_spread(facts['rows_per_item'])}"),
-        ("pairs", f"{facts['rows']:,}, {facts['density']:.3%} of all"),
+        ("pairs", f"{facts['rows']:,}, {facts['density']:.3%} of all user-item pairs"),
     ]
     if facts["scale"] is not None:
         scale = facts["scale"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,32 +11,34 @@ from tqdm import tqdm
 
 from recsys.data.download import DATA_SETS, MOVIELENS_URL, DataSet, archive_url, download
 
+from .cli.destination import try_destination
 from .cli.options import options_from, setting
-from .cli.output import as_json
+from .cli.output import as_json, print_json, program, say
 
 
 @dataclass(frozen=True)
 class DownloadJob:
-    """Which data set goes where."""
+    """The data set to download, and its folder."""
 
     name: str
-    output: Path | None = setting(None, "Folder of the data set; data/raw/NAME unless given.", "-o", "--output")
+    output: Path | None = setting(None, "Folder of the data set; data/raw/NAME by default.", "-o", "--output")
     overwrite: bool = setting(False, "Replace an earlier download.")
     base_url: str = setting(MOVIELENS_URL, "Address of a mirror that holds NAME.zip and NAME.zip.md5.")
 
     @property
     def data(self) -> DataSet:
-        """The data set of that name."""
+        """The description of the data set."""
         return DATA_SETS[self.name]
 
     @property
     def target(self) -> Path:
-        """The folder to be."""
+        """The folder to write."""
         return self.output or Path("data/raw") / self.name
 
 
 def run(job: DownloadJob) -> Path:
-    """Fetch, verify and unpack; the path of the ratings file. A progress bar on a terminal, silence elsewhere."""
+    """Download, verify and unpack the data set; return the path of its ratings file."""
+    try_destination(job.target)
     with tqdm(desc=job.name, unit="B", unit_scale=True, disable=None) as bar:
 
         def advance(done: int, total: int) -> None:
@@ -50,7 +52,7 @@ def run(job: DownloadJob) -> Path:
 @click.argument("name", metavar="NAME", type=click.Choice(list(DATA_SETS)))
 @options_from(DownloadJob)
 def command(job: DownloadJob) -> None:
-    """Fetch the public data set NAME, verify its checksum and unpack it.
+    """Download the public data set NAME, verify its checksum and unpack it.
 
     NAME is ml-latest-small, ml-100k, ml-1m, ml-20m, ml-25m or ml-32m: MovieLens, by number of ratings.
     """
@@ -59,15 +61,15 @@ def command(job: DownloadJob) -> None:
         _announce(job)
     ratings = run(job)
     if quiet:
-        click.echo(json.dumps({"name": job.name, "ratings": str(ratings), "license": job.data.license}))
+        print_json({"name": job.name, "ratings": str(ratings), "license": job.data.license})
     else:
-        click.echo(f"ratings  {ratings}, verified against the publisher's md5")
-        click.echo(f"next     recsys check {ratings}")
+        say(f"ratings  {ratings}, verified against the publisher's MD5 checksum")
+        say(f"next     {program()} check {shlex.quote(str(ratings))}")
 
 
 def _announce(job: DownloadJob) -> None:
     data = job.data
-    click.echo(f"{data.name}: {data.rows:,} ratings by {data.users:,} users of {data.items:,} films")
-    click.echo(f"from     {archive_url(data, job.base_url)}")
-    click.echo(f"license  {data.license}")
-    click.echo(f"         in full: the README that comes with it, in {job.target}")
+    say(f"{data.name}: {data.rows:,} ratings of {data.items:,} films by {data.users:,} users")
+    say(f"from     {archive_url(data, job.base_url)}")
+    say(f"license  {data.license}")
+    say(f"         full text in the README of the data set, in {job.target}")

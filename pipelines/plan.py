@@ -1,4 +1,4 @@
-"""`recsys plan`: what training and scoring will need, from a laptop to the internet."""
+"""`recsys plan`: estimate what training and scoring will need, on one machine or on many."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from recsys import capacity
 from recsys.capacity import Need, Speed, Workload
 
 from .cli.options import options_from, setting
-from .cli.output import WIDTH, as_json, print_json, table
+from .cli.output import WIDTH, as_json, plural, print_json, say, table
 
 
 @dataclass(frozen=True)
 class PlanJob:
-    """How much of everything."""
+    """The size of the data, of the model and of the machines."""
 
-    users: float = setting(100_000, "Users; 1e9 is understood.")
+    users: float = setting(100_000, "Users; also written as 1e9.")
     items: float = setting(20_000, "Items.")
     interactions: float = setting(10_000_000, "Rows of ratings.")
-    machines: int = setting(1, "Machines, or GPUs, that share the work.")
-    gpu: bool = setting(False, "On GPUs such as the measured one.")
+    machines: int = setting(1, "Machines or GPUs that share the work.")
+    gpu: bool = setting(False, "Use GPUs such as the measured one.")
     memory: float = setting(16, "Memory of a machine or GPU, in GB.")
     network: float = setting(10, "Network between machines, in Gbit/s.")
-    speedup: float = setting(1, "How many times as fast a machine is as the measured one.")
+    speedup: float = setting(1, "Speed of a machine relative to the measured one.")
     hidden: int = setting(600, "Hidden width of the VAE.")
-    latent: int = setting(200, "Width of its code.")
-    batch_size: int = setting(500, "Users a step, of all machines together.")
+    latent: int = setting(200, "Latent width of the VAE.")
+    batch_size: int = setting(500, "Users in a training step, over all machines.")
     precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is faster where the chip has it.")
     n: int = setting(100, "Length of a list.")
 
     def workload(self) -> Workload:
-        """The same in bytes and bytes a second."""
+        """The workload in bytes and bytes per second."""
         return Workload(
             self.users,
             self.items,
@@ -53,7 +53,7 @@ class PlanJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found: the ways to train, the one recommended, and the lists."""
+    """The estimate: the ways to train, the recommended one, and the cost of the lists."""
 
     workload: Workload
     speed: Speed
@@ -64,7 +64,7 @@ class Plan:
 
 
 def run(job: PlanJob) -> Plan:
-    """Do the job."""
+    """Estimate memory, time and network of each way to train."""
     work = job.workload()
     speed = capacity.read_speed("cuda" if job.gpu else "cpu").times(job.speedup)
     ways = list(capacity.needs(work, speed))
@@ -75,9 +75,9 @@ def run(job: PlanJob) -> Plan:
 @click.command("plan")
 @options_from(PlanJob)
 def command(job: PlanJob) -> None:
-    """Say what training and scoring will need: memory, time, network, and which model fits."""
+    """Estimate what training and scoring will need: memory, time, network, and which model fits."""
     plan = run(job)
-    print_json(asdict(plan)) if as_json() else click.echo("\n".join(_lines(plan)))
+    print_json(asdict(plan)) if as_json() else say("\n".join(_lines(plan)))
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -85,7 +85,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"{work.users:,.0f} users, {work.items:,.0f} items, {work.interactions:,.0f} interactions"
     yield f"{work.machines} x {plan.speed.machine} (measured {plan.speed.date}), {_bytes(work.memory)} each"
     yield ""
-    header = ("training", "memory", "a step", "an epoch", "sent a step", "machines", "fits")
+    header = ("training", "memory", "step", "epoch", "sent/step", "machines", "fits")
     yield table([_row(way, work) for way in plan.ways], header)
     yield ""
     for text in (*_advice(plan), f"Lists: {_lists(plan)}"):
@@ -95,7 +95,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 def _row(way: Need, work: Workload) -> tuple[str, ...]:
     step = _time(way.step_seconds) if way.epochs else ""
-    whole = _time(way.seconds) + ("" if way.epochs else " in all")
+    whole = _time(way.seconds) + ("" if way.epochs else " total")
     sent, machines = _bytes(way.sent) if way.sent else "", str(way.machines)
     return way.name, _bytes(way.bytes), step, whole, sent, machines, "yes" if way.bytes <= work.memory else "no"
 
@@ -105,26 +105,26 @@ def _advice(plan: Plan) -> Iterator[str]:
     if work.training_share < 1:
         yield (
             f"A matrix holds at most {capacity.MATRIX_LIMIT:,} interactions: train on a sample of "
-            f"{work.training_share:.1%} of the users (the times above are of it) and score everybody, in files of at "
-            "most so many rows: a model scores histories, also of users it was not trained on."
+            f"{work.training_share:.1%} of the users (the times above are for this sample) and score all users, in "
+            "files of at most that many rows: a model also scores users it was not trained on."
         )
     if best is None:
         least = min((way for way in plan.ways if way.epochs), key=lambda way: way.bytes)
         yield (
             f"No network fits {_bytes(work.memory)}: the smallest, {least.name}, needs {_bytes(least.bytes)}. "
-            "Narrower (--hidden), fewer items (--min-item-users when reading), or more memory."
+            "Use a narrower network (--hidden), fewer items (--min-item-users when reading), or more memory."
         )
     else:
-        yield f"Recommended: {best.name}, {_time(best.seconds)} an epoch; 20 to 100 epochs are usual."
+        yield f"Recommended: {best.name}, {_time(best.seconds)} for an epoch; 20 to 100 epochs are usual."
     if best is not None and best.machines < work.machines:
-        yield f"It trains on {best.machines} machine; the others serve the lists."
+        yield f"It trains on {plural(best.machines, 'machine')}; the others can score users."
 
 
 def _lists(plan: Plan) -> str:
     work = plan.workload
     return (
-        f"top-{work.n} for everybody in {_time(plan.lists_seconds)} on {work.machines} "
-        f"machine{'s' if work.machines > 1 else ''}, {_bytes(plan.lists_bytes)} before compression."
+        f"top {work.n} of every user in {_time(plan.lists_seconds)} on {plural(work.machines, 'machine')}, "
+        f"{_bytes(plan.lists_bytes)} before compression."
     )
 
 

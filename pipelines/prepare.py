@@ -1,7 +1,8 @@
-"""Prepare a store: read once, write a compact copy that every command opens in about a second."""
+"""`recsys prepare`: read ratings once and write a compact copy that every command opens in about a second."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from recsys.errors import ConfigError
 from recsys.system.storage import Location
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, print_json
+from .cli.output import as_json, files_text, print_json, program, say
+from .cli.progress import activity
 
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """What to prepare and where it goes."""
+    """The ratings to prepare, and the folder of the store."""
 
     ratings: tuple[Location, ...]
     output: Path | None = setting(None, "Folder of the store to write.", "--output", "-o")
@@ -28,7 +30,7 @@ class PrepareJob:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written."""
+    """The store that was written: rows, size in bytes, fingerprint of the data, account of the rows."""
 
     store: Path
     rows: int
@@ -38,12 +40,14 @@ class Prepared:
 
 
 def run(job: PrepareJob) -> Prepared:
-    """Do the job. A place that is taken is refused before anything is read."""
+    """Read the ratings and write the store. An existing folder is refused before anything is read."""
     if job.output is None:
-        raise ConfigError("Expected a folder to write the store to, found none: say -o STORE.")
+        raise ConfigError("Expected a folder to write the store to, found none: add --output STORE.")
     refuse_existing_store(job.output, job.overwrite)
-    interactions = read_interactions(job.ratings, job.reading)
-    write_store(interactions, job.output, job.overwrite)
+    with activity(f"reading {files_text(job.ratings)}"):
+        interactions = read_interactions(job.ratings, job.reading)
+    with activity(f"writing {job.output}"):
+        write_store(interactions, job.output, job.overwrite)
     size = sum(file.stat().st_size for file in job.output.iterdir())
     return Prepared(job.output, len(interactions), size, interactions.fingerprint(), interactions.ledger.line())
 
@@ -52,11 +56,11 @@ def run(job: PrepareJob) -> Prepared:
 @click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(PrepareJob)
 def command(job: PrepareJob) -> None:
-    """Write a compact, memory-mapped copy of RATINGS that every command takes in their place."""
+    """Write a compact, memory-mapped copy of RATINGS that every command accepts instead of them."""
     done = run(job)
     if as_json():
         print_json(asdict(done))
         return
-    click.echo(done.ledger)
-    click.echo(f"Store: {done.store}, {done.bytes / 1e6:,.1f} MB")
-    click.echo(f"Next:  recsys train {done.store} -o model")
+    say(done.ledger)
+    say(f"Store: {done.store}, {done.bytes / 1e6:,.1f} MB")
+    say(f"Next:  {program()} train {shlex.quote(str(done.store))} -o model")

@@ -5,35 +5,40 @@ Exit codes: 0 done, 1 the job failed or a gate refused, 2 wrong usage.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import os
-import signal
-import threading
+import sys
 import traceback
 from typing import Any
 
 import click
 
-# name -> one line of help. The job lives in pipelines/<name>.py, so help needs no import of torch or pandas.
+from recsys.system.text import printable
+
+from .errors import CommandInterruptedError, explain
+from .interrupts import handle_signals, ignore_signals, was_interrupted
+from .output import say
+
+# name -> one line of help. The job lives in the module of that name, so help needs no import of torch or pandas.
 COMMANDS = {
     "check": "Describe a ratings file and account for every row of it.",
     "prepare": "Write a compact, memory-mapped copy of a ratings file.",
-    "download": "Fetch a public data set and verify it.",
-    "train": "Fit a model, validate it, save it, track the run.",
-    "evaluate": "Measure a saved model on held-out data.",
-    "compare": "Fit several models on the same split: the leaderboard.",
-    "tune": "Search a model's best settings on held-out users.",
-    "recommend": "Recommend for one person, on the terminal.",
-    "predict": "Predict the ratings of users for items, row by row of a file.",
-    "score": "Write the best n items of every user to files.",
-    "plan": "Say what training and scoring will need.",
-    "demo": "Run the whole road on the sample ratings.",
-    "doctor": "Say what this machine can do.",
+    "download": "Download a public data set and verify it.",
+    "train": "Fit a model, validate it, save it and track the run.",
+    "evaluate": "Evaluate a saved model on held-out data.",
+    "compare": "Fit several models on the same split and rank them.",
+    "tune": "Search the best settings of a model.",
+    "recommend": "Recommend items for one user, on the terminal.",
+    "predict": "Predict the ratings of user-item pairs in a file.",
+    "score": "Write the top-n items of every user to files.",
+    "plan": "Estimate what training and scoring will need.",
+    "demo": "Run the end-to-end demo on the sample ratings.",
+    "doctor": "Report what this machine can do.",
 }
 
-
-# Read by torch when it is first imported; what the person has set is left alone.
+# Read by torch when it is first imported; what the user has set is left alone.
 ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep: spinning makes a busy machine many times slower
     "THP_MEM_ALLOC_ENABLE": "1",  # large pages for large tensors: fresh memory costs a fraction
@@ -41,7 +46,7 @@ ENVIRONMENT = {
 
 
 class _Commands(click.Group):
-    """Imports a command when it is used; turns our errors into a message and exit code 1."""
+    """Imports a command when it is used; turns every exception into a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -58,53 +63,105 @@ class _Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            ctx.fail(f"Expected one of the commands {', '.join(COMMANDS)}; found {args[0]!r}.")
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"Expected one of the commands {', '.join(COMMANDS)}; found {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        from recsys.errors import RecsysError
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run a command. Without `args` it is all that this process does, and signals are its own until the end."""
+        whole = not args and more.get("args") is None
+        if not more.get("standalone_mode", True):
+            return super().main(*args, **more)
+        handle_signals()
+        if whole:
+            _prepare_process()
+        try:
+            return super().main(*args, **more)
+        except KeyboardInterrupt:  # a further one, while the first was dealt with
+            CommandInterruptedError().show()
+            sys.exit(1)
+        finally:
+            if whole:
+                ignore_signals()
 
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit) as error:
+            _show_traceback(ctx, error)
             raise
-        except BrokenPipeError:  # whoever read the output has enough, as `head` has: Click ends quietly
+        except BrokenPipeError:  # the reader of the output has enough, as `head` has: Click ends quietly
             raise
-        except RecsysError as error:
-            _explain(ctx)
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            _explain(ctx)
-            raise click.ClickException(f"{error.strerror or error}: {error.filename or 'see -v'}") from error
+        except KeyboardInterrupt as error:
+            raise CommandInterruptedError() from error
+        except BaseException as error:
+            _show_traceback(ctx, error)
+            if was_interrupted():
+                raise CommandInterruptedError() from error
+            raise explain(error, _running(self, ctx), getattr(ctx.obj, "output", None)) from error
 
 
-def _explain(ctx: click.Context) -> None:
-    if ctx.params.get("verbose"):
-        click.echo(traceback.format_exc(), err=True)
+def _running(group: _Commands, ctx: click.Context) -> click.Command | None:
+    """The command at work; None where not even its module can be imported."""
+    try:
+        return group.get_command(ctx, ctx.invoked_subcommand or "")
+    except BaseException:
+        return None
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of an error.")
+def _show_traceback(ctx: click.Context, error: BaseException) -> None:
+    """With -v: where an exception comes from. Of a message made from an exception, where that one comes from."""
+    cause = error.__cause__ if isinstance(error, click.ClickException) else error
+    if ctx.params.get("verbose") and cause is not None and not isinstance(cause, SystemExit):
+        say("".join(traceback.format_exception(cause)), err=True)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from recsys import __version__
+
+        say(f"recsys {__version__}")
+        ctx.exit()
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Log lines may hold ids and paths, as any text of the terminal may."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+@click.group(
+    "recsys", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log more; show the traceback of an error.")
 @click.option("--json", "as_json", is_flag=True, help="Print results as JSON.")
-@click.version_option(package_name="recsys-autoencoders")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
 def main(verbose: bool, as_json: bool) -> None:
-    """Autoencoder recommendations: from a ratings CSV to a list for everybody."""
+    """Autoencoder recommendations: from a ratings CSV to a list of items for every user."""
     set_environment()
-    end_as_by_ctrl_c()
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
-    logging.getLogger().setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # Connections to an object store log there how they ended; the error itself comes to us.
     logging.getLogger("asyncio").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     logging.getLogger("recsys").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def set_environment() -> None:
-    """What torch should find when it is imported."""
+    """Set what torch should find when it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def end_as_by_ctrl_c() -> None:
-    """A request to end (SIGTERM, of a scheduler or `kill`) is taken as Ctrl-C is: nothing half-written is left."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _prepare_process() -> None:
+    """What a process that is this command alone may change: how text it cannot encode and last errors are shown."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    if "-v" not in sys.argv and "--verbose" not in sys.argv:
+        sys.excepthook = lambda kind, error, trace: explain(error, None).show()
+        sys.unraisablehook = lambda unraisable: None  # "Exception ignored in ...": of objects torn down at the end

@@ -1,8 +1,8 @@
 """From the dataclass of a job to its flags, its settings file and back.
 
-A field with a default becomes an option: its type is the option's type, its metadata the help. A field that is
-itself a dataclass is laid flat. `--config FILE` (TOML) gives values by field name; flags win; an unknown key is an
-error that names the known ones.
+A field with a default becomes an option: its type is the option's type, its metadata hold the help. The fields of a
+field that is itself a dataclass become options of the same command. `--config FILE` (TOML) gives values by field
+name; flags win; an unknown key is an error that names the known ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ import click
 from recsys.errors import ConfigError
 from recsys.system.storage import Location, as_location
 
+from .destination import try_destinations
+
 _T = TypeVar("_T")
 
 SEED = click.IntRange(0, 2**31 - 1)  # what numpy, torch and implicit all take
 
 
 class LocationType(click.ParamType):  # type: ignore[type-arg]  # older Clicks take no argument there
-    """A path of this machine, or an address (s3://bucket/key), which is refused where files of here are needed."""
+    """A local path, or the address of an object store (s3://bucket/key), which is refused unless `addresses`."""
 
     name = "path"
 
@@ -36,26 +38,32 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # older Clicks t
         self.addresses = addresses
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Location:
-        """What was typed, or stands in a settings file, as the job takes it."""
-        place = as_location(value)
-        if isinstance(place, str) and not self.addresses:
-            self.fail(f"Expected a path of this machine, found the address {value}: copy it from or to there.")
-        return place
+        """Turn what was typed, or stands in a settings file, into a path or an address."""
+        location = as_location(value)
+        if isinstance(location, str) and not self.addresses:
+            self.fail(f"Expected a local path, found the address {value}: copy the file from or to there.")
+        return location
 
 
 def setting(default: Any, help: str, *flags: str, multiple: bool = False, kind: Any = None) -> Any:
-    """A field of a job with its help and, where name and type will not do, its flags and what Click is to take."""
+    """A field of a job with the help of its option; flags and Click type where its name and type are not enough."""
     metadata = {"help": help, "flags": flags, "multiple": multiple, "kind": kind}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def options_from(job: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a Click callback: its flags come from the fields of `job`, its one argument is the finished job."""
+    """Decorate a Click callback: its options come from the fields of `job`, its one argument is the finished job.
+
+    What the job will write to is tried before the callback runs.
+    """
 
     def decorate(callback: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(callback)
         def command(**flags: Any) -> Any:
-            return callback(_build(job, flags))
+            built = _build(job, flags)
+            click.get_current_context().find_root().obj = built  # for messages that name what is written
+            try_destinations(built)
+            return callback(built)
 
         for option in reversed(_options(job)):
             command = option(command)
@@ -85,7 +93,7 @@ def _options(job: type[Any]) -> list[Callable[..., Any]]:
 
 def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     name = item.name.replace("_", "-")
-    is_switch = bool in (hint, *typing.get_args(hint))  # bool, or bool | None: not said
+    is_switch = bool in (hint, *typing.get_args(hint))  # bool, or bool | None: left open
     default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
     flags = item.metadata.get("flags") or (f"--{name}",)
     if is_switch and not any("/" in flag for flag in flags):
@@ -132,7 +140,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         return
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
     known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
     named = {key.replace("-", "_"): value for key, value in values.items()}
@@ -145,9 +153,9 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
 
 def _as_typed(name: str, value: Any, flag: click.Parameter) -> str | list[str]:
-    """A value of TOML as it would be typed, so that a flag's own checks are made: 1.7 is no whole number.
+    """A value of TOML as it would be typed, so that the option's own checks apply (1.7 is not an integer).
 
-    A list goes to a flag that may be repeated, or is typed with commas.
+    A list is given to an option that may be repeated, and joined by commas for any other.
     """
     values = value if isinstance(value, list) else [value]
     if any(isinstance(one, (dict, list)) for one in values):
@@ -165,7 +173,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
-    """Raise ConfigError for the first key that is not known, naming the nearest and all known ones."""
+    """Raise ConfigError for the first unknown key, naming the nearest and all known ones."""
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
@@ -179,6 +187,6 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key.strip() and equals):
-            raise ConfigError(f"Expected key=value for -s, found {pair!r}.")
+            raise ConfigError(f"Expected key=value for a setting (-s), found {pair!r}.")
         settings[key.strip()] = value.strip()
     return settings

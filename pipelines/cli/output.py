@@ -1,21 +1,66 @@
-"""What people read on the terminal: tables of 80 columns, or JSON for machines."""
+"""What people read on the terminal: printable text, tables of 80 columns, or JSON for machines."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.evaluation.averages import Interval
-from recsys.system.atomic import json_text
+from recsys.system.text import printable
+
+if TYPE_CHECKING:
+    from recsys.evaluation.averages import Interval
 
 WIDTH = 80
 
 
+def say(text: str = "", err: bool = False, style: str | None = None) -> None:
+    """Print one text for a person. Nothing reaches the terminal by another way: ids and titles may hold anything."""
+    shown = printable(text)
+    click.echo(shown if style is None else click.style(shown, bold=style == "bold"), err=err)
+
+
+def note(text: str, about: str = "") -> None:
+    """A line for a person on standard error, on the file `about`; none where a program reads JSON."""
+    if not as_json():
+        say(wrapped(f"{about}: {text}" if about else text, "  "), err=True)
+
+
+def as_json() -> bool:
+    """Whether `--json` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("as_json"))
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON document."""
+    from recsys.system.atomic import json_text
+
+    click.echo(re.sub(r"[^ -~\n]", _json_escape, json_text(content)))
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    """A control character as JSON may write it inside a string, any other character as it is."""
+    return found[0] if printable(found[0]) == found[0] else f"\\u{ord(found[0]):04x}"
+
+
+def program() -> str:
+    """How this command was called, for the next command a person is told to type."""
+    context = click.get_current_context(silent=True)
+    name = (context.find_root().info_name if context else None) or "recsys"
+    called = Path(sys.argv[0])
+    on_path = name != called.name or not called.is_file() or shutil.which(name) is not None
+    return name if on_path else sys.argv[0]
+
+
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str], left: int = 1) -> str:
     """Columns aligned under their header: the first `left` of them to the left, numbers to the right."""
-    texts = [[str(cell) for cell in row] for row in (header, *rows)]
+    texts = [[printable(str(cell), single_line=True) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(header))]
     lines = [
         "  ".join(
@@ -28,18 +73,44 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], left: int = 1) -
 
 
 def metrics_table(metrics: Mapping[str, Interval]) -> str:
-    """A line a metric: mean, 95 % interval, users behind it."""
-    rows = [(label, f"{m.mean:.4f}", f"{m.low:.4f} – {m.high:.4f}", f"{m.n_users:,}") for label, m in metrics.items()]
+    """One line for each metric: mean, 95 % confidence interval, number of users."""
+    rows = [
+        (label, decimal(m.mean), f"{decimal(m.low)} – {decimal(m.high)}", f"{m.n_users:,}")
+        for label, m in metrics.items()
+    ]
     return table(rows, ("metric", "mean", "95 % interval", "users"))
 
 
+def decimal(value: float, digits: int = 4) -> str:
+    """A number with so many digits behind the point; never -0.0000."""
+    return f"{value:z.{digits}f}"
+
+
+def plural(count: int, singular: str, more: str = "") -> str:
+    """`1 user`, `2,000 users`; `more`: the plural where it is not the singular with an s."""
+    return f"{count:,} {singular if count == 1 else more or f'{singular}s'}"
+
+
+def listed(names: Sequence[object], shown: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    first = ", ".join(shorten(str(name), 40) for name in names[:shown])
+    return f"{first}, ..." if len(names) > shown else first
+
+
+def files_text(places: object) -> str:
+    """The files of a job in a few words, for a line of progress."""
+    names = [str(place) for place in places] if isinstance(places, (list, tuple)) else [str(places)]
+    return names[0] if len(names) == 1 else f"{names[0]} and {plural(len(names) - 1, 'more file')}"
+
+
 def cells_text(counts: Mapping[Any, Any]) -> str:
-    """How many held-out cells predicted ratings were measured on, to stand after the users; nothing for lists."""
+    """How many held-out cells predicted ratings were measured on, to follow the users; empty for lists."""
     if "cells" not in counts:
         return ""
     without = counts["cells_without_prediction"]
-    more = f"; {without:,} more have no prediction, their item or user being unknown" if without else ""
-    return f", {counts['cells']:,} held-out cells{more}"
+    have = "has" if without == 1 else "have"
+    more = f"; {without:,} more {have} no prediction because the item or the user is unknown" if without else ""
+    return f", {plural(counts['cells'], 'held-out cell')}{more}"
 
 
 def shorten(text: str, width: int) -> str:
@@ -50,14 +121,3 @@ def shorten(text: str, width: int) -> str:
 def wrapped(text: str, indent: str = "") -> str:
     """The text in lines of at most `WIDTH`, all but the first after `indent`."""
     return click.wrap_text(text, WIDTH, subsequent_indent=indent)
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON document on standard output."""
-    click.echo(json_text(value))
-
-
-def as_json() -> bool:
-    """Whether the person asked for JSON (`recsys --json COMMAND`)."""
-    ctx = click.get_current_context(silent=True)
-    return bool(ctx and ctx.find_root().params.get("as_json"))

@@ -86,7 +86,7 @@ def test_an_address_stays_one_and_a_path_is_a_path(tmp_path):
 
 
 def test_an_address_is_refused_where_only_a_path_will_do():
-    with pytest.raises(AssertionError, match="Expected a path of this machine, found the address s3://bucket/log"):
+    with pytest.raises(AssertionError, match="Expected a local path, found the address s3://bucket/log"):
         copy_from("a", "--log", "s3://bucket/log")
 
 

@@ -1,0 +1,133 @@
+"""From any exception to what a person reads: one message and exit code 1; no traceback without -v.
+
+The library names parameters (`min_rating`). The flags of the running command are added here (`--min-rating`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from .output import program, say, shorten
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_TEXTS = ("no space left on device", "database or disk is full", "os error 28", "disk quota exceeded")
+MEMORY_TEXTS = ("can't allocate memory", "out of memory", "cannot allocate memory")
+WORDS = (
+    "overwrite",
+    "resume",
+)  # parameters of one word that messages name without `=`; others would be found by chance
+
+
+class CommandError(click.ClickException):
+    """What went wrong, in a message for a person."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it to standard error."""
+        say(f"Error: {self.format_message()}", err=True)
+
+
+class CommandInterruptedError(CommandError):
+    """The command was ended by Ctrl-C or SIGTERM."""
+
+    def __init__(self, hint: str = ""):
+        super().__init__(f"Interrupted. {hint}".rstrip())
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it to standard error: it is no error."""
+        say(self.format_message(), err=True)
+
+
+def explain(error: BaseException, command: click.Command | None, output: object = None) -> CommandError:
+    """The message for an exception of a job. `output`: what the job writes, for errors that do not name a file."""
+    from recsys.errors import RecsysError
+
+    if found := _full_disk(error):
+        return CommandError(_full_disk_message(found, output))
+    if isinstance(error, RecsysError):
+        return CommandError(with_flags(str(error), command))
+    if _is_memory(error):
+        return CommandError(f"Expected more memory than there is: {_first_line(error) or 'it ran out'}.")
+    if isinstance(error, OSError) and error.strerror:
+        return CommandError(f"{error.strerror}: {_printable_path(error.filename) or 'run it with -v to see where'}")
+    name = "" if command is None else f" {command.name} ..."
+    return CommandError(
+        f"Internal error ({type(error).__name__}: {_first_line(error)}). This is a fault of recsys: please report it "
+        f"with the output of: {program()} -v{name}"
+    )
+
+
+def with_flags(message: str, command: click.Command | None) -> str:
+    """The message with the flags of the parameters it names, once, at its end."""
+    flags = []
+    for option in command.params if command else ():
+        if isinstance(option, click.Option) and option.name and _is_named(option.name, message):
+            flag = max(option.opts, key=len)
+            if flag not in message and flag not in flags:
+                flags.append(flag)
+    return f"{message} (On the command line: {', '.join(flags)}.)" if flags else message
+
+
+def _is_named(name: str, message: str) -> bool:
+    word = re.escape(name)
+    if "_" in name or name in WORDS:
+        return re.search(rf"(?<![\w/.-]){word}(?![\w/-])", message) is not None
+    return re.search(rf"(?<![\w/.-])(?:{word}=|`{word}`)", message) is not None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _full_disk(error: BaseException) -> BaseException | None:
+    for link in _chain(error):
+        if isinstance(link, OSError) and link.errno in FULL:
+            return link
+        if any(text in str(link).lower() for text in FULL_TEXTS):
+            return link
+    return None
+
+
+def _full_disk_message(error: BaseException, output: object) -> str:
+    place = getattr(error, "filename", None) or output or Path.cwd()
+    return f"No space left on {_disk(place)} to write {_printable_path(place)}: free some, or choose another disk."
+
+
+def _disk(place: object) -> str:
+    """The disk that holds a path, and what is free there."""
+    text = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else "."
+    path = Path(text).absolute()
+    while not path.exists():
+        path = path.parent
+    mount = path
+    while not mount.is_mount():
+        mount = mount.parent
+    return f"the disk at {mount} ({shutil.disk_usage(mount).free / 1e6:,.1f} MB free)"
+
+
+def _is_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, ImportError, OSError))
+        and any(text in str(error).lower() for text in MEMORY_TEXTS)
+    )
+
+
+def _printable_path(place: object) -> str:
+    return os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else ""
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return shorten(lines[0].rstrip("."), 200) if lines else ""
