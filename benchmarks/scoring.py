@@ -38,7 +38,8 @@ from pipelines.cli.settings import TrackingOptions
 from pipelines.score import ScoreJob, run
 from recsys.artifacts import load_model, save_model
 from recsys.batch.audience import Rules, make_audience
-from recsys.batch.output import Plan, open_output
+from recsys.batch.output import open_output
+from recsys.batch.plan import TILE, ScoringPlan
 from recsys.batch.shards import ShardWriter, on_one_thread, one_thread_each
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix
@@ -47,6 +48,7 @@ from recsys.evaluation.evaluate import evaluate
 from recsys.inference.topn import BLOCK, top_n_of_blocks
 from recsys.models import create_model
 from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.models.trained import TrainedModel
 from recsys.splitting.by_user import strong
 from recsys.system.hardware import usable_cores
 from recsys.training.context import TrainingContext
@@ -63,7 +65,7 @@ def generate(folder: Path, users: int, items: int, seed: int, history: int = HIS
         vae = create_model("vae")
         torch.manual_seed(seed)
         vae.n_items, vae.network = items, vae._build(items).eval()
-        save_model(model, vae, names, np.ones(items, dtype=np.int64))
+        save_model(model, TrainedModel(vae, names, np.ones(items, dtype=np.int64)))
     if not store.exists():
         ratings = folder / "ratings.parquet"
         schema = pa.schema([("user_id", pa.string()), ("item_id", pa.string())])
@@ -96,7 +98,7 @@ def measured(work: Callable[[], object], users: int) -> Speed:
 
 def products(items: int, kind: torch.dtype = torch.float32) -> Callable[[int], None]:
     """The VAE's products alone (600-400, 200-600, 600-items) for one tile."""
-    tile, shapes = Plan.tile, ((600, 400), (200, 600), (600, items))
+    tile, shapes = TILE, ((600, 400), (200, 600), (600, items))
     pairs = [(torch.rand(tile, k).to(kind), torch.rand(n, k).to(kind)) for k, n in shapes]
 
     def one(_: int) -> None:
@@ -110,7 +112,7 @@ def bare_products(items: int, threads: int, tiles: int = 24) -> Speed:
     """The products of some tiles, on as many threads."""
     one = products(items)
     on_threads(one, range(threads), threads)
-    return measured(lambda: on_threads(one, range(tiles), threads), tiles * Plan.tile)
+    return measured(lambda: on_threads(one, range(tiles), threads), tiles * TILE)
 
 
 def on_threads(work: Callable[[int], object], numbers: range, threads: int) -> None:
@@ -152,10 +154,10 @@ def generated(arguments: argparse.Namespace) -> None:
     done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     products.append(bare_products(arguments.items, threads).clock)
     load.append(os.getloadavg()[0])
-    speed, bare = done["went"]["users_per_second"], float(np.mean(products))
+    speed, bare = done["speed"]["users_per_second"], float(np.mean(products))
     memory = done["manifest"]["memory"]
     print(f"{arguments.users:,} users x {arguments.items:,} items, top-100, VAE 600-200, {memory['workers']} threads")
-    print(f"recsys score           {speed:8,.0f} users/s   {done['went']['seconds']:,.0f} s, files written")
+    print(f"recsys score           {speed:8,.0f} users/s   {done['speed']['seconds']:,.0f} s, files written")
     print(f"bare matrix products   {bare:8,.0f} users/s   ({products[0]:,.0f} before, {products[1]:,.0f} after)")
     print(f"share of them          {speed / bare:8.0%}")
     print(f"writer alone           {writer_alone(100):8,.0f} users/s")
@@ -172,7 +174,7 @@ def share(arguments: argparse.Namespace) -> None:
     saved = load_model(model, "cpu")
     data = UserItemMatrix.from_interactions(read_interactions(store), saved.items)
     audience = make_audience(data, saved)
-    plan = Plan(saved.digest, "", len(audience), n=100, shard_users=len(audience))
+    plan = ScoringPlan(saved.digest, "", len(audience), n=100, shard_users=len(audience))
     shares = []
     with tempfile.TemporaryDirectory() as folder:
         open_output(Path(folder), plan)
@@ -237,11 +239,11 @@ def speed_of(way: Callable[[], int], clock: Callable[[], float]) -> float:
 
 def floor(users: int, items: int, kind: torch.dtype) -> Callable[[], int]:
     """The products of as many tiles as hold the users."""
-    one, tiles = products(items, kind), -(-users // Plan.tile)
+    one, tiles = products(items, kind), -(-users // TILE)
 
     def work() -> int:
         on_threads(one, range(tiles), usable_cores())
-        return tiles * Plan.tile
+        return tiles * TILE
 
     return work
 
@@ -291,7 +293,7 @@ def untrained(items: int) -> NetworkRecommender:
 
 def our_lists(history: csr_matrix, precision: str) -> Callable[[], int]:
     """As `recsys score` makes them, tile by tile on all cores, but for the files."""
-    vae, tile = untrained(history.shape[1]), Plan.tile
+    vae, tile = untrained(history.shape[1]), TILE
     if precision == "bf16":
         vae.to_bf16()
 
@@ -345,7 +347,7 @@ def public(arguments: argparse.Namespace) -> None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 model = create_model(name, settings).fit(data.matrix, TrainingContext(device="cpu"))
-                save_model(Path(folder) / "model", model, data.items, data.item_counts)
+                save_model(Path(folder) / "model", TrainedModel(model, data.items, data.item_counts))
                 untracked = TrackingOptions(track=False)
                 job = ScoreJob(Path(folder) / "model", (path,), Path(folder) / "lists", n=100, tracking=untracked)
                 speed = sorted(run_again(job) for _ in range(3))
@@ -354,7 +356,7 @@ def public(arguments: argparse.Namespace) -> None:
 
 def run_again(job: ScoreJob) -> float:
     """Users a second of one run, files written."""
-    return run(replace(job, overwrite=True)).went["users_per_second"]
+    return run(replace(job, overwrite=True)).speed["users_per_second"]
 
 
 def implicit_seconds(data: UserItemMatrix) -> float:

@@ -30,6 +30,7 @@ from recsys.artifacts import load_model, save_model
 from recsys.data.matrix import UserItemMatrix
 from recsys.evaluation.averages import Average
 from recsys.models import Recommender, create_model
+from recsys.models.trained import TrainedModel
 from recsys.system.hardware import describe_machine
 from recsys.training.context import TrainingContext
 
@@ -149,7 +150,7 @@ def kept(folder: Path, model: Recommender, train: UserItemMatrix, context: Train
     minutes = (time.perf_counter() - started) / 60
     best = max((epoch.number for epoch in model.epochs if epoch.best), default=None)
     about = {"minutes": minutes, "best_epoch": best}
-    save_model(place, model, train.items, train.item_counts, train.users, about)
+    save_model(place, TrainedModel(model, train.items, train.item_counts, train.users, about))
     return Kept(model, minutes, best)
 
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from recsys.artifacts import SavedModel, load_model
-from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.artifacts import load_model
+from recsys.data.matrix import sparse_rows
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import DataError, UnsupportedError
 from recsys.evaluation.tasks import TASKS
+from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
 
 from .cli.options import LocationType, options_from, setting
@@ -56,10 +57,12 @@ def run(job: RecommendJob) -> Recommended:
         raise click.UsageError("Expected --ratings FILE with the history of --user, found none.")
     saved = load_model(job.model, job.device)
     titles = read_titles(job.titles) if job.titles else {}
-    row, unknown, trained = from_items(job, saved) if job.items is not None else from_ratings(job, saved)
+    row, seen, unknown, trained = from_items(job, saved) if job.items is not None else from_ratings(job, saved)
     if not row.nnz:
         raise DataError(f"Expected a history with an item the model knows, found none ({unknown} unknown).")
-    best, scores = saved.model.recommend(trained, row, N=job.n, filter_already_liked_items=not job.keep_seen)
+    best, scores = saved.model.recommend(
+        trained, row, N=job.n, filter_already_liked_items=False, filter_items=None if job.keep_seen else seen.indices
+    )
     kept = best >= 0
     listed = [
         entry | {"rank": rank, "score": float(score)}
@@ -68,8 +71,8 @@ def run(job: RecommendJob) -> Recommended:
     return Recommended(named(saved, row.indices, titles), listed, unknown)
 
 
-def from_items(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int, int]:
-    """The history of the items named, CSR (1, items), how many are unknown, and the training row: nobody's."""
+def from_items(job: RecommendJob, saved: TrainedModel) -> tuple[csr_matrix, csr_matrix, int, int]:
+    """The history of the items named, CSR (1, items), what was seen, how many are unknown, and no training row."""
     if TASKS[saved.model.task].ratings:
         raise UnsupportedError(
             f"{saved.model.name} needs to know how the items were rated: give --user with --ratings FILE."
@@ -79,13 +82,12 @@ def from_items(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int, i
         raise UnsupportedError(f"{saved.model.name} knows only its training users: give --user, or use another model.")
     history = np.unique(positions[positions >= 0])
     row = sparse_rows(np.zeros_like(history), history, np.ones(len(history)), (1, len(saved.items)))
-    return row, int((positions < 0).sum()), 0
+    return row, row, int((positions < 0).sum()), 0
 
 
-def from_ratings(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int, int]:
-    """The user's history, CSR (1, items), how many are unknown, and the training row where the model needs it."""
+def from_ratings(job: RecommendJob, saved: TrainedModel) -> tuple[csr_matrix, csr_matrix, int, int]:
+    """The user's history, CSR (1, items), what was seen, how many are unknown, and the training row if it is needed."""
     assert job.ratings is not None
-    task = TASKS[saved.model.task]
     interactions = read_histories(saved, job.ratings, job.reading)
     user = int(interactions.users.positions([job.user])[0])
     if user < 0:
@@ -93,13 +95,14 @@ def from_ratings(job: RecommendJob, saved: SavedModel) -> tuple[csr_matrix, int,
             f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none: "
             f"{interactions.ledger.line()}."
         )
-    row = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings).matrix[[user]]
+    data = saved.to_matrix(interactions)
+    row = data.matrix[[user]]
     unknown = int((interactions.user == user).sum()) - row.nnz
     trained = -1 if saved.users is None else int(saved.users.positions([job.user])[0])
-    return row, unknown, trained
+    return row, row if data.seen is None else data.seen[[user]], unknown, trained
 
 
-def named(saved: SavedModel, positions: NDArray[np.int32], titles: dict[str, str]) -> list[dict[str, Any]]:
+def named(saved: TrainedModel, positions: NDArray[np.int32], titles: dict[str, str]) -> list[dict[str, Any]]:
     """item_id and title (empty without one) of each position."""
     ids = saved.items.take(positions).to_pylist()
     return [{"item_id": item, "title": titles.get(str(item), "")} for item in ids]

@@ -22,6 +22,7 @@ from recsys.evaluation.tasks import TASKS, Task, find_task
 from recsys.models import Recommender, create_model
 from recsys.models.autoencoders.network import NetworkRecommender
 from recsys.models.default import choose_model
+from recsys.models.trained import TrainedModel
 from recsys.serving.pyfunc import pyfunc_arguments
 from recsys.splitting.holdout import Split
 from recsys.system.atomic import refuse_existing
@@ -123,7 +124,8 @@ def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | 
             "run_id": tracked.id,
         }
         train = split.train
-        save_model(job.output, model, train.items, train.item_counts, train.users, about, job.overwrite)
+        trained = TrainedModel(model, train.items, train.item_counts, train.users, about)
+        save_model(job.output, trained, job.overwrite)
         tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
         if found is not None:
             log_calibration(tracked, found)

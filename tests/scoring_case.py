@@ -14,6 +14,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import read_interactions
 from recsys.models import create_model
+from recsys.models.trained import TrainedModel
 
 
 def write_ratings(path: Path, rows: dict[str, str]) -> Path:
@@ -27,7 +28,7 @@ def save_popularity(folder: Path, ratings: Path) -> Path:
     """A model whose scores are counts anybody can check."""
     data = UserItemMatrix.from_interactions(read_interactions(ratings))
     model = create_model("popularity").fit(data.matrix)
-    return save_model(folder / "model", model, data.items, data.item_counts)
+    return save_model(folder / "model", TrainedModel(model, data.items, data.item_counts))
 
 
 def save_vae(folder: Path, users: int = 700, items: int = 3000) -> tuple[Path, Path]:
@@ -37,7 +38,7 @@ def save_vae(folder: Path, users: int = 700, items: int = 3000) -> tuple[Path, P
     torch.manual_seed(0)
     vae.n_items, vae.network = items, vae._build(items).eval()
     names = Vocabulary.of(f"i{i}" for i in range(items))
-    save_model(folder / "model", vae, names, rng.integers(1, 99, items))
+    save_model(folder / "model", TrainedModel(vae, names, rng.integers(1, 99, items)))
     rows = sorted({(f"u{u}", f"i{i}") for u in range(users) for i in rng.integers(0, items, 1 + u % 9)})
     (folder / "ratings.csv").write_text("\n".join(["user_id,item_id", *map(",".join, rows)]) + "\n")
     return folder / "model", folder / "ratings.csv"

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import click
 
 from recsys import splitting
-from recsys.artifacts import SavedModel
 from recsys.data.interactions import Interactions
-from recsys.data.reading import ReadingOptions, read_interactions
-from recsys.errors import ConfigError, DataError, NoRatingsError
-from recsys.evaluation.tasks import TASKS, Task
+from recsys.data.reading import ReadingOptions
+from recsys.errors import ConfigError
+from recsys.evaluation.tasks import Task
+from recsys.models.trained import READING, TrainedModel, read_for_task
 from recsys.splitting.holdout import Split
 from recsys.system.storage import Location
 from recsys.tracking.mlflow_tracker import open_tracker
@@ -23,8 +23,6 @@ from recsys.training.data_parallel import ALONE, Group
 
 from .options import setting
 from .output import as_json
-
-MEANING = ("min_rating", "duplicates")  # of how ratings are read; the rest is a file's layout, or who is rare in it
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,12 @@ class SplitOptions:
         None, "Validation file; it belongs to the history at test time. For ratings, a part of RATINGS without one."
     )
 
+    mask: Literal["seen", "history"] = setting(
+        "seen",
+        "What lists must not offer: all that a user has had, or (as many publications do) the history alone, so that "
+        "items rated below --min-rating may be listed.",
+    )
+
     def __post_init__(self) -> None:
         if self.validation is not None and self.test is None:
             raise ConfigError("Expected --test FILE beside --validation FILE, found only the latter.")
@@ -48,7 +52,7 @@ class SplitOptions:
 
     def split(self, interactions: Interactions, reading: ReadingOptions, seed: int, task: Task) -> Split:
         """The interactions divided as asked, else as is usual for the task; `--test FILE` means the given protocol."""
-        ratings, share = task.ratings, self.held_out
+        interactions, ratings, share = self._masked(interactions), task.ratings, self.held_out
         if self.test is not None:
             validation = None if self.validation is None else read_beside(task, self.validation, reading, "validation")
             test = read_beside(task, self.test, reading, "test")
@@ -62,10 +66,13 @@ class SplitOptions:
             interactions, share=share, seed=seed, ratings=ratings
         )
 
+    def _masked(self, interactions: Interactions) -> Interactions:
+        return interactions if self.mask == "seen" else replace(interactions, seen_only=None)
+
     def folds(self, interactions: Interactions, count: int, seed: int, task: Task) -> Iterator[tuple[str, Split]]:
         """Splits that test every user, or every cell, once, by name."""
         make = splitting.FOLDS[self.protocol or task.protocol]
-        return make(interactions, folds=count, seed=seed, ratings=task.ratings)
+        return make(self._masked(interactions), folds=count, seed=seed, ratings=task.ratings)
 
 
 @dataclass(frozen=True)
@@ -98,19 +105,8 @@ class TrackingOptions:
 
 
 def read_for(task: Task, places: Sequence[Location] | Location, reading: ReadingOptions) -> Interactions:
-    """The interactions of a job. Refuses what makes no sense of ratings: a table without them, and --min-rating."""
-    if task.ratings and reading.min_rating is not None:
-        raise ConfigError(
-            "Expected no --min-rating for the rating task: it sets apart what was liked, and a model that never sees a "
-            "low rating predicts none. Leave it out."
-        )
-    interactions = read_interactions(places, reading)
-    if task.ratings and interactions.rating is None:
-        raise DataError(
-            "Expected a column of ratings to learn to predict them, found none: name it with --rating-column, "
-            "or make lists (--task ranking)."
-        )
-    return interactions
+    """The interactions of a job."""
+    return read_for_task(task.name, places, reading)
 
 
 def read_beside(task: Task, place: Location, reading: ReadingOptions, name: str) -> Interactions:
@@ -126,42 +122,26 @@ def say_account(interactions: Interactions, name: str) -> None:
 
 
 def meaning(reading: ReadingOptions) -> dict[str, Any]:
-    """What model.json keeps of how the ratings of a training were read, for `read_histories`."""
-    return {name: getattr(reading, name) for name in MEANING}
+    """What model.json keeps of how the ratings of a training were read: see TrainedModel.read_histories."""
+    return {name: getattr(reading, name) for name in READING}
 
 
 def read_histories(
-    saved: SavedModel, places: Sequence[Location] | Location, reading: ReadingOptions, name: str = ""
+    saved: TrainedModel, places: Sequence[Location] | Location, reading: ReadingOptions, name: str = ""
 ) -> Interactions:
-    """Histories for a saved model, of what its training took for a preference where no flag says otherwise.
+    """Histories for a saved model, read as those of its training where no flag says otherwise; says what was taken.
 
-    This is said. In a table without ratings every row counts, unless the minimum is the person's own: then
-    NoRatingsError is raised. `name`: of a further file, see `read_beside`.
+    `name`: of a further file, see `read_beside`.
     """
-    task, asked = TASKS[saved.model.task], reading.beside(name) if name else reading
-    taken = remembered(saved, reading)
-    if taken:
-        say(f"Read as in training: {typed_again((), ReadingOptions(**taken))}", name)
-    try:
-        interactions = read_for(task, places, replace(asked, **taken))
-    except NoRatingsError:
-        if "min_rating" not in taken:
-            raise
+    remembered = saved.remembered(reading)
+    if remembered:
+        say(f"Read as in training: {typed_again((), ReadingOptions(**remembered))}", name)
+    interactions = saved.read_histories(places, reading.beside(name) if name else reading)
+    if "min_rating" in remembered and interactions.rating is None:
         say("No ratings to compare with --min-rating: every row counts.", name)
-        interactions = read_for(task, places, replace(asked, **{**taken, "min_rating": None}))
     if name:
         say_account(interactions, name)
     return interactions
-
-
-def remembered(saved: SavedModel, reading: ReadingOptions) -> dict[str, Any]:
-    """What `reading` leaves open and model.json tells; older ones tell nothing.
-
-    Not `error` for duplicates: it found none in training, and so says nothing about which is to count.
-    """
-    kept = saved.about.get("reading", {})
-    left_open = [name for name in MEANING if getattr(reading, name) is None]
-    return {name: kept[name] for name in left_open if kept.get(name) not in (None, "error")}
 
 
 def say(text: str, name: str = "") -> None:

@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from recsys.artifacts import SavedModel
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, nobody, sparse_rows
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.data.reading.id_files import read_columns, read_ids
 from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
+from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
 
 
@@ -29,13 +29,16 @@ class Audience:
     """Who gets lists, in order: ids (n,), histories CSR (n, items).
 
     excluded: CSR (n, items), what else each must not get; None: nothing. trained: int64 (n,), row of each in the
-    training matrix, -1 for strangers; None where the model needs none.
+    training matrix, -1 for strangers; None where the model needs none. seen: CSR (n, items), what each has had, liked
+    or
+    not; None where that is the history.
     """
 
     ids: pa.Array
     history: csr_matrix
     excluded: csr_matrix | None = None
     trained: NDArray[np.int64] | None = None
+    seen: csr_matrix | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,6 +50,7 @@ class Audience:
             self.history[start:stop],
             None if self.excluded is None else self.excluded[start:stop],
             None if self.trained is None else self.trained[start:stop],
+            None if self.seen is None else self.seen[start:stop],
         )
 
     @property
@@ -87,28 +91,33 @@ def _feed(digest: Any, part: Any) -> None:
             digest.update(repr(part[start : start + (1 << 16)].to_pylist()).encode())
     elif isinstance(part, (Audience, Rules, GroupCap)):
         for field in fields(part):
-            _feed(digest, getattr(part, field.name))
+            value = getattr(part, field.name)
+            if field.name != "seen" or value is not None:  # outputs of 0.1 knew no such field and can be resumed
+                _feed(digest, value)
     else:
         digest.update(repr(part).encode())
 
 
-def make_audience(histories: UserItemMatrix, saved: SavedModel, users: Location | None = None) -> Audience:
+def make_audience(histories: UserItemMatrix, saved: TrainedModel, users: Location | None = None) -> Audience:
     """All users of `histories`, or those of a file in its order; one without a history there gets an empty one."""
-    ids, history = histories.users.ids, histories.matrix
+    ids, history, seen = histories.users.ids, histories.matrix, histories.seen
     if users is not None:
         ids = read_ids(users, "user").ids
         positions = histories.users.positions(ids)
-        history = csr_matrix(vstack([history, nobody(history.shape[1])], format="csr"))[
-            positions
-        ]  # -1 is the empty row
+        history, seen = _rows(history, positions), None if seen is None else _rows(seen, positions)
     trained = None
     if saved.model.needs_training_users:
         assert saved.users is not None  # save_model saw to it
         trained = saved.users.positions(ids).astype(np.int64)
-    return Audience(ids, history, None, trained)
+    return Audience(ids, history, None, trained, seen)
 
 
-def all_items(saved: SavedModel) -> Audience:
+def _rows(matrix: csr_matrix, positions: NDArray[np.int32]) -> csr_matrix:
+    """Rows of a CSR matrix; an empty one for -1."""
+    return csr_matrix(csr_matrix(vstack([matrix, nobody(matrix.shape[1])], format="csr"))[positions])
+
+
+def all_items(saved: TrainedModel) -> Audience:
     """Every item as the target of a list of similar items: its history is itself."""
     count = len(saved.items)
     place = np.arange(count, dtype=np.int32)
@@ -123,7 +132,11 @@ def add_new_users(histories: UserItemMatrix, new: UserItemMatrix) -> UserItemMat
     kind = histories.users.ids.type if histories.users.ids.type == new.users.ids.type else pa.large_string()
     ids = pa.concat_arrays([histories.users.ids.cast(kind), new.users.ids.cast(kind)])
     matrix = csr_matrix(vstack([histories.matrix, new.matrix], format="csr"))
-    return UserItemMatrix(matrix, Vocabulary(ids), histories.items, histories.unknown + new.unknown)
+    seen = None
+    if histories.seen is not None or new.seen is not None:
+        parts = [part.matrix if part.seen is None else part.seen for part in (histories, new)]
+        seen = csr_matrix(vstack(parts, format="csr"))
+    return UserItemMatrix(matrix, Vocabulary(ids), histories.items, histories.unknown + new.unknown, seen)
 
 
 def excluded_pairs(path: Location, audience: Audience, items: Vocabulary) -> csr_matrix:

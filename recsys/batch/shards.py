@@ -1,8 +1,8 @@
-"""How a shard is made: users in tiles, tiles to lists, lists to files.
+"""How a shard is made: users are cut into tiles, tiles become lists, lists are written to files.
 
 The last bits of a matrix product depend on its shape and on the number of threads. So scores are always made for a
-tile of `plan.tile` users (the last one padded with empty histories) on one thread, and what differs between runs, how
-many tiles or shards are worked on at once and where, changes no byte.
+tile of `plan.tile` users (the last one padded with empty histories) on one thread. What differs between runs (how many
+tiles or shards are worked on at once, and where) changes no byte.
 """
 
 from __future__ import annotations
@@ -24,56 +24,74 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.artifacts import SavedModel, load_model
+from recsys.artifacts import load_model
 from recsys.batch.audience import Audience, Rules
-from recsys.batch.output import Note, Plan, Shard
+from recsys.batch.output import ShardSummary
+from recsys.batch.plan import ScoringPlan, Shard
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import nobody
-from recsys.errors import ConfigError
 from recsys.inference.topn import BLOCK, top_n_of_blocks
+from recsys.models.trained import TrainedModel
 from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at, sha256
 from recsys.system.threads import in_order
 from recsys.training.batches import SparseRows, weighted_sum
 
-# Why somebody has fewer than n items.
+# Why a list has fewer than n items.
 NO_HISTORY = "no item of the history is known to the model"
 NOT_TRAINED = "the user was not in training, and this model cannot score anybody else"
 LOW_SCORES = "too few items reach the minimum score"
-SMALL_CATALOGUE = "n is larger than the number of items that may be listed"
+SMALL_CATALOG = "n is larger than the number of items that may be listed"
 NOTHING_LEFT = "too few unseen items are left"
 
-_ROWS = 524_288  # of a Parquet row group, about: written while the next one is made
+_ROW_GROUP = 524_288  # rows of a Parquet row group, about: written while the next one is made
 
-PEAK = "peak_bytes"  # in a note of another process: the most memory it ever held
+WORKER_PEAK = "peak_bytes"  # in a summary from another process: the most memory it ever held
 
-Piece = tuple[Shard, Audience]
+ShardInput = tuple[Shard, Audience]  # a shard and its users
 
 
 class BlockScorer(Protocol):
     """Scores histories in blocks of items: a Recommender, or SimilarItems."""
 
     def score_blocks(self, history: csr_matrix, users: Any = None, width: int = BLOCK) -> Iterator[Tensor]:
-        """Scores (rows, up to `width`) of some items at a time, side by side."""
+        """Yield scores of shape (rows, at most `width`), of consecutive items each time."""
 
 
 class SimilarItems:
-    """Scores items for a history by the cosine of their codes (summed over its items)."""
+    """Score items by their similarity to the items of a history.
+
+    Parameters
+    ----------
+    codes : Tensor, shape (items, factors)
+        Embedding of each item. A score is the cosine of two embeddings, summed over the items of the history.
+    """
 
     def __init__(self, codes: Tensor):
         self.codes = torch.nn.functional.normalize(codes.float(), dim=1)
 
     def score_blocks(self, history: csr_matrix, users: Any = None, width: int = BLOCK) -> Iterator[Tensor]:
-        """Cosines (rows, up to `width`) of some items at a time."""
+        """Yield cosines of shape (rows, at most `width`), of consecutive items each time."""
         wanted = weighted_sum(SparseRows(history, self.codes.device).everything(), self.codes)
         return (wanted @ codes.T for codes in torch.split(self.codes, width))
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Lists of a tile's users. positions int32, -1 at the end of short ones; scores float32; both (users, n or fewer).
+    """Lists of the users of a tile.
 
-    short: the number of each user with a short list, and why. cold: bool (users,), who could not be scored.
+    Attributes
+    ----------
+    audience : Audience
+        The users.
+    positions : ndarray of int32, shape (users, at most n)
+        Best item first; -1 at the end of short lists.
+    scores : ndarray of float32, shape (users, at most n)
+        Score of each listed item.
+    cold : ndarray of bool, shape (users,)
+        Users who could not be scored.
+    short : dict of int to str
+        Row of each user with a short list, and the reason.
     """
 
     audience: Audience
@@ -84,52 +102,76 @@ class Lists:
 
 
 class ShardWriter:
-    """Makes the files of a shard. Holds the model; knows nothing of who calls it, where, or beside how many others."""
+    """Write the files of a shard.
 
-    def __init__(self, directory: Location, plan: Plan, saved: SavedModel, rules: Rules, threads: int = 1):
-        self.folder, self.plan, self.items, self.rules, self.threads = (
-            folder_at(directory),
-            plan,
-            saved.items,
-            rules,
-            threads,
-        )
-        if plan.precision == "bf16":
-            saved.model.to_bf16()
-        similar = plan.lists_for == "items"
-        self.scorer: BlockScorer = SimilarItems(saved.model.item_codes()) if similar else saved.model
+    It holds the model, and knows nothing of who calls it, where, or how many others work at the same time.
 
-    def __call__(self, piece: Piece) -> tuple[str, Note]:
-        """Write a shard's two files. Returns its name and its note: users, rows, short lists, checksums."""
-        shard, audience = piece
-        names = self.plan.files(shard)
-        rows, short, sums = 0, [], {}
-        with one_thread_each(), self.folder.new_file(names[0]) as file:
+    Parameters
+    ----------
+    directory : Path or str
+        Folder of the output.
+    plan : ScoringPlan
+        What is written.
+    saved : TrainedModel
+        The model, on its device; changed to bfloat16 where the plan says so.
+    rules : Rules
+        What may stand in the lists.
+    threads : int
+        Threads that score tiles, at least 1.
+    """
+
+    def __init__(self, directory: Location, plan: ScoringPlan, saved: TrainedModel, rules: Rules, threads: int = 1):
+        self.folder = folder_at(directory)
+        self.plan = plan
+        self.items = saved.items
+        self.rules = rules
+        self.threads = threads
+        self.scorer = block_scorer(saved, plan)
+
+    def __call__(self, shard_input: ShardInput) -> tuple[str, ShardSummary]:
+        """Write the two files of a shard.
+
+        Parameters
+        ----------
+        shard_input : (Shard, Audience)
+            The shard and its users.
+
+        Returns
+        -------
+        name : str
+            Name of the shard.
+        summary : ShardSummary
+            Number of users, rows and short lists; sha256 of the files by name.
+        """
+        shard, audience = shard_input
+        lists_name, short_name = self.plan.files(shard)
+        rows, short, checksums = 0, [], {}
+        with one_thread_each(), self.folder.new_file(lists_name) as file:
             with self._open(file, audience) as writer:
                 for group in self._groups(audience):
                     table = self._table(group)
                     rows += table.num_rows
                     writer.write_table(table)
                     short.append(self._short_lists(group))
-            sums[names[0]] = sha256(file)  # as it was meant: whatever becomes of it on its way, --resume sees
-        with self.folder.new_file(names[1]) as file:
+            checksums[lists_name] = sha256(file)  # before it is moved: what happens on the way is found when resuming
+        with self.folder.new_file(short_name) as file:
             pq.write_table(pa.concat_tables(short), file, compression="zstd")
-            sums[names[1]] = sha256(file)
+            checksums[short_name] = sha256(file)
         return shard.name, {
             "users": len(audience),
             "rows": rows,
             "short_lists": sum(table.num_rows for table in short),
-            "sha256": sums,
+            "sha256": checksums,
         }
 
     def _groups(self, audience: Audience) -> Iterator[list[Lists]]:
-        """The tiles of the shard, in order, as many together as make a row group; made by threads, some ahead."""
+        """The lists of the shard in order, in groups of as many tiles as make a row group; threads work ahead."""
         starts = range(0, len(audience), self.plan.tile)
-        together = tiles_together(self.plan)
+        count = tiles_per_group(self.plan)
         tiles = in_order(
-            lambda start: self._tile(audience, start), starts, self.threads, self.threads + together, on_one_thread
+            lambda start: self._tile(audience, start), starts, self.threads, self.threads + count, on_one_thread
         )
-        while group := list(islice(tiles, together)):
+        while group := list(islice(tiles, count)):
             yield group
 
     def _tile(self, audience: Audience, start: int) -> Lists:
@@ -137,7 +179,8 @@ class ShardWriter:
         users, cold = len(tile), tile.cold
         history = _padded(tile.history, self.plan.tile)
         trained = None if tile.trained is None else np.pad(tile.trained.clip(0), (0, self.plan.tile - users))
-        masked = [history] if self.plan.filter_seen else []
+        seen = history if tile.seen is None else _padded(tile.seen, self.plan.tile)
+        masked = [seen] if self.plan.filter_seen else []
         masked += [] if tile.excluded is None else [_padded(tile.excluded, self.plan.tile)]
         positions, scores = top_n_of_blocks(
             self._blocks(history, trained, cold),
@@ -173,19 +216,19 @@ class ShardWriter:
         reasons: dict[int, str] = {}
         for row in np.flatnonzero(listed.sum(axis=1) < self.plan.n).tolist():
             if cold[row] and self.rules.popularity is None:
-                strange = tile.trained is not None and tile.trained[row] < 0
-                reasons[row] = NOT_TRAINED if strange else NO_HISTORY
+                untrained = tile.trained is not None and tile.trained[row] < 0
+                reasons[row] = NOT_TRAINED if untrained else NO_HISTORY
             elif listed[row].sum() < (positions[row] >= 0).sum():
                 reasons[row] = LOW_SCORES
             else:
-                reasons[row] = SMALL_CATALOGUE if reachable < self.plan.n else NOTHING_LEFT
+                reasons[row] = SMALL_CATALOG if reachable < self.plan.n else NOTHING_LEFT
         return Lists(tile, np.where(listed, positions, np.int32(-1)), scores, cold, reasons)
 
     def _table(self, group: list[Lists]) -> pa.Table:
         positions = np.concatenate([lists.positions for lists in group])
         row, rank = np.nonzero(positions >= 0)
         columns = {
-            self.plan.target: _take(group, row),
+            self.plan.target_column: _take(group, row),
             "item_id": self.items.take(positions[row, rank]),
             "rank": pa.array(rank + 1, pa.int32()),
             "score": pa.array(np.concatenate([lists.scores for lists in group])[row, rank], pa.float32()),
@@ -204,88 +247,90 @@ class ShardWriter:
         lengths = np.concatenate([(lists.positions >= 0).sum(axis=1) for lists in group])
         return pa.table(
             {
-                self.plan.target: _take(group, np.array(rows, dtype=np.int64)),
+                self.plan.target_column: _take(group, np.array(rows, dtype=np.int64)),
                 "items": pa.array(lengths[rows], pa.int32()),
                 "reason": pa.array([reason for lists in group for reason in lists.short.values()], pa.string()),
             }
         )
 
     def _open(self, file: Path, audience: Audience) -> Any:
-        schema = self._table([_nobody(audience)]).schema
+        schema = self._table([_no_lists(audience)]).schema
         if self.plan.format == "csv":
             return pa_csv.CSVWriter(file, schema)
         return pq.ParquetWriter(file, schema, compression="zstd")
 
 
-def load_writer(model: Location, device: str, directory: Location, plan: Plan, rules: Rules) -> Callable[[Piece], Any]:
-    """A writer on another machine: the model comes from its folder or address, its notes say what its process held."""
+def block_scorer(saved: TrainedModel, plan: ScoringPlan) -> BlockScorer:
+    """Return what makes the scores of a plan: the model, in bfloat16 where asked, or the similarity of its items."""
+    if plan.precision == "bf16":
+        saved.model.to_bf16()
+    return SimilarItems(saved.model.item_codes()) if plan.lists_for == "items" else saved.model
+
+
+def load_shard_writer(
+    model: Location, device: str, directory: Location, plan: ScoringPlan, rules: Rules
+) -> Callable[[ShardInput], tuple[str, ShardSummary]]:
+    """Make a shard writer in another process, which loads the model itself.
+
+    Parameters
+    ----------
+    model : Path or str
+        Folder or address of the model, as the other process sees it.
+    device : str
+        Device the other process scores on.
+    directory : Path or str
+        Folder or address of the output.
+    plan : ScoringPlan
+        What is written.
+    rules : Rules
+        What may stand in the lists.
+
+    Returns
+    -------
+    callable
+        A ShardWriter whose summaries also hold the peak memory of the process, in bytes, as `peak_bytes`.
+    """
     writer = ShardWriter(directory, plan, load_model(model, device), rules)
 
-    def write(piece: Piece) -> tuple[str, Note]:
-        name, note = writer(piece)
-        return name, note | {PEAK: (now_and_peak() or (0, 0))[1]}
+    def write(shard_input: ShardInput) -> tuple[str, ShardSummary]:
+        name, summary = writer(shard_input)
+        return name, summary | {WORKER_PEAK: (now_and_peak() or (0, 0))[1]}
 
     return write
 
 
-def pieces(audience: Audience, shards: Iterable[Shard]) -> Iterator[Piece]:
-    """Each shard with its users."""
+def shard_inputs(audience: Audience, shards: Iterable[Shard]) -> Iterator[ShardInput]:
+    """Yield each shard with its users."""
     return ((shard, audience.cut(shard.start, shard.stop)) for shard in shards)
 
 
-def tiles_together(plan: Plan) -> int:
-    """Tiles whose lists make a row group."""
-    return max(1, _ROWS // plan.n // plan.tile)
-
-
-def memory_needed(plan: Plan, widest: int, threads: int) -> int:
-    """Bytes beyond the model and the histories, at most:
-
-    threads x tile x widest block x 12 (scores and the work of the cut) + 4 x rows of a row group x 64 (lists, as
-    positions, as a table, and in the hands of Parquet).
-    """
-    return threads * plan.tile * widest * 12 + 4 * tiles_together(plan) * plan.tile * min(plan.n, widest) * 64
-
-
-def piece_bytes(audience: Audience, plan: Plan) -> int:
-    """Bytes of the largest piece: ids, histories and excluded items of a shard's users."""
-    users = min(plan.shard_users, len(audience))
-    ends = np.append(np.arange(0, len(audience), plan.shard_users), len(audience))
-    matrices = [matrix for matrix in (audience.history, audience.excluded) if matrix is not None]
-    cells = sum(int(np.diff(matrix.indptr[ends]).max(initial=0)) for matrix in matrices)
-    return cells * 8 + users * (4 * len(matrices) + int(audience.ids.nbytes) // max(1, len(audience)))
-
-
-def workers_within(limit: int | None, wanted: int, cost: Callable[[int], int]) -> int:
-    """As many workers as wanted, or fewer so that their `cost` in bytes stays within the limit.
-
-    Raises ConfigError where not even that of one does.
-    """
-    if limit is None:
-        return wanted
-    for workers in range(wanted, 0, -1):
-        if cost(workers) <= limit:
-            return workers
-    raise ConfigError(
-        f"Expected --max-memory of at least {cost(1) / 1e9:.2f}GB (the program, the model, the histories, and the work "
-        f"of one worker), found {limit / 1e9:.2f}GB: raise it, shorten the lists, or give fewer users at a time."
-    )
+def tiles_per_group(plan: ScoringPlan) -> int:
+    """Return the number of tiles whose lists make a Parquet row group."""
+    return max(1, _ROW_GROUP // plan.n // plan.tile)
 
 
 def widest_block(scorer: BlockScorer, items: int) -> int:
-    """Items in the blocks this scorer makes: BLOCK, or all of them where the model cannot make some."""
+    """Return the number of items in a block of scores: BLOCK, or all items where the model cannot score some.
+
+    Parameters
+    ----------
+    scorer : BlockScorer
+        Scores one empty history to find out.
+    items : int
+        Number of items the model knows.
+    """
     with one_thread_each(), torch.inference_mode():
         return int(next(scorer.score_blocks(nobody(items), np.zeros(1), BLOCK)).shape[1])
 
 
 def on_one_thread() -> None:
-    """Products that this thread asks for are made by it alone."""
+    """Let torch run the products of the calling thread on that thread alone."""
     torch.set_num_threads(1)
 
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Products run on the thread that asks for them."""
+    """Run matrix products on the thread that asks for them, for the length of a block."""
     from threadpoolctl import threadpool_limits
 
     threads = torch.get_num_threads()
@@ -298,22 +343,24 @@ def one_thread_each() -> Iterator[None]:
 
 
 def spreadsheet_safe(table: pa.Table) -> pa.Table:
-    """Texts a spreadsheet would run as a formula (they begin with = + - @, tab or return) with a ' before them."""
-    for place, field in enumerate(table.schema):
+    """Put a ' before texts that a spreadsheet would run as a formula (they begin with = + - @, tab or return)."""
+    for position, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            texts = table.column(place)
+            texts = table.column(position)
             risky = pc.match_substring_regex(texts, r"\A[=+\-@\t\r]")
             marked = pc.binary_join_element_wise(pa.scalar("'", field.type), texts, pa.scalar("", field.type))
-            table = table.set_column(place, field.name, pc.if_else(risky, marked, texts))
+            table = table.set_column(position, field.name, pc.if_else(risky, marked, texts))
     return table
 
 
 def _take(group: list[Lists], rows: NDArray[np.int64]) -> pa.Array:
+    """Ids of the users in these rows of a group."""
     ids = pa.concat_arrays([lists.audience.ids for lists in group])
     return Vocabulary(ids).take(rows)
 
 
-def _nobody(audience: Audience) -> Lists:
+def _no_lists(audience: Audience) -> Lists:
+    """Lists of no users, for the schema of a file."""
     none = np.empty((0, 0))
     return Lists(audience.cut(0, 0), none.astype(np.int32), none.astype(np.float32), np.empty(0, dtype=bool), {})
 

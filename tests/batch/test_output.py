@@ -10,63 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from batch_case import ITEMS, TAKEN, USERS, contents, histories_of, job, lists, save_small, short_lists, write
+from paths import ROOT
 from scipy.sparse import csr_matrix
 
-from recsys.artifacts import load_model, save_model
-from recsys.batch.audience import Rules, make_audience
-from recsys.batch.output import Plan, keep_notes, open_output, write_manifest
-from recsys.batch.shards import NO_HISTORY, NOT_TRAINED, NOTHING_LEFT, SMALL_CATALOGUE, ShardWriter, pieces
-from recsys.data.interactions import Vocabulary
-from recsys.data.matrix import UserItemMatrix
+from recsys.artifacts import load_model
+from recsys.batch.output import open_output, record_shards, write_manifest
+from recsys.batch.plan import ScoringPlan
+from recsys.batch.shards import NO_HISTORY, NOT_TRAINED, NOTHING_LEFT, SMALL_CATALOG
 from recsys.errors import ArtifactError, ConfigError
-from recsys.models import create_model
-
-USERS = [f"{number:03}" for number in range(10)]  # "007" must come back as "007"
-ITEMS = ["a", "b", "c", "d", "e", "f"]
-TAKEN = csr_matrix((np.random.default_rng(5).random((10, 6)) < 0.5).astype(np.float32))
-
-
-def save(folder, name="ease", taken=TAKEN, users=USERS, items=ITEMS):
-    settings = {"bpr": {"factors": 2, "iterations": 2}, "ease": {"l2": 1.0}}
-    counts = np.asarray((taken != 0).sum(axis=0)).ravel()
-    model = create_model(name, settings.get(name, {})).fit(taken)
-    return load_model(save_model(folder, model, Vocabulary.of(items), counts, Vocabulary.of(users)), device="cpu")
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("batch") / "model")
-
-
-def histories_of(taken=TAKEN, users=USERS, items=ITEMS):
-    return UserItemMatrix(taken, Vocabulary.of(users), Vocabulary.of(items))
-
-
-def job(saved, histories=None, **settings):
-    """Plan and audience, five shards of two users where ten are scored."""
-    audience = make_audience(histories or histories_of(), saved)
-    return Plan(saved.digest, "histories", len(audience), **{"n": 3, "shard_users": 2, **settings}), audience
-
-
-def write(folder, saved, plan, audience, resume=False, overwrite=False, limit=None):
-    """Run the job; `limit`: stop after so many new shards, as if it were killed there. Returns the manifest."""
-    done = open_output(folder, plan, resume, overwrite)
-    todo = [shard for shard in plan.shards if shard.name not in done]
-    written = map(ShardWriter(folder, plan, saved, Rules()), pieces(audience, todo[:limit]))
-    notes = dict(keep_notes(folder, plan, done, written))
-    return write_manifest(folder, plan, notes, {}) if limit is None else None
-
-
-def contents(folder):
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
-def lists(folder):
-    return pd.read_parquet(folder / "recommendations")
-
-
-def short_lists(folder):
-    return pd.read_parquet(folder / "short_lists")
+    return save_small(tmp_path_factory.mktemp("batch") / "model")
 
 
 @pytest.fixture
@@ -128,9 +85,9 @@ def test_the_manifest_accounts_for_every_file_user_and_row(saved, tmp_path):
     assert (manifest["plan_hash"], manifest["users"], manifest["published"]) == (plan.hash, 10, True)
     assert manifest["rows"] == len(lists(tmp_path / "lists"))
     assert manifest["short_lists"] == len(short_lists(tmp_path / "lists"))
-    named = {name for note in manifest["shards"].values() for name in note["sha256"]}
+    named = {name for summary in manifest["shards"].values() for name in summary["sha256"]}
     assert named | {"plan.json", "manifest.json"} == contents(tmp_path / "lists").keys()
-    assert sum(note["users"] for note in manifest["shards"].values()) == 10
+    assert sum(summary["users"] for summary in manifest["shards"].values()) == 10
 
 
 def test_two_runs_give_the_same_bytes(saved, whole, tmp_path):
@@ -145,14 +102,14 @@ def test_a_list_longer_than_the_catalog_holds_what_there_is_and_says_why(saved, 
     write(tmp_path / "lists", saved, *job(saved, n=1_000_000))
     counts = lists(tmp_path / "lists")["user_id"].value_counts()
     assert {user: counts.get(user, 0) for user in USERS} == dict(zip(USERS, 6 - np.diff(TAKEN.indptr), strict=True))
-    assert set(short_lists(tmp_path / "lists")["reason"]) == {SMALL_CATALOGUE}
+    assert set(short_lists(tmp_path / "lists")["reason"]) == {SMALL_CATALOG}
     assert short_lists(tmp_path / "lists")["user_id"].tolist() == USERS
 
 
 def test_who_has_seen_almost_everything_gets_what_is_left_and_the_reason(tmp_path):
     items = [f"i{number}" for number in range(3050)]
     taken = csr_matrix(np.float32([[1] * 3000 + [0] * 50, [1] * 5 + [0] * 3045]))
-    saved = save(tmp_path / "model", "popularity", taken, ["glutton", "other"], items)
+    saved = save_small(tmp_path / "model", "popularity", taken, ["glutton", "other"], items)
     write(tmp_path / "lists", saved, *job(saved, histories_of(taken, ["glutton", "other"], items), n=100))
     table = lists(tmp_path / "lists")
     assert table.loc[table["user_id"] == "glutton", "item_id"].tolist() == items[3000:]
@@ -183,7 +140,7 @@ def test_nobody_to_score_is_a_complete_and_empty_output(saved, tmp_path):
 
 def test_who_was_not_in_training_gets_no_list_from_a_model_that_knows_no_others(tmp_path):
     pytest.importorskip("implicit")
-    saved = save(tmp_path / "model", "bpr")
+    saved = save_small(tmp_path / "model", "bpr")
     users = ["stranger", *reversed(USERS[1:])]  # in another order than in training
     taken = TAKEN[[0, *range(9, 0, -1)]]
     write(tmp_path / "lists", saved, *job(saved, histories_of(taken, users), n=1, filter_seen=False))
@@ -201,7 +158,7 @@ def test_a_job_stopped_between_shards_goes_on_to_the_same_bytes(finished, saved,
     plan, audience = job(saved)
     write(tmp_path / "lists", saved, plan, audience, limit=finished)
     assert not (tmp_path / "lists" / "manifest.json").exists()
-    assert len(open_output(tmp_path / "lists", plan, resume=True)) == finished
+    assert len(open_output(tmp_path / "lists", plan, resume=True).finished) == finished
     write(tmp_path / "lists", saved, plan, audience, resume=True)
     assert contents(tmp_path / "lists") == whole
 
@@ -212,7 +169,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import recsys.batch.output, recsys.system.storage
 from recsys.artifacts import load_model
-from test_output import job, write
+from batch_case import job, write
 
 place, count = sys.argv[3], 0
 def die(file):
@@ -221,26 +178,26 @@ def die(file):
     if count == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-flush, note = recsys.system.storage.flush, recsys.batch.output._note
+flush, record = recsys.system.storage.flush, recsys.batch.output._record
 recsys.system.storage.flush = lambda file: (flush(file), die(file))  # whole, not yet renamed
-recsys.batch.output._note = lambda directory, name, content: (die("noting"), note(directory, name, content))
+recsys.batch.output._record = lambda folder, name, summary: (die("recording"), record(folder, name, summary))
 model = load_model(Path(sys.argv[2]) / "model", "cpu")
 write(Path(sys.argv[2]) / "lists", model, *job(model))
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("place", ["recommendations/.part", "short_lists/.part", "noting"])
+@pytest.mark.parametrize("place", ["recommendations/.part", "short_lists/.part", "recording"])
 def test_a_job_killed_inside_a_shard_goes_on_to_the_same_bytes(place, saved, whole, tmp_path):
-    save(tmp_path / "model")
-    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), place]
+    save_small(tmp_path / "model")
+    command = [sys.executable, "-c", KILLED, str(ROOT / "tests"), str(tmp_path), place]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = {Path(name).name.partition(".")[0] for name in contents(tmp_path / "lists")}
     assert "manifest" not in left
     saved = load_model(tmp_path / "model", "cpu")
     plan, audience = job(saved)
-    assert len(open_output(tmp_path / "lists", plan, resume=True)) == 2
+    assert len(open_output(tmp_path / "lists", plan, resume=True).finished) == 2
     write(tmp_path / "lists", saved, plan, audience, resume=True)
     again = contents(tmp_path / "lists")
     assert {name: again[name] for name in whole if "part" in name} == {
@@ -254,7 +211,7 @@ def test_a_line_half_written_when_the_job_was_killed_costs_one_shard_only(saved,
     write(tmp_path / "lists", saved, plan, audience, limit=3)
     progress = tmp_path / "lists" / "progress.jsonl"
     progress.write_text(progress.read_text(encoding="utf-8")[:-10], encoding="utf-8")
-    assert list(open_output(tmp_path / "lists", plan, resume=True)) == ["part-00000", "part-00001"]
+    assert list(open_output(tmp_path / "lists", plan, resume=True).finished) == ["part-00000", "part-00001"]
     write(tmp_path / "lists", saved, plan, audience, resume=True)
     assert contents(tmp_path / "lists") == whole
 
@@ -270,7 +227,7 @@ def test_a_damaged_shard_is_written_again(damage, folder, complete, saved, whole
     file.unlink()
     if damage != "removed":
         file.write_bytes(b"" if damage == "emptied" else content[:-1] + b"?")
-    done = open_output(tmp_path / "lists", plan, resume=True)
+    done = open_output(tmp_path / "lists", plan, resume=True).finished
     assert "part-00001" not in done
     assert len(done) == (4 if complete else 2)
     write(tmp_path / "lists", saved, plan, audience, resume=True)
@@ -349,7 +306,7 @@ def test_a_folder_that_is_not_ours_is_never_cleared(saved, tmp_path):
 def test_a_manifest_is_not_written_while_a_shard_is_missing(saved, tmp_path):
     plan, audience = job(saved)
     write(tmp_path / "lists", saved, plan, audience, limit=4)
-    done = open_output(tmp_path / "lists", plan, resume=True)
+    done = open_output(tmp_path / "lists", plan, resume=True).finished
     with pytest.raises(ArtifactError, match="all 5 shards, found none of part-00004"):
         write_manifest(tmp_path / "lists", plan, done, {})
     assert not (tmp_path / "lists" / "manifest.json").exists()
@@ -357,8 +314,8 @@ def test_a_manifest_is_not_written_while_a_shard_is_missing(saved, tmp_path):
 
 def test_a_job_whose_folder_another_took_stops_and_says_so(saved, tmp_path):
     plan, audience = job(saved)
-    done = open_output(tmp_path / "lists", plan)
-    written = keep_notes(tmp_path / "lists", plan, done, [("part-00000", {})])
+    done = open_output(tmp_path / "lists", plan).finished
+    written = record_shards(tmp_path / "lists", plan, done, [("part-00000", {})])
     other = replace(plan, n=1)
     write(tmp_path / "lists", saved, other, audience, overwrite=True)
     with pytest.raises(ArtifactError, match="another has taken it: choose a place for each"):
@@ -374,7 +331,7 @@ def test_a_job_whose_folder_another_took_stops_and_says_so(saved, tmp_path):
 
 
 def test_shards_are_all_users_once_in_order():
-    shards = Plan("m", "h", users=7, shard_users=3).shards
+    shards = ScoringPlan("m", "h", users=7, shard_users=3).shards
     assert [(shard.name, shard.start, shard.stop) for shard in shards] == [
         ("part-00000", 0, 3),
         ("part-00001", 3, 6),
@@ -383,9 +340,9 @@ def test_shards_are_all_users_once_in_order():
 
 
 def test_every_field_of_a_plan_decides_its_hash():
-    plan = Plan("m", "h", 7, format="csv")
+    plan = ScoringPlan("m", "h", 7, format="csv")
     others = {
-        "model": "x", "audience": "x", "users": 8, "n": 9, "lists_for": "items", "filter_seen": False,
+        "model": "x", "inputs": "x", "users": 8, "n": 9, "lists_for": "items", "filter_seen": False,
         "cold": "popularity", "shard_users": 3, "format": "parquet", "csv_safe": True, "device": "cuda",
             "precision": "bf16", "tile": 9,
     }  # fmt: skip
@@ -396,4 +353,4 @@ def test_every_field_of_a_plan_decides_its_hash():
 @pytest.mark.parametrize("setting", ["n", "shard_users", "tile"])
 def test_a_plan_of_nothing_is_refused(setting):
     with pytest.raises(ConfigError, match=f"Expected {setting} of at least 1, found 0"):
-        Plan("m", "h", 7, **{setting: 0})
+        ScoringPlan("m", "h", 7, **{setting: 0})

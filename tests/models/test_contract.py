@@ -15,6 +15,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.errors import ConfigError, DataError, NotFittedError, UnsupportedError
 from recsys.models import MODELS, create_model
 from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.models.trained import TrainedModel
 from recsys.training.context import TrainingContext
 
 # By the name of the setting: the vocabulary of settings is one for all models.
@@ -526,7 +527,7 @@ def test_the_nearest_items_start_with_the_item_itself_and_stay_within_its_taste(
 
 def save(model, folder):
     users = Vocabulary.of(EVERYBODY) if model.needs_training_users else None
-    return save_model(folder, model, Vocabulary.of(list("abcdefghij")), np.full(10, 4), users)
+    return save_model(folder, TrainedModel(model, Vocabulary.of(list("abcdefghij")), np.full(10, 4), users))
 
 
 @every_model

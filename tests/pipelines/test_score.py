@@ -9,13 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from scoring_case import bytes_of, lists_of, save_popularity, save_vae, score, short_of, write_ratings
 
-from pipelines.score import Choice, ScoreJob, choose, make_histories, make_plan, parse_size, plan_memory
-from recsys.artifacts import load_model, save_model
-from recsys.batch.shards import LOW_SCORES, NO_HISTORY, NOT_TRAINED, NOTHING_LEFT, SMALL_CATALOGUE
+from pipelines.score import Choice
+from recsys.artifacts import save_model
+from recsys.batch.shards import LOW_SCORES, NO_HISTORY, NOT_TRAINED, NOTHING_LEFT, SMALL_CATALOG
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import read_interactions
 from recsys.errors import ArtifactError, ConfigError, DataError, GateError
 from recsys.models import create_model
+from recsys.models.trained import TrainedModel
 
 # Counts: a 4, b 3, c 2, d 1; equal for none.
 TAKEN = {"ann": "abcd", "bob": "abc", "cat": "ab", "dan": "a"}
@@ -144,7 +145,7 @@ def test_a_model_of_its_training_users_says_who_was_not_among_them(case, tmp_pat
     pytest.importorskip("implicit")
     data = UserItemMatrix.from_interactions(read_interactions(case[1]))
     bpr = create_model("bpr", {"factors": 2, "iterations": 2}).fit(data.matrix)
-    model = save_model(tmp_path / "bpr", bpr, data.items, data.item_counts, data.users)
+    model = save_model(tmp_path / "bpr", TrainedModel(bpr, data.items, data.item_counts, data.users))
     score(model, write_ratings(tmp_path / "more.csv", {"eve": "a", "dan": "a"}), case[2], n=3)
     assert short_of(case[2]) == {"eve": (0, NOT_TRAINED)}
     assert sorted(lists_of(case[2])["dan"]) == ["b", "c", "d"]
@@ -153,7 +154,7 @@ def test_a_model_of_its_training_users_says_who_was_not_among_them(case, tmp_pat
 def test_a_list_longer_than_the_catalog_holds_all_that_is_left(case):
     score(*case, n=100, keep_seen=True)
     assert set(lists_of(case[2]).values()) == {"abcd"}
-    assert set(short_of(case[2]).values()) == {(4, SMALL_CATALOGUE)}
+    assert set(short_of(case[2]).values()) == {(4, SMALL_CATALOG)}
 
 
 def test_who_has_seen_3000_of_3050_items_gets_the_50_others(tmp_path):
@@ -170,7 +171,7 @@ def test_items_get_their_most_similar_items_and_never_themselves(tmp_path):
     ratings = write_ratings(tmp_path / "ratings.csv", {"ann": "ab", "bob": "ab", "cat": "cd", "dan": "cd"})
     data = UserItemMatrix.from_interactions(read_interactions(ratings))
     ease = create_model("ease", {"l2": 0.1}).fit(data.matrix)
-    model = save_model(tmp_path / "model", ease, data.items, data.item_counts)
+    model = save_model(tmp_path / "model", TrainedModel(ease, data.items, data.item_counts))
     score(model, None, tmp_path / "lists", n=1, item_to_item=True)
     table = pq.read_table(tmp_path / "lists" / "recommendations")
     assert table.column_names == ["target_item_id", "item_id", "rank", "score"]
@@ -196,7 +197,7 @@ def test_csv_and_parquet_hold_the_same_lists(case, tmp_path):
 def test_a_finished_job_can_be_resumed_and_does_nothing(case):
     score(*case, n=2)
     before = bytes_of(case[2])
-    assert score(*case, n=2, resume=True).went["files_resumed"] == 1
+    assert score(*case, n=2, resume=True).speed["files_resumed"] == 1
     assert bytes_of(case[2]) == before
 
 
@@ -205,7 +206,7 @@ def test_a_damaged_or_missing_file_is_written_again(case):
     before = bytes_of(case[2])
     (case[2] / "recommendations" / "part-00001.parquet").write_bytes(b"damaged")
     (case[2] / "short_lists" / "part-00002.parquet").unlink()
-    assert score(*case, n=2, shard_users=1, resume=True).went["files_resumed"] == 2
+    assert score(*case, n=2, shard_users=1, resume=True).speed["files_resumed"] == 2
     assert bytes_of(case[2]) == before
 
 
@@ -224,49 +225,6 @@ def test_a_gate_that_refuses_leaves_the_lists_marked_unpublished(case, tmp_path)
     manifest = json.loads((case[2] / "manifest.json").read_text())
     assert not manifest["published"] and manifest["refused"] == ["short_lists is 0.5, expected at most 0.1"]
     assert lists_of(case[2])["cat"] == "cd"
-
-
-def test_memory_is_stated_and_a_limit_too_small_is_refused_before_any_work(case):
-    with pytest.raises(ConfigError, match="Expected --max-memory of at least"):
-        score(*case, max_memory="1MB")
-    assert not case[2].exists()
-    memory = score(*case, max_memory="64GB").manifest["memory"]
-    assert memory["limit_bytes"] == 64_000_000_000
-
-
-def expected_memory(vae, **settings):
-    """Workers and expected bytes of a job that is planned only."""
-    job = ScoreJob(vae[0], (vae[1],), n=5, shard_users=100, device="cpu", **settings)
-    saved = load_model(job.model, "cpu")
-    audience, rules = choose(job.choice, saved, make_histories(job, saved)[1])
-    workers, memory = plan_memory(job, make_plan(job, saved, audience, rules), saved, audience, 10**9)
-    return workers, memory["expected_bytes"], memory["limit_is_for"]
-
-
-def test_on_ray_every_actor_counts(vae):
-    one, two, three = (expected_memory(vae, engine="ray", workers=workers) for workers in (1, 2, 3))
-    assert two[1] - one[1] > 10**9 and two[2] == "the command and its actors"
-    limit = f"{(two[1] + three[1]) / 2e9}GB"
-    assert expected_memory(vae, engine="ray", workers=3, max_memory=limit)[0] == 2
-
-
-def test_on_a_cluster_the_limit_is_for_each_actor(vae):
-    far = {"engine": "ray", "ray_address": "10.0.0.1:6379"}
-    assert expected_memory(vae, **far)[0] is None  # as many as the cluster has
-    assert expected_memory(vae, **far, workers=8)[1:] == expected_memory(vae, **far, workers=1)[1:]
-    with pytest.raises(ConfigError, match="Expected --max-memory of at least 1"):
-        expected_memory(vae, **far, max_memory="1GB")
-
-
-@pytest.mark.parametrize("text, size", [("2GB", 2 * 10**9), ("1.5 gb", 1.5 * 10**9), ("1MiB", 2**20), ("3K", 3000)])
-def test_sizes_are_read_as_people_write_them(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["2", "lots", "-1GB", ""])
-def test_other_sizes_are_refused(text):
-    with pytest.raises(ConfigError, match="size such as 2GB"):
-        parse_size(text)
 
 
 def test_options_that_need_each_other_are_refused_alone(tmp_path):
@@ -291,7 +249,7 @@ def test_a_model_that_has_diverged_is_refused(case, tmp_path):
     data = UserItemMatrix.from_interactions(read_interactions(case[1]))
     model = create_model("popularity").fit(data.matrix)
     model.counts[0] = np.nan
-    broken = save_model(tmp_path / "broken", model, data.items, data.item_counts)
+    broken = save_model(tmp_path / "broken", TrainedModel(model, data.items, data.item_counts))
     with pytest.raises(DataError, match="NaN"):
         score(broken, case[1], case[2])
     assert not (case[2] / "manifest.json").exists()

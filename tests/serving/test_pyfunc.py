@@ -11,6 +11,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import sparse_rows
 from recsys.errors import DataError
 from recsys.models import create_model
+from recsys.models.trained import TrainedModel
 from recsys.serving.pyfunc import pyfunc_arguments, recommend_frame
 from recsys.tracking.mlflow_tracker import MLflowTracker
 
@@ -22,7 +23,7 @@ def save(folder, name="popularity", items=ITEMS, users=None):
     user, item = np.array(TAKEN).T
     matrix = sparse_rows(user, item, np.ones(len(TAKEN)), (4, 4))
     model = create_model(name, {}).fit(matrix)
-    return save_model(folder, model, Vocabulary.of(items), np.array([4, 3, 2, 1]), users)
+    return save_model(folder, TrainedModel(model, Vocabulary.of(items), np.array([4, 3, 2, 1]), users))
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def biases(tmp_path):
     user, item = np.divmod(np.arange(40), 4)
     matrix = sparse_rows(user, item, levels[item], (10, 4))
     model = create_model("biases", {"item_shrinkage": 0.0, "user_shrinkage": 0.0}).fit(matrix)
-    return load_model(save_model(tmp_path / "stars", model, Vocabulary.of(ITEMS), np.full(4, 10)))
+    return load_model(save_model(tmp_path / "stars", TrainedModel(model, Vocabulary.of(ITEMS), np.full(4, 10))))
 
 
 def test_of_ratings_the_score_is_the_predicted_rating_of_a_history_with_a_zero_in_it(biases):

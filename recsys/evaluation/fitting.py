@@ -1,0 +1,126 @@
+"""Fit one model on interactions: hold some out, validate, then learn from everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recsys import splitting
+from recsys.data.interactions import Interactions
+from recsys.data.reading import ReadingOptions
+from recsys.evaluation.evaluate import Validator
+from recsys.evaluation.tasks import TASKS
+from recsys.models import Recommender, create_model
+from recsys.models.default import choose_model
+from recsys.models.trained import READING, TrainedModel, read_for_task
+from recsys.splitting.holdout import Split
+from recsys.training.context import TrainingContext
+
+
+def fit(
+    ratings: str | Path | Sequence[str | Path] | pd.DataFrame | Interactions,
+    model: str | Recommender | None = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    held_out: float = 0.1,
+    refit: bool = True,
+    reading: ReadingOptions | None = None,
+    context: TrainingContext | None = None,
+) -> TrainedModel:
+    """Fit a model on ratings and return it with the ids of its items.
+
+    Parameters
+    ----------
+    ratings : path, list of paths, DataFrame or Interactions
+        What to learn from.
+    model : str or Recommender, optional
+        A name in MODELS, or a model; chosen by the size of the data without it.
+    settings : mapping, optional
+        Settings of a model given by name.
+    held_out : float
+        Share of users (for models of ratings: of rows) held out to choose the number of epochs, or the weights of a
+        blend, and to measure. 0: nothing is held out, all epochs run, nothing is measured.
+    refit : bool
+        Fit once more, on everybody, for the number of epochs that was best. Without it the held-out rows are not
+        learned from.
+    reading : ReadingOptions, optional
+        How to read; the model remembers `min_rating` and `duplicates` for the histories it is given later.
+    context : TrainingContext, optional
+        Seed, device, precision, patience, progress.
+
+    Returns
+    -------
+    TrainedModel
+        `about["metrics"]` holds the validation metrics: mean, low and high end of the 95 % confidence interval.
+
+    Raises
+    ------
+    ConfigError
+        For unknown models or settings.
+    DataError
+        For ratings that cannot be used.
+
+    Examples
+    --------
+    >>> trained = fit("ratings.csv", "vae", {"latent": 50})  # doctest: +SKIP
+    >>> trained.recommend("ratings.csv", n=10)  # doctest: +SKIP
+    """
+    context, reading = context or TrainingContext(), reading or ReadingOptions()
+    chosen = create_model(model, settings) if isinstance(model, str) else model
+    task = TASKS["ranking" if chosen is None else chosen.task]
+    interactions = ratings if isinstance(ratings, Interactions) else read_for_task(task.name, ratings, reading)
+    if chosen is None:
+        sizes = len(interactions.users), len(interactions.items)
+        default = choose_model(*sizes, held_out > 0, context.resolve_device(), context.group.size)
+        chosen = create_model(default.model, default.settings)
+    split = validation_split(interactions, chosen, held_out, context.seed)
+    metrics = {}
+    if split.validation is not None:
+        validate = Validator(split.validation, task.metric, chosen.needs_training_users)
+        chosen.fit(split.train.matrix, replace(context, validate=validate))
+        found = task.evaluate(chosen, split.validation, task.metrics)
+        metrics = {label: asdict(interval) for label, interval in found.intervals(context.seed).items()}
+    if split.validation is None:
+        chosen.fit(split.train.matrix, context)
+    elif refit:
+        split = splitting.everybody(interactions, task.ratings)
+        chosen = chosen.refit(split.train.matrix, context)
+    about = {
+        "metrics": metrics,
+        "seed": context.seed,
+        "data": {"fingerprint": interactions.fingerprint(), **interactions.describe()},
+        "reading": {name: getattr(reading, name) for name in READING},
+        "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
+    }
+    train = split.train
+    users = train.users if chosen.needs_training_users else None
+    return TrainedModel(chosen, train.items, train.item_counts, users, about)
+
+
+def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:
+    """Hold out what the model's task validates on.
+
+    Parameters
+    ----------
+    interactions : Interactions
+        All rows.
+    model : Recommender
+        Its task decides what is held out: users, or, for models of ratings, rows.
+    held_out : float
+        The share; 0 for nothing.
+    seed : int
+        Seed of the choice.
+
+    Returns
+    -------
+    Split
+        Without a test part.
+    """
+    task = TASKS[model.task]
+    if not held_out:
+        return splitting.everybody(interactions, task.ratings)
+    return task.validation_split(interactions, model, held_out, seed)

@@ -1,0 +1,313 @@
+"""A fitted model together with the ids of its items: what answers in ids and data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.data.interactions import Interactions, Vocabulary
+from recsys.data.matrix import UserItemMatrix
+from recsys.data.reading import ReadingOptions, read_interactions
+from recsys.errors import ConfigError, DataError, NoRatingsError, UnsupportedError
+from recsys.inference.pairs import predict_pairs
+from recsys.inference.topn import recommend
+from recsys.models.base import Recommender
+
+if TYPE_CHECKING:
+    Source = str | Path | Sequence[str | Path] | pd.DataFrame | Interactions
+
+READING = ("min_rating", "duplicates")  # what a model remembers of how its ratings were read
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A fitted model and the ids it speaks of: all that recommending needs besides histories.
+
+    Attributes
+    ----------
+    model : Recommender
+        The fitted model, which speaks in positions.
+    items : Vocabulary
+        Ids of its items, by position.
+    item_counts : ndarray of int64, shape (items,)
+        Training users of each item.
+    users : Vocabulary, optional
+        Ids of the training users, for models that know no other users (`needs_training_users`).
+    about : mapping
+        What model.json says of it: metrics, seed, data, how the ratings were read.
+    digest : str
+        sha256 of model.json, which holds those of the other files; empty for a model that was not loaded.
+    """
+
+    model: Recommender
+    items: Vocabulary
+    item_counts: NDArray[np.int64]
+    users: Vocabulary | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    def recommend(
+        self,
+        histories: Source,
+        n: int = 10,
+        *,
+        users: Iterable[Any] | None = None,
+        filter_seen: bool = True,
+        only_items: Iterable[Any] | None = None,
+        exclude_items: Iterable[Any] | None = None,
+    ) -> pd.DataFrame:
+        """Recommend n items to every user of `histories`.
+
+        Parameters
+        ----------
+        histories : DataFrame, Interactions, path or list of paths
+            What each user has had: columns user_id, item_id, perhaps rating and timestamp. Users need not have been in
+            training.
+        n : int
+            Length of a list.
+        users : iterable of ids, optional
+            The users to recommend to, in this order; all of `histories` without it.
+        filter_seen : bool
+            Leave out what the user has had, liked or not.
+        only_items, exclude_items : iterable of ids, optional
+            The only items, and the items never, to recommend.
+
+        Returns
+        -------
+        DataFrame
+            user_id, item_id, rank (from 1), score; best first within a user. A user without an item that the model
+            knows has no rows.
+
+        Raises
+        ------
+        DataError
+            If `users` names somebody who is not in `histories`, or an item is unknown to the model.
+        """
+        data = self.to_matrix(self.read_histories(histories))
+        rows = np.arange(len(data.users)) if users is None else _known(data.users, users, "users", "histories")
+        trained = None if self.users is None else self.users.positions(data.users.ids).astype(np.int64)
+        able = np.diff(data.matrix.indptr) > 0
+        rows = rows[able[rows] if trained is None else able[rows] & (trained[rows] >= 0)]
+        lists = recommend(
+            self.model.score,
+            data.matrix[rows],
+            n,
+            filter_seen=filter_seen,
+            allowed=self._allowed(only_items, exclude_items),
+            users=None if trained is None else trained[rows],
+            seen=None if data.seen is None else data.seen[rows],
+        )
+        parts = [self._frame(data.users, rows[batch.start :], batch.positions, batch.scores) for batch in lists]
+        return pd.concat(parts, ignore_index=True) if parts else self._frame(data.users, rows[:0], *_NONE)
+
+    def recommend_for_items(self, items: Iterable[Any], n: int = 10) -> pd.DataFrame:
+        """Recommend n items to a new user who has had these items.
+
+        Parameters
+        ----------
+        items : iterable of ids
+            What the user has had; ids that the model does not know are passed over.
+        n : int
+            Length of the list.
+
+        Returns
+        -------
+        DataFrame
+            item_id, rank (from 1), score.
+
+        Raises
+        ------
+        DataError
+            If the model knows none of the items.
+        UnsupportedError
+            If the model needs ratings, or knows only its training users.
+        """
+        if self.model.task == "rating":
+            raise UnsupportedError(f"{self.model.name} needs the ratings of the items: use recommend with a frame.")
+        history = pd.DataFrame({"user_id": "new user", "item_id": list(items)})
+        if not (self.items.positions(history["item_id"]) >= 0).any():
+            raise DataError(f"Expected an item that the model knows, found none among {len(history)}.")
+        if self.users is not None:
+            raise UnsupportedError(f"{self.model.name} knows only its training users: use another model.")
+        return self.recommend(history, n).drop(columns="user_id")
+
+    def similar_items(self, item: Any, n: int = 10) -> pd.DataFrame:
+        """Find the n items nearest to an item by the cosine of their embeddings.
+
+        Parameters
+        ----------
+        item : id
+            An item of the model.
+        n : int
+            How many, without the item itself.
+
+        Returns
+        -------
+        DataFrame
+            item_id, rank (from 1), score (cosine).
+
+        Raises
+        ------
+        DataError
+            If the model does not know the item.
+        UnsupportedError
+            If the model has no embeddings of items.
+        """
+        position = int(_known(self.items, [item], "items", "the model's items")[0])
+        best, cosines = self.model.similar_items(position, N=min(n, len(self.items) - 1) + 1)
+        kept = (best >= 0) & (best != position)
+        frame = pd.DataFrame({"item_id": self.items.take(best[kept]).to_pandas()})
+        return frame.assign(rank=np.arange(1, len(frame) + 1), score=cosines[kept])
+
+    def predict(self, pairs: pd.DataFrame, histories: Source) -> pd.Series[float]:
+        """Predict the rating of each (user, item) pair, for models of ratings.
+
+        Parameters
+        ----------
+        pairs : DataFrame
+            Columns user_id, item_id.
+        histories : DataFrame, Interactions, path or list of paths
+            What each user has rated: user_id, item_id, rating.
+
+        Returns
+        -------
+        Series of float32
+            With the index of `pairs`; NaN where the item is unknown or the user has no history.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model does not predict ratings.
+        """
+        if self.model.task != "rating":
+            raise UnsupportedError(f"{self.model.name} does not predict ratings: train a model of the rating task.")
+        data = self.to_matrix(self.read_histories(histories))
+        user, item = data.users.positions(pairs["user_id"]), self.items.positions(pairs["item_id"])
+        known = (user >= 0) & (item >= 0)
+        known[known] = np.diff(data.matrix.indptr)[user[known]] > 0
+        found = np.full(len(pairs), np.nan, dtype=np.float32)
+        asked, place = np.unique(user[known], return_inverse=True)
+        found[known] = predict_pairs(self.model.score, data.matrix[asked], place, item[known])
+        return pd.Series(found, index=pairs.index, name="rating")
+
+    def read_histories(self, source: Source, options: ReadingOptions | None = None) -> Interactions:
+        """Read histories as the ratings of the training were read.
+
+        Parameters
+        ----------
+        source : DataFrame, Interactions, path or list of paths
+            Interactions are returned as they are.
+        options : ReadingOptions, optional
+            What they leave open (None) of `min_rating` and `duplicates` is taken from the training. In a table without
+            ratings a remembered minimum does not apply: every row counts.
+
+        Returns
+        -------
+        Interactions
+
+        Raises
+        ------
+        DataError
+            If the model needs ratings and there are none.
+        """
+        if isinstance(source, Interactions):
+            return source
+        given = options or ReadingOptions()
+        completed = replace(given, **self.remembered(given))
+        try:
+            return read_for_task(self.model.task, source, completed)
+        except NoRatingsError:
+            if given.min_rating is not None:
+                raise
+            return read_for_task(self.model.task, source, replace(completed, min_rating=None))
+
+    def remembered(self, options: ReadingOptions) -> dict[str, Any]:
+        """Return what `options` leave open and the training knows: `min_rating`, `duplicates`.
+
+        Not "error" for duplicates, which says that the training had none.
+        """
+        kept = self.about.get("reading", {})
+        left_open = [name for name in READING if getattr(options, name) is None]
+        return {name: kept[name] for name in left_open if kept.get(name) not in (None, "error")}
+
+    def to_matrix(self, interactions: Interactions) -> UserItemMatrix:
+        """Return histories over the model's items: ratings for a model of ratings, else ones."""
+        return UserItemMatrix.from_interactions(interactions, self.items, ratings=self.model.task == "rating")
+
+    def _allowed(self, only: Iterable[Any] | None, exclude: Iterable[Any] | None) -> NDArray[np.bool_] | None:
+        if only is None and exclude is None:
+            return None
+        allowed = np.full(len(self.items), only is None)
+        allowed[_known(self.items, only or (), "only_items", "the model's items")] = True
+        allowed[_known(self.items, exclude or (), "exclude_items", "the model's items")] = False
+        return allowed
+
+    def _frame(
+        self, users: Vocabulary, rows: NDArray[Any], positions: NDArray[np.int32], scores: NDArray[np.float32]
+    ) -> pd.DataFrame:
+        row, place = np.nonzero(positions >= 0)
+        columns = {
+            "user_id": users.take(rows[row]).to_pandas(),
+            "item_id": self.items.take(positions[row, place]).to_pandas(),
+            "rank": place + 1,
+            "score": scores[row, place],
+        }
+        return pd.DataFrame(columns)
+
+
+_NONE = np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.float32)
+
+
+def _known(vocabulary: Vocabulary, ids: Iterable[Any], name: str, where: str) -> NDArray[np.int32]:
+    """Positions of the ids; DataError names the first that is not there."""
+    given = list(ids)
+    positions = vocabulary.positions(pa.array(given)) if given else np.empty(0, dtype=np.int32)
+    if (positions < 0).any():
+        first = given[int(np.argmax(positions < 0))]
+        count = int((positions < 0).sum())
+        raise DataError(f"Expected {name} that are among {where}, found {count} unknown, first {first!r}.")
+    return positions
+
+
+def read_for_task(task: str, source: Any, options: ReadingOptions) -> Interactions:
+    """Read interactions for a task, refusing what makes no sense of ratings.
+
+    Parameters
+    ----------
+    task : str
+        "ranking" or "rating".
+    source : DataFrame, path or list of paths
+        See `read_interactions`.
+    options : ReadingOptions
+        How to read.
+
+    Returns
+    -------
+    Interactions
+
+    Raises
+    ------
+    ConfigError
+        If `min_rating` is given for the rating task.
+    DataError
+        If the rating task finds no ratings.
+    """
+    if task == "rating" and options.min_rating is not None:
+        raise ConfigError(
+            "Expected no min_rating for the rating task: a model that never sees a low rating cannot predict one. "
+            "Leave it out."
+        )
+    interactions = read_interactions(cast(Any, source), options)
+    if task == "rating" and interactions.rating is None:
+        raise DataError(
+            "Expected a column of ratings to learn to predict them, found none: name it (rating_column), or train a "
+            "model of the ranking task."
+        )
+    return interactions
