@@ -132,8 +132,8 @@ REFUSED = [
     Case(
         "duplicates refused", GOOD + b"u,a,1\n", ("line 2", "line 4", "--duplicates"), flags=("--duplicates", "error")
     ),
-    Case("nothing reaches the minimum", GOOD, ("below --min-rating 2", "Lower"), flags=("--min-rating", "9")),
-    Case("the core is empty", GOOD, ("user under --min-user-items 2",), flags=("--min-user-items", "2")),
+    Case("nothing reaches the minimum", GOOD, ("below min_rating 2", "Lower"), flags=("--min-rating", "9")),
+    Case("the core is empty", GOOD, ("user below min_user_items 2",), flags=("--min-user-items", "2")),
     Case("min rating without ratings", b"user,item\nu,a\n", ("--rating-column",), flags=("--min-rating", "3")),
     Case("a minimum below zero", GOOD, ("0 or more",), flags=("--min-user-items", "-1")),
     Case("a minimum that is no number", GOOD, ("finite",), flags=("--min-rating", "nan")),

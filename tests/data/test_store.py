@@ -43,7 +43,7 @@ def test_the_type_of_ids_is_kept(tmp_path, kind):
 def test_policies_apply_to_a_store_and_the_ledger_goes_on(store):
     found = read_interactions([store], ReadingOptions(min_rating=2))
     assert found.ledger.line() == (
-        "rows read 5 = kept 2 + missing item id 1 + duplicate (last kept) 1 + below --min-rating 1"
+        "rows read 5 = kept 2 + missing item id 1 + duplicate (last kept) 1 + below min_rating 1"
     )
     assert found.users.to_list() == ["v"]
 

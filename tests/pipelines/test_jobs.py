@@ -207,7 +207,7 @@ def test_lists_are_made_of_what_was_liked_and_no_other_reading_resumes_them(like
     job = ("score", liked, opinions, "--new-users", "new.csv", "-n", 3, "--no-track")
     output = works(*job, "-o", "lists")
     assert "Read as in training: --min-rating 4\n" in output
-    assert "new-users: rows read 2 = kept 1 + below --min-rating 1\n" in output
+    assert "new-users: rows read 2 = kept 1 + below min_rating 1\n" in output
     works(*job, "-o", "typed", "--min-rating", 4)
     plans = [json.loads(Path(folder, "plan.json").read_text())["hash"] for folder in ("lists", "typed")]
     assert plans[0] == plans[1]
@@ -229,7 +229,7 @@ def test_a_test_file_is_searched_for_what_was_liked(liked, opinions):
     output = works("evaluate", liked, "histories.csv", "--test", "test.csv", "--metrics", "recall@5", "--no-track")
     assert "test: Read as in training: --min-rating 4\n" in output
     kept = int((table[::7].rating >= 4).sum())
-    assert f"test: rows read {len(table[::7])} = kept {kept} + below --min-rating {len(table[::7]) - kept}\n" in output
+    assert f"test: rows read {len(table[::7])} = kept {kept} + below min_rating {len(table[::7]) - kept}\n" in output
 
 
 def test_a_compared_model_remembers_how_its_ratings_were_read(opinions):
@@ -294,7 +294,7 @@ def test_a_dead_tracking_server_loses_no_model(ratings, monkeypatch):
         (("train", "RATINGS", "--device", "tpu9"), 1, "Expected a device such as auto, cpu"),
         (("train", "RATINGS", "--held-out", "0.7"), 1, "below 0.5"),
         (("train", "RATINGS", "--min-rating", "high"), 2, "is not a valid float"),
-        (("train", "RATINGS", "--min-rating", "9"), 1, "below --min-rating"),
+        (("train", "RATINGS", "--min-rating", "9"), 1, "below min_rating"),
         (("train", "RATINGS", "--user-column", "customer"), 1, "customer"),
         (("train", "RATINGS", "-o", "full"), 1, "add --overwrite"),
         (("train", "RATINGS", "-o", "full", "--overwrite"), 1, "not ours to replace"),

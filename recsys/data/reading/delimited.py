@@ -1,24 +1,18 @@
-"""Ratings in text files: a stream of blocks of whole lines, parsed by Arrow, looked at line by line where it stumbles.
+"""Ratings in text files: blocks of whole lines, parsed by Arrow where it can be trusted, else line by line.
 
 ```
-file --pieces--> UTF-8 bytes --blocks--> whole lines --parse--> Rows
-                                           |  whole numbers as ids, proven: done, the fast way
-                                           |  text as ids, and Arrow likes all of it: done
-                                           |  it does not: halve it, try again; a few lines: one by one
+file --streams--> blocks of whole lines --records--> one line a row --parse--> Rows
+                                                       |  whole numbers as ids, proven: done, the fast path
+                                                       |  text as ids, and Arrow accepts all of it: done
+                                                       |  else: halve it and try again; a few lines: one by one
 ```
-One line is one row, once recsys.reading.records has joined what quotes hold together. Arrow alone would let an open
-quote swallow the lines after it, so its rows are counted.
+Arrow alone would let an open quote swallow the lines after it, so its rows are counted. Whichever path a block takes,
+its rows are those of recsys.data.reading.lines.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
-import math
-import re
-import zlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,50 +22,18 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from recsys.data.reading.layout import Layout, find_layout, split_line
+from recsys.data.reading.adjacency import parse_adjacency
+from recsys.data.reading.layout import Layout, find_layout
+from recsys.data.reading.lines import BLANKS, BadLineError, parse_lines, parse_rating
 from recsys.data.reading.options import ReadingOptions
-from recsys.data.reading.records import LONGEST_LINE, one_line_each
-from recsys.data.reading.rows import (
-    BAD_RATING,
-    BAD_TIME,
-    INFINITE_RATING,
-    MISSING_ITEM,
-    MISSING_RATING,
-    MISSING_USER,
-    UNDECODABLE,
-    UNPARSABLE,
-    Reject,
-    Rows,
-)
-from recsys.errors import DataError
+from recsys.data.reading.records import MAX_LINE, one_line_each
+from recsys.data.reading.rows import Rows
+from recsys.data.reading.streams import read_pieces, read_sample, whole_lines
+from recsys.data.reading.times import DATE_ORDERS, parse_time
 from recsys.system.threads import in_order
 
-BLOCK = 8 << 20  # bytes; large enough for Arrow, small enough for many in flight
-SAMPLE = 1 << 18  # bytes to find the layout from
-FEW_LINES = 256  # so many are read one by one
+FEW_LINES = 256  # at most so many are parsed one by one
 UNIT = b"\x1f"  # stands for a separator of several bytes: Arrow takes one
-
-LARGEST_RATING = float(np.finfo(np.float32).max)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TIME_DTYPES = {  # of the few lines read one by one; floats, as "1.1e9" is an integer too
-    "integer": "float64",
-    "decimal": "float64",
-    "date": "datetime64[ms]",
-    "zoned date": "datetime64[ms]",
-}
-SIGNS = {  # first bytes of what people also pass, by mistake
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-    b"\x28\xb5\x2f\xfd": "a zstd file",
-    b"SQLite format 3": "an SQLite database",
-    b"\x80\x04": "a pickle, which recsys never opens",
-    b"\x80\x05": "a pickle, which recsys never opens",
-    b"%PDF": "a PDF",
-    b"ARROW1": "an Arrow file",
-}
-
-CONTROL = bytes(set(range(32)) - set(b"\t\n\r\x1f"))  # bytes that no text holds many of
 
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 TIME_TYPES = {
@@ -83,17 +45,24 @@ TIME_TYPES = {
 
 
 def sniff(path: Path, options: ReadingOptions) -> Layout:
-    """The layout of a text file. Raises DataError for a binary file and for one whose layout cannot be told."""
-    sample = b""
-    for piece in _pieces(path, options.encoding):
-        sample += piece
-        if len(sample) >= SAMPLE:
-            sample = sample[:SAMPLE]
-            break
-    _refuse_binary(sample, path)
-    lines = sample.split(b"\n")
-    if len(sample) == SAMPLE and len(lines) > 1:
-        lines.pop()  # cut somewhere
+    """Detect the layout of a text file.
+
+    Parameters
+    ----------
+    path : Path
+    options : ReadingOptions
+        What is given is not detected.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    DataError
+        If the file is no text, or if its layout cannot be detected.
+    """
+    lines = read_sample(path, options.encoding)
     layout = find_layout(_decoded(lines), options, path.name)
     joined = b"".join(one_line_each(iter([b"\n".join(lines) + b"\n"]), layout)).split(b"\n")[:-1]
     return layout if joined == lines else find_layout(_decoded(joined), options, path.name)
@@ -104,15 +73,28 @@ def _decoded(lines: list[bytes]) -> list[str]:
 
 
 def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Iterator[Rows]:
-    """Rows of a text file after its header, piece by piece, in order. Memory: a few blocks, whatever the size."""
-    blocks = one_line_each(_after_head(_blocks(_pieces(path, options.encoding)), layout.skip), layout)
-    for rows in in_order(lambda block: parse(block, layout), blocks):
+    """Read the rows of a text file. Memory: a few blocks, whatever the size of the file.
+
+    Parameters
+    ----------
+    path : Path
+    layout : Layout
+        As `sniff` returns it.
+    options : ReadingOptions
+
+    Yields
+    ------
+    Rows
+        In the order of the file.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or in another encoding.
+    """
+    blocks = _after_head(whole_lines(read_pieces(path, options.encoding)), layout.skip)
+    for rows in in_order(lambda block: parse(block, layout), one_line_each(blocks, layout)):
         yield from rows
-
-
-def read_lines(path: Path, encoding: str) -> list[str]:
-    """All lines of a small text file, without their ends. Raises UnicodeDecodeError for bytes that are not UTF-8."""
-    return [line.rstrip("\r") for line in b"".join(_pieces(path, encoding)).decode().split("\n")]
 
 
 def _after_head(blocks: Iterator[bytes], skip: int) -> Iterator[bytes]:
@@ -124,52 +106,22 @@ def _after_head(blocks: Iterator[bytes], skip: int) -> Iterator[bytes]:
         yield block[start:] if start else block
 
 
-def _pieces(path: Path, encoding: str) -> Iterator[bytes]:
-    """The file's text as UTF-8, unpacked, without byte order mark."""
-    codec = codecs.lookup(encoding).name
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    opened: Callable[..., Any] = gzip.open if packed else open
-    try:
-        with opened(path, "rb") as file:
-            if codec in ("utf-8", "utf-8-sig"):
-                first = file.read(BLOCK)
-                yield first.removeprefix(codecs.BOM_UTF8)
-                while piece := file.read(BLOCK):
-                    yield piece
-            else:
-                decoder = codecs.getincrementaldecoder(encoding)()
-                yield decoder.decode(file.read(BLOCK)).removeprefix("\ufeff").encode()
-                while piece := file.read(BLOCK):
-                    yield decoder.decode(piece).encode()
-                yield decoder.decode(b"", final=True).encode()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"Expected a whole gzip file, found {path.name} damaged: {error}. Fetch it again.") from error
-    except UnicodeError as error:
-        raise DataError(
-            f"Expected text in the encoding {encoding}, found {path.name} to be another ({error}). "
-            "Give the right one with --encoding."
-        ) from error
-
-
-def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Blocks of whole lines, line ends included. What a line has over LONGEST_LINE is dropped, and NUL marks it."""
-    rest = b""
-    for piece in pieces:
-        end = piece.rfind(b"\n") + 1
-        if end:
-            yield b"".join((rest, memoryview(piece)[:end]))
-            rest = piece[end:]
-        else:
-            rest = rest + piece if len(rest) <= LONGEST_LINE else rest
-        if len(rest) > LONGEST_LINE:
-            rest = rest[:LONGEST_LINE] + b"\0"
-    if rest:
-        yield rest + b"\n"
-
-
 def parse(block: bytes, layout: Layout) -> list[Rows]:
-    """Rows of a block of whole lines, in pieces, in order."""
+    """Parse a block of whole lines.
+
+    Parameters
+    ----------
+    block : bytes
+        Lines in UTF-8, each with its line feed and on one line.
+    layout : Layout
+
+    Returns
+    -------
+    list of Rows
+        In the order of the block.
+    """
+    if layout.adjacency:
+        return [parse_adjacency(block)]
     separator = layout.separator.encode()
     fields = block if len(separator) == 1 else block.replace(separator, UNIT) if UNIT not in block else b""
     rows = _rows_with_numbers(fields, layout) if layout.numbered and fields else None
@@ -180,14 +132,14 @@ def parse(block: bytes, layout: Layout) -> list[Rows]:
     if rows is not None:
         return [rows]
     if lines <= FEW_LINES:
-        return [_parse_by_line(block, layout)]
+        return [parse_lines(block, layout)]
     middle = block.find(b"\n", len(block) // 2, len(block) - 1) + 1
     middle = middle or block.rindex(b"\n", 0, len(block) - 1) + 1  # one line may fill the second half
     return parse(block[:middle], layout) + parse(block[middle:], layout)
 
 
 def _rows_with_numbers(block: bytes, layout: Layout) -> Rows | None:
-    """Rows of a block, ids parsed as integers, which is faster; None unless every id is certain to read as it stood.
+    """Rows of a block with ids parsed as integers, which is faster; None unless every id is certain to stay as it is.
 
     The proof counts bytes. Any other spelling of a whole number (007, +7, ' 7', "7") is longer than the plain one,
     except hexadecimal ones. So if the plain spellings, the ratings as they stand, separators and line ends fill the
@@ -218,43 +170,82 @@ def _rows_with_numbers(block: bytes, layout: Layout) -> Rows | None:
 
 
 def _rows_with_text(block: bytes, lines: int, layout: Layout) -> Rows | None:
-    """Rows of a block in which nothing is amiss, whatever its ids, else None."""
+    """Rows of a block without any fault, whatever its ids, else None."""
     if b"\0" in block or _may_hold_a_long_line(block):
         return None
     if b'"' in block and block.count(b'"') % 2:  # one does not close
         return None
     try:
-        columns = _columns(block, layout, DICTIONARY, pa.float32())
-        user, item, ratings, time = columns["user"], columns["item"], columns["rating"], columns["timestamp"]
+        columns = _columns(block, layout, DICTIONARY, DICTIONARY if layout.truth else pa.float32())
+        user, item = columns["user"], columns["item"]
         for ids in (user, item):
             ids.dictionary.validate(full=True)  # UTF-8 of each id once, not of each row
-    except pa.ArrowInvalid:
+        rating, times = _ratings(columns["rating"], layout), _times(columns["timestamp"], layout)
+    except (pa.ArrowInvalid, BadLineError, UnicodeDecodeError):
         return None
     numbers = None if len(user) == lines else _filled(block)
     if len(user) != (lines if numbers is None else len(numbers)):
         return None
-    if _is_odd(user.dictionary) or _is_odd(item.dictionary):
+    if _is_odd(user.dictionary) or _is_odd(item.dictionary) or _may_hold_the_header(columns, layout):
         return None
-    rating = None if ratings is None else ratings.to_numpy()
-    if rating is not None and not np.isfinite(rating).all():
-        return None
-    times = None if time is None else time.to_numpy()
-    if times is not None and times.dtype.kind == "M":
-        times = times.astype("datetime64[ms]")
-    elif times is not None and times.dtype.kind == "f" and not np.isfinite(times).all():
+    if any(part is not None and part.dtype.kind == "f" and not np.isfinite(part).all() for part in (rating, times)):
         return None
     return Rows(user, item, rating, times, numbers, lines, len(user))
 
 
+def _ratings(column: Any, layout: Layout) -> NDArray[np.float32] | None:
+    """Ratings of a column as Arrow read it. Raises BadLineError."""
+    if column is None:
+        return None
+    if not layout.truth:
+        return np.asarray(column.to_numpy())
+    return _by_value(column, lambda text: parse_rating(text, truth=True), "float32")
+
+
+def _times(column: Any, layout: Layout) -> NDArray[Any] | None:
+    """Times of a column as Arrow read it. Raises BadLineError."""
+    if column is None:
+        return None
+    if not pa.types.is_dictionary(column.type):
+        times = np.asarray(column.to_numpy())
+        return times.astype("datetime64[ms]") if times.dtype.kind == "M" else times
+
+    def parsed(text: str) -> int | float:
+        time = parse_time(text, layout.time)
+        if time is None:
+            raise BadLineError("", "")
+        return time
+
+    return _by_value(column, parsed, "float64" if layout.time in ("integer", "decimal") else "datetime64[ms]")
+
+
+def _by_value(column: pa.DictionaryArray, parsed: Callable[[str], int | float], dtype: str) -> NDArray[Any]:
+    """A text column parsed as line by line, each distinct text once."""
+    values = [parsed(text.strip()) for text in column.dictionary.to_pylist()]
+    return np.array(values, dtype=dtype)[column.indices.to_numpy()]
+
+
+def _may_hold_the_header(columns: dict[str, Any], layout: Layout) -> bool:
+    """Whether the names of the id columns are among the ids: the header may come again."""
+    places = {"user": layout.columns.user, "item": layout.columns.item}
+    return layout.header and all(
+        pc.index(columns[kind].dictionary, pa.scalar(layout.names[place], pa.string())).as_py() >= 0
+        for kind, place in places.items()
+    )
+
+
 def _columns(block: bytes, layout: Layout, ids: pa.DataType, ratings: pa.DataType) -> dict[str, Any]:
-    """The four columns of a block as Arrow arrays of the given types, None for one that the file has not."""
-    types = {"user": ids, "item": ids, "rating": ratings, "timestamp": TIME_TYPES[layout.time]}
+    """The four columns of a block as Arrow arrays, None for one that the file does not have."""
+    times = DICTIONARY if layout.time in DATE_ORDERS else TIME_TYPES[layout.time]
+    if layout.time == "integer" and (b"0x" in block or b"0X" in block):  # Arrow takes hexadecimal numbers
+        times = DICTIONARY
+    types = {"user": ids, "item": ids, "rating": ratings, "timestamp": times}
     places = {kind: getattr(layout.columns, kind) for kind in types}
     wanted = {str(place): types[kind] for kind, place in places.items() if place is not None}
-    one_sign = len(layout.separator) == 1  # else no quotes
+    single = len(layout.separator) == 1  # else no quotes
     parse_options = pyarrow.csv.ParseOptions(
         delimiter=layout.separator if len(layout.separator.encode()) == 1 else UNIT.decode(),
-        quote_char='"' if one_sign else False,
+        quote_char='"' if single else False,
     )
     names = [str(place) for place in range(len(layout.names))]
     table = pyarrow.csv.read_csv(
@@ -272,19 +263,19 @@ def _as_text(numbers: pa.Int64Array) -> pa.DictionaryArray:
 
 
 def _text_size(column: pa.DictionaryArray) -> int:
-    """Bytes of all texts of a column."""
+    """Bytes of all texts of a column together."""
     counts = np.bincount(column.indices.to_numpy(), minlength=len(column.dictionary))
     return int(counts @ pc.binary_length(column.dictionary).to_numpy())
 
 
 def _digits(numbers: NDArray[Any]) -> int:
-    """Digits of all these whole numbers from 0 up."""
+    """Number of digits of all these numbers, none of them negative."""
     least, most = len(str(numbers.min())), len(str(numbers.max()))
     return least * len(numbers) + sum(int(np.count_nonzero(numbers >= 10**power)) for power in range(least, most))
 
 
 def _count(block: bytes, sign: bytes) -> int:
-    """How often a byte occurs: far faster than bytes.count."""
+    """How often a byte occurs: much faster than bytes.count."""
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord(sign)))
 
 
@@ -295,119 +286,12 @@ def _filled(block: bytes) -> NDArray[np.int32]:
 
 
 def _may_hold_a_long_line(block: bytes) -> bool:
-    """True if a line is longer than LONGEST_LINE: it then fills one of these windows."""
-    window = LONGEST_LINE // 2
+    """Whether a line may be longer than MAX_LINE: it then fills one of these windows."""
+    window = MAX_LINE // 2
     return any(block.find(b"\n", start, start + window) < 0 for start in range(0, len(block) - window, window))
 
 
 def _is_odd(ids: pa.Array) -> bool:
     """Whether an id is blank, or holds a line end: an open quote swallowed one."""
-    blank = pc.equal(pc.binary_length(pc.utf8_trim_whitespace(ids)), 0)
+    blank = pc.equal(pc.binary_length(pc.utf8_trim(ids, characters=BLANKS)), 0)
     return bool(pc.any(blank).as_py() or pc.any(pc.match_substring_regex(ids, "[\r\n]")).as_py())
-
-
-def _parse_by_line(block: bytes, layout: Layout) -> Rows:
-    """Rows of a few lines, each looked at by itself."""
-    cells: list[tuple[int, str, str, float, int | float]] = []
-    rejects: list[Reject] = []
-    lines = block.split(b"\n")[:-1]
-    for number, line in enumerate(lines):
-        if line.strip(b" \r"):
-            try:
-                cells.append((number, *_cells(line, layout)))
-            except _BadLineError as bad:
-                text = line.decode("utf-8", "replace").rstrip("\r")
-                rejects.append(Reject(number, bad.reason, bad.detail, text))
-    user, item, rating, timestamp = ([cell[place] for cell in cells] for place in (1, 2, 3, 4))
-    return Rows(
-        pa.array(user, pa.string()).dictionary_encode(),
-        pa.array(item, pa.string()).dictionary_encode(),
-        None if layout.columns.rating is None else np.array(rating, dtype=np.float32),
-        None if layout.columns.timestamp is None else np.array(timestamp, TIME_DTYPES[layout.time]),
-        np.array([cell[0] for cell in cells], dtype=np.int32),
-        len(lines),
-        len(cells) + len(rejects),
-        tuple(rejects),
-    )
-
-
-class _BadLineError(Exception):
-    """A line that holds no usable row."""
-
-    def __init__(self, reason: str, found: str):
-        self.reason, self.detail = reason, f"found {found}"
-
-
-def _cells(line: bytes, layout: Layout) -> tuple[str, str, float, int | float]:
-    """User id, item id, rating, time of one line (0 for what the file has not); raises _BadLineError."""
-    if len(line) > LONGEST_LINE:
-        raise _BadLineError(UNPARSABLE, f"a line longer than {LONGEST_LINE:,} bytes")
-    # what is not UTF-8 matters only in an id
-    fields, columns = split_line(line.decode("utf-8", "surrogateescape"), layout.separator), layout.columns
-    if fields is None:
-        raise _BadLineError(UNPARSABLE, "a quote that does not close, or a control character")
-    if len(fields) != len(layout.names):
-        raise _BadLineError(UNPARSABLE, f"{len(fields)} columns for {len(layout.names)}")
-    for place, reason in ((columns.user, MISSING_USER), (columns.item, MISSING_ITEM)):
-        if not fields[place].strip():
-            raise _BadLineError(reason, "nothing there")
-        if any("\udc80" <= sign <= "\udcff" for sign in fields[place]):
-            raise _BadLineError(UNDECODABLE, "other bytes: give the file's --encoding")
-    rating = 0.0 if columns.rating is None else _rating(fields[columns.rating].strip())
-    time = 0 if columns.timestamp is None else _time(fields[columns.timestamp].strip(), layout)
-    return fields[columns.user], fields[columns.item], rating, time
-
-
-def _rating(text: str) -> float:
-    number = _number(text)
-    if not text or (number is not None and math.isnan(number)):
-        raise _BadLineError(MISSING_RATING, repr(text) if text else "nothing there")
-    if number is None:
-        with_point = text.count(",") == 1 and _number(text.replace(",", ".")) is not None
-        advice = ": write a point in place of the decimal comma" if with_point else ""
-        raise _BadLineError(BAD_RATING, f"{text[:40]!r}{advice}")
-    if abs(number) > LARGEST_RATING:
-        raise _BadLineError(INFINITE_RATING, repr(text[:40]))
-    return number
-
-
-def _time(text: str, layout: Layout) -> int | float:
-    """Epoch as it stands, or milliseconds of a date; raises _BadLineError."""
-    if layout.time in ("integer", "decimal"):
-        number = _number(text)
-        if number is None or not math.isfinite(number):
-            raise _BadLineError(BAD_TIME, repr(text[:40]))
-        return number
-    try:
-        date = datetime.fromisoformat(re.sub("Z$", "+00:00", text))
-    except ValueError:
-        raise _BadLineError(BAD_TIME, repr(text[:40])) from None
-    date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
-    return (date - EPOCH) // timedelta(milliseconds=1)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None
-
-
-def _refuse_binary(sample: bytes, path: Path) -> None:
-    """Raise DataError for what is no text of ratings at all."""
-    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"Expected UTF-8 text, found {path.name} in UTF-16: say --encoding utf-16.")
-    kind = next((name for sign, name in SIGNS.items() if sample.startswith(sign)), None)
-    if kind is None and (len(sample) - len(sample.translate(None, CONTROL))) * 20 > len(sample):
-        kind = "binary data, or text in UTF-16 or UTF-32 (then say so with --encoding)"
-    if kind is not None:
-        raise DataError(
-            f"Expected ratings as text (CSV, TSV, also gzipped) or Parquet, found {path.name} to be {kind}. "
-            "Convert or unpack it first."
-        )
-    if sample.lstrip()[:1] in (b"{", b"["):
-        raise DataError(f"Expected columns of text, found JSON in {path.name}. Convert it to CSV or Parquet.")
-    if b"\n" not in sample and sample.count(b"\r") > 1:
-        raise DataError(f"Expected lines that end in LF or CRLF, found only CR in {path.name}. Convert its line ends.")
-    if len(sample) == SAMPLE and b"\n" not in sample:
-        raise DataError(f"Expected lines of text, found none that ends within {SAMPLE:,} bytes in {path.name}.")

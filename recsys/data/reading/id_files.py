@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from recsys.data.interactions import Vocabulary
 from recsys.data.reading import find_files
-from recsys.data.reading.delimited import read_lines
 from recsys.data.reading.layout import ALIASES, find_separator, plain_name, split_line
+from recsys.data.reading.streams import read_lines
 from recsys.errors import DataError
 from recsys.system.storage import Location, local_copy
 

@@ -1,4 +1,4 @@
-"""Where things stand in a ratings file: separator, header, columns. Found from its first lines, or as told."""
+"""The layout of a ratings file (separator, header, columns): given, or detected from its first lines."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from recsys.data.reading.options import ReadingOptions
+from recsys.data.reading.times import TimeKind, date_order
 from recsys.errors import DataError
 
-# The field's names for the four columns, lower case, without blanks, '_' and '-'. The first is ours.
+# Usual names of the four columns, lower case, without blanks, '_' and '-'.
 ALIASES = {
     "user": ("userid", "user", "uid", "reviewerid", "customerid", "memberid", "visitorid"),
     "item": (
@@ -25,17 +25,18 @@ ALIASES = {
     ),
     "timestamp": ("timestamp", "unixreviewtime", "datetime", "time", "date", "ts"),
 }
-CANDIDATES = ("\t", "::", ";", "|", ",", " ")  # the more telling first; a blank may well stand inside an id
-FIRST_EPOCH = 100_000_000  # March 1973 in seconds: no rating, play count or price gets there
+# Names of a rating column that count only if there is none of the above: RecBole's label, yes or no columns.
+SECOND_CHOICE = {"rating": ("label", "liked", "like", "clicked", "click", "recommended", "isrecommended")}
+CANDIDATES = ("\t", "::", ";", "|", ",", " ")  # most telling first; an id may well hold a blank
+FIRST_EPOCH = 100_000_000  # March 1973 in seconds: larger than any rating, play count or price
+SEPARATOR_LINE = re.compile('\ufeff*"?sep=(.)"?\r?', re.IGNORECASE)  # first line of a CSV for a spreadsheet program
 NO_COLUMN = "none"
 WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,17}")  # fits into 64 bits
-
-TimeKind = Literal["integer", "decimal", "date", "zoned date"]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Places of the four columns, from 0; None where there is none."""
+    """Positions of the four columns, from 0; None for a column that the file does not have."""
 
     user: int
     item: int
@@ -43,58 +44,136 @@ class Columns:
     timestamp: int | None = None
 
     def used(self) -> list[int]:
-        """The places read."""
+        """Positions of the columns that are read."""
         return [place for place in (self.user, self.item, self.rating, self.timestamp) if place is not None]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a text file looks like. `names` are the header's, or 1, 2, 3, ... where there is none."""
+    """The layout of a text file.
+
+    Attributes
+    ----------
+    separator : str
+        Text between two columns.
+    header : bool
+        Whether a line names the columns.
+    names : tuple of str
+        Names in the header, or "1", "2", "3", ... without one.
+    columns : Columns
+        Positions of the columns to read.
+    time : str
+        How timestamps are written: as "integer" or "decimal" epochs, as ISO "date" or "zoned date" (with an offset
+        from UTC), or as dates with slashes or dots whose "day", "month" or "year" stands first.
+    skip : int
+        Lines before the first row of data.
+    numbered : bool
+        Whether all columns are read and the ids of the first rows are whole numbers (7, not 007): they then take the
+        fast path.
+    truth : bool
+        Whether ratings are written as True and False.
+    adjacency : bool
+        Whether a line is a user followed by all of its items, as in the files of LightGCN.
+    """
 
     separator: str
     header: bool
     names: tuple[str, ...]
     columns: Columns
     time: TimeKind = "integer"
-    skip: int = 0  # lines before the first row of data
-    numbered: bool = False  # all columns are read, and the ids of the first rows are whole numbers: 7, not 007
+    skip: int = 0
+    numbered: bool = False
+    truth: bool = False
+    adjacency: bool = False
 
 
 def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> Layout:
-    """The layout of a file that starts with `lines`. Raises DataError where it cannot be told, with what was found."""
-    numbered = [(number, line) for number, line in enumerate(lines) if line.strip(" \r")]
-    if not numbered:
+    """Detect the layout of a file from its first lines.
+
+    Parameters
+    ----------
+    lines : sequence of str
+        First lines of the file, without their line ends.
+    options : ReadingOptions
+        What is given is not detected.
+    where : str
+        Name of the file, for messages.
+
+    Returns
+    -------
+    Layout
+
+    Raises
+    ------
+    DataError
+        If the layout cannot be detected, with what was found.
+    """
+    filled = [(number, line) for number, line in enumerate(lines) if line.strip(" \r")]
+    given = options.separator_text
+    skip = 0
+    if filled and (found := SEPARATOR_LINE.fullmatch(filled[0][1])):
+        given, skip = given or found[1], filled[0][0] + 1
+        filled = filled[1:]
+    if not filled:
         raise DataError(f"Expected rows of ratings in {where}, found an empty file.")
-    first_line, filled = numbered[0][0], [line for _, line in numbered]
-    separator = options.separator_text or find_separator(filled, where)
-    rows = [fields for line in filled if (fields := split_line(line, separator)) is not None]
-    if not rows:
-        raise DataError(f"Expected lines of text columns in {where}, found quotes that do not close in all of them.")
-    if len(rows[0]) < 2:
-        raise DataError(
-            f"Expected two columns or more in {where}, found one with the separator {separator!r}: "
-            f"{_short(filled[0])}. Give the right one with --separator."
-        )
+    texts = [line for _, line in filled]
+    separator = given or find_separator(texts, where)
+    rows = _split_rows(texts, separator, where)
+    if options.header is None and _is_adjacency(rows, separator, options):
+        return Layout(separator, False, ("user", "items"), Columns(0, 1), skip=skip, adjacency=True)
     header = options.header if options.header is not None else _has_header(rows, options)
     names = tuple(name.strip() for name in rows[0]) if header else tuple(str(i + 1) for i in range(len(rows[0])))
     data = [row for row in rows[1 if header else 0 :] if len(row) == len(names)]
     columns = find_columns(names, options, where) if header else _by_position(names, data, options, where)
     if header and len(filled) == 1:
-        raise DataError(f"Expected rows of ratings in {where}, found only the header: {_short(filled[0])}.")
-    time, skip = _time_kind(data, columns), first_line + 1 if header else 0
-    return Layout(separator, header, names, columns, time, skip, _is_numbered(data, columns, len(names)))
+        raise DataError(f"Expected rows of ratings in {where}, found only the header: {_short(texts[0])}.")
+    return Layout(
+        separator,
+        header,
+        names,
+        columns,
+        time=_time_kind(data, columns, names, where),
+        skip=filled[0][0] + 1 if header else skip,
+        numbered=_is_numbered(data, columns, len(names)),
+        truth=_is_truth(data, columns),
+    )
+
+
+def _split_rows(lines: Sequence[str], separator: str, where: str) -> list[list[str]]:
+    rows = [fields for line in lines if (fields := split_line(line, separator)) is not None]
+    if not rows:
+        raise DataError(f"Expected lines of text columns in {where}, found quotes that do not close in all of them.")
+    if len(rows[0]) < 2:
+        raise DataError(
+            f"Expected two columns or more in {where}, found one with the separator {separator!r}: "
+            f"{_short(lines[0])}. Give the right `separator`."
+        )
+    return rows
 
 
 def split_line(line: str, separator: str) -> list[str] | None:
-    """The fields of one line; None where a quote does not close or a control sign stands.
+    """Split one line into its fields.
 
-    Quotes are undone as in CSV, but a separator of several characters knows no quotes. Any run of blanks is one.
+    Quotes are removed as in CSV, but a separator of several characters knows no quotes. A run of blanks counts as one
+    blank. No other character ends a line or a field: unusual line separators (U+2028, form feed, ...) are data.
+
+    Parameters
+    ----------
+    line : str
+        The line without its line feed.
+    separator : str
+        Text between two fields.
+
+    Returns
+    -------
+    list of str, or None
+        None if a quote does not close, or if the line holds a NUL or a carriage return before its end.
     """
     line = line[:-1] if line.endswith("\r") else line
     if "\r" in line or "\0" in line:
         return None
     if separator == " " and '"' not in line:
-        return line.split()
+        return [field for field in line.split(" ") if field]
     if '"' not in line or len(separator) > 1:
         return line.split(separator)
     try:
@@ -105,14 +184,33 @@ def split_line(line: str, separator: str) -> list[str] | None:
 
 
 def find_columns(names: Sequence[str], options: ReadingOptions, where: str) -> Columns:
-    """Places of the columns by name: as told, or by the usual aliases. Raises DataError with the names found."""
+    """Find the columns by name: those given in `options`, else by the usual aliases.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of all columns.
+    options : ReadingOptions
+        Names given for user, item, rating and timestamp.
+    where : str
+        Name of the source, for messages.
+
+    Returns
+    -------
+    Columns
+
+    Raises
+    ------
+    DataError
+        If user or item is missing or ambiguous, with the names found.
+    """
     user, item = (_required(kind, names, options, where) for kind in ("user", "item"))
     rating, timestamp = (_find(kind, names, options, where) for kind in ("rating", "timestamp"))
     return _distinct(Columns(user, item, rating, timestamp), names, where)
 
 
 def find_separator(lines: Sequence[str], where: str) -> str:
-    """The candidate that cuts most lines into the same number of fields, two or more; the earlier one on a tie."""
+    """Return the candidate that cuts most lines into equally many fields, two or more; the earlier one on a tie."""
     lines = [line for line in lines if line.count('"') % 2 == 0] or lines  # others are pieces of a longer record
     best, share = None, 0.0
     for candidate in CANDIDATES:
@@ -123,14 +221,14 @@ def find_separator(lines: Sequence[str], where: str) -> str:
     if best is None:
         raise DataError(
             f"Expected columns separated by comma, tab, '::', ';', '|' or blank in {where}, found lines like "
-            f"{_short(lines[0])}. Give another separator with --separator."
+            f"{_short(lines[0])}. Give another one as `separator`."
         )
     return best
 
 
 def plain_name(name: str) -> str:
-    """A column name as ALIASES spells it: 'User_ID' is userid."""
-    return re.sub(r"[\s_-]", "", name).lower()
+    """Normalize a column name as in ALIASES: 'User_ID' and RecBole's 'user_id:token' are userid."""
+    return re.sub(r"[\s_-]", "", re.sub(r":(token|float)(_seq)?$", "", name.strip())).lower()
 
 
 def _required(kind: str, names: Sequence[str], options: ReadingOptions, where: str) -> int:
@@ -138,7 +236,7 @@ def _required(kind: str, names: Sequence[str], options: ReadingOptions, where: s
     if place is None:
         raise DataError(
             f"Expected a column of {kind} ids in {where}, found the columns {_listed(names)}. "
-            f"Name it with --{kind}-column, or say --no-header if the first line is data."
+            f"Name it with {kind}_column, or set header=False if the first line is data."
         )
     return place
 
@@ -155,19 +253,20 @@ def _find(kind: str, names: Sequence[str], options: ReadingOptions, where: str) 
     else:
         plain = [plain_name(name) for name in names]
         places = [place for place, name in enumerate(plain) if name in ALIASES[kind]]
-        ours = [place for place in places if names[place] == ("timestamp" if kind == "timestamp" else f"{kind}_id")]
-        places = ours or places
+        places = places or [place for place, name in enumerate(plain) if name in SECOND_CHOICE.get(kind, ())]
+        exact = [place for place in places if names[place] == ("timestamp" if kind == "timestamp" else f"{kind}_id")]
+        places = exact or places
         expected = f"one column of {kind}s"
     if len(places) > 1:
         raise DataError(
             f"Expected {expected} in {where}, found {len(places)}: {_listed([names[p] for p in places])}. "
-            f"Name the one to read with --{kind}-column, or rename one."
+            f"Name the one to read with {kind}_column, or rename one."
         )
     return places[0] if places else None
 
 
 def _by_position(names: Sequence[str], data: list[list[str]], options: ReadingOptions, where: str) -> Columns:
-    """Without a header: user, item, rating, timestamp in this order, unless places are told (from 1)."""
+    """Without a header: user, item, rating, timestamp in this order, unless numbers are given (from 1)."""
     default = {"user": 0, "item": 1, "rating": 2, "timestamp": 3}
     if len(names) == 3 and data and all(_is_epoch(row[2]) for row in data):
         default = {"user": 0, "item": 1, "timestamp": 2}  # the third column holds times, not ratings
@@ -183,8 +282,8 @@ def _by_position(names: Sequence[str], data: list[list[str]], options: ReadingOp
             places[kind] = int(given) - 1
         else:
             raise DataError(
-                f"Expected --{kind}-column to be a number from 1 to {len(names)}, as {where} has no header; "
-                f"found {given!r}. Say --header if its first line names the columns."
+                f"Expected {kind}_column to be a number from 1 to {len(names)}, as {where} has no header; "
+                f"found {given!r}. Set header=True if its first line names the columns."
             )
     user, item = places["user"], places["item"]
     assert user is not None and item is not None  # two columns at least, checked before
@@ -197,16 +296,17 @@ def _distinct(columns: Columns, names: Sequence[str], where: str) -> Columns:
         twice = next(place for place in used if used.count(place) > 1)
         raise DataError(
             f"Expected a column of its own for each of user, item, rating and timestamp in {where}, found "
-            f"{names[twice]!r} for two of them. Name them with --user-column and its like ('none' reads none)."
+            f"{names[twice]!r} for two of them. Name them with user_column, item_column, rating_column and "
+            "timestamp_column ('none' reads none)."
         )
     return columns
 
 
 def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
-    """A header carries known or told names, or text above a column of numbers."""
+    """Whether the first row names columns: by known or given names, or by text above a column of numbers."""
     first = [field.strip() for field in rows[0]]
-    told = {options.user_column, options.item_column, options.rating_column, options.timestamp_column} - {None}
-    if any(name in told for name in first if not name.isdecimal()):
+    given = {options.user_column, options.item_column, options.rating_column, options.timestamp_column} - {None}
+    if any(name in given for name in first if not name.isdecimal()):
         return True
     plain = {plain_name(name) for name in first}
     if any(plain & set(ALIASES[kind]) for kind in ("user", "item")):
@@ -217,7 +317,7 @@ def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
     )
 
 
-def _time_kind(data: list[list[str]], columns: Columns) -> TimeKind:
+def _time_kind(data: list[list[str]], columns: Columns, names: Sequence[str], where: str) -> TimeKind:
     place = columns.timestamp
     if place is None:
         return "integer"
@@ -226,8 +326,34 @@ def _time_kind(data: list[list[str]], columns: Columns) -> TimeKind:
         return "integer"
     if sum(map(_is_number, times)) > len(times) / 2:
         return "decimal"
+    order = date_order(times, names[place], where)
+    if order is not None:
+        return order
     zoned = sum(bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", text)) and ":" in text for text in times)
     return "zoned date" if zoned > len(times) / 2 else "date"
+
+
+def _is_truth(data: list[list[str]], columns: Columns) -> bool:
+    """Whether most ratings are True or False."""
+    if columns.rating is None:
+        return False
+    ratings = [text for row in data if (text := row[columns.rating].strip().lower())]
+    return sum(text in ("true", "false") for text in ratings) > len(ratings) / 2
+
+
+def _is_adjacency(rows: list[list[str]], separator: str, options: ReadingOptions) -> bool:
+    """Whether each line is a user and its items, all whole numbers: many lengths, no user twice, no item twice."""
+    if separator != " " or any(options.columns):
+        return False
+    widths = Counter(map(len, rows))
+    users = {row[0] for row in rows}
+    return (
+        len(widths) > 1
+        and max(widths.values()) <= len(rows) / 2
+        and len(users) == len(rows)
+        and all(WHOLE_NUMBER.fullmatch(text) for row in rows for text in row)
+        and all(len(set(row[1:])) == len(row) - 1 for row in rows)
+    )
 
 
 def _is_numbered(data: list[list[str]], columns: Columns, width: int) -> bool:

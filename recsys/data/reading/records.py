@@ -1,15 +1,17 @@
-"""Text that goes on over several lines, in quotes, in a column nobody reads: such lines are one record, made one line.
+"""Records over several lines: text in quotes that holds line breaks is joined to one line.
 
 ```
 user,item,rating,review
 u,a,5,"fine            becomes       u,a,5,"fine slow, dear, 1, loud"
-slow, dear, 1, loud"                 (a blank line, so that the numbers of lines stay true)
+slow, dear, 1, loud"                 (a blank line, so that line numbers stay true)
 ```
-Left apart, the pieces of a review would be lost, or worse, pass for rows.
+Left apart, the pieces of a review would be lost, or worse, taken for rows. A record whose id holds a line break is
+joined by carriage returns, which line by line parsing rejects by that reason.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,21 +19,35 @@ from numpy.typing import NDArray
 
 from recsys.data.reading.layout import Layout, split_line
 
-MOST_LINES = 500  # of a record; a quote still open then is a stray one
-LONGEST_LINE = 1 << 20  # bytes; a longer line is no row of ratings
-_MARK = "\x1f"  # where lines were joined
+MAX_LINES = 500  # of a record; a quote still open then is a stray one
+MAX_LINE = 1 << 20  # bytes; a longer line is no row of ratings
+_MARK = "\ud800"  # where lines were joined: half of a surrogate pair, which decoded text never holds
 
 
 def one_line_each(blocks: Iterator[bytes], layout: Layout) -> Iterator[bytes]:
-    """The blocks, of whole lines, with each record on a line of its own and as many lines as before.
+    """Join the lines of each record.
 
     Lines whose quotes do not pair stay as they are unless, joined, they fill the file's columns exactly.
+
+    Parameters
+    ----------
+    blocks : iterator of bytes
+        Whole lines in UTF-8.
+    layout : Layout
+
+    Yields
+    ------
+    bytes
+        Whole lines, as many as before.
     """
-    if len(layout.separator) > 1 or len(layout.columns.used()) == len(layout.names):  # no quotes, or no text
+    if len(layout.separator) > 1:  # no quotes
         yield from blocks
         return
     rest = b""
     for block in blocks:
+        if not rest and b'"' not in block:
+            yield block
+            continue
         whole, rest = _join(rest + block, layout)
         if whole:
             yield whole
@@ -48,12 +64,12 @@ def _join(block: bytes, layout: Layout) -> tuple[bytes, bytes]:
         first = int(odd[place])
         begins = int(starts[first])
         if place + 1 == len(odd):  # the last that does not pair: it may go on
-            if len(starts) - first <= MOST_LINES and len(block) - begins <= LONGEST_LINE:
+            if len(starts) - first <= MAX_LINES and len(block) - begins <= MAX_LINE:
                 return b"".join([*joined, block[done:begins]]), block[begins:]
             break
         last = int(odd[place + 1])
         ends = int(starts[last + 1])
-        record = _record(block[begins:ends], layout) if last - first < MOST_LINES else None
+        record = _record(block[begins:ends], layout) if last - first < MAX_LINES else None
         if record is not None:
             joined += [block[done:begins], record]
             done = ends
@@ -62,7 +78,7 @@ def _join(block: bytes, layout: Layout) -> tuple[bytes, bytes]:
 
 
 def _lines(block: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where each line starts, and the end of the last; and which lines hold an odd number of quotes."""
+    """Starts of all lines and the end of the last, and the lines that hold an odd number of quotes."""
     signs = np.frombuffer(block, np.uint8)
     quotes = np.flatnonzero(signs == ord('"'))
     if not len(quotes):
@@ -72,12 +88,21 @@ def _lines(block: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _record(lines: bytes, layout: Layout) -> bytes | None:
-    """The lines as one, and as many blank ones after it as it took; None where they are no record."""
+    """The lines joined to one, and blank lines in place of the others; None where they are no record."""
     parts = [line.removesuffix("\r") for line in lines.decode("utf-8", "surrogateescape").split("\n")[:-1]]
     text = _MARK.join(parts)
     fields = split_line(text, layout.separator)
     if fields is None or len(fields) != len(layout.names):
         return None
-    if any(_MARK in fields[place] for place in layout.columns.used()):
-        return None
-    return text.replace(_MARK, " ").encode("utf-8", "surrogateescape") + b"\n" * len(parts)
+    used = any(_MARK in fields[place] for place in layout.columns.used())
+    if used and not _is_strict(text, layout.separator):
+        return None  # stray quotes in an id
+    return text.replace(_MARK, "\r" if used else " ").encode("utf-8", "surrogateescape") + b"\n" * len(parts)
+
+
+def _is_strict(text: str, separator: str) -> bool:
+    """Whether each quote that closes stands at the end of its field."""
+    try:
+        return len(list(csv.reader([text], delimiter=separator, strict=True))) == 1
+    except csv.Error:
+        return False

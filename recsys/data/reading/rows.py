@@ -1,11 +1,11 @@
-"""Rows on their way from a file to interactions, and the account of those that do not arrive."""
+"""Parsed rows on their way from a file to interactions, and the account of the rows that are rejected."""
 
 from __future__ import annotations
 
 import bisect
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import Ledger
 from recsys.data.reading.options import ReadingOptions
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 UNPARSABLE = "unparsable line"
 UNDECODABLE = "not UTF-8"
@@ -27,16 +27,31 @@ MISSING_RATING = "missing rating"
 BAD_RATING = "non-numeric rating"
 INFINITE_RATING = "infinite rating"
 BAD_TIME = "missing or unreadable timestamp"
-BELOW_MIN_RATING = "below --min-rating"
-RARE_USER = "user under --min-user-items"
-RARE_ITEM = "item under --min-item-users"
+IMPLAUSIBLE_TIME = "implausible timestamp"  # in another unit than most, or outside 1900 to 2200
+LINE_BREAK = "line break inside an id"
+REPEATED_HEADER = "repeated header"
+BELOW_MIN_RATING = "below min_rating"
+RARE_USER = "user below min_user_items"
+RARE_ITEM = "item below min_item_users"
 
-LONGEST_TEXT = 1000  # characters of a rejected line that go to the rejects file
+MAX_REJECT_TEXT = 1000  # characters of a rejected line that go to the rejects file
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row left out: its number in the file (from 1), why, what was wrong in detail, and the row itself."""
+    """A rejected row.
+
+    Attributes
+    ----------
+    row : int
+        Number of the row within its piece, from 0.
+    reason : str
+        Entry of the ledger: one of the reasons at the top of this module.
+    detail : str
+        What was found, for messages.
+    text : str
+        The row itself.
+    """
 
     row: int
     reason: str
@@ -46,10 +61,22 @@ class Reject:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of one file. Ids are dictionary arrays (rows,); rating float32, timestamp int64 or float64, or None.
+    """Some consecutive rows of one file.
 
-    `row` is the number of each kept row within this piece, from 0, or None if it kept all its lines; `length` the
-    numbers this piece takes up (lines of a text, blank ones too), `read` the rows in it, kept or not.
+    Attributes
+    ----------
+    user, item : DictionaryArray, shape (rows,)
+        Ids of the kept rows.
+    rating : ndarray of float32, shape (rows,), or None
+    timestamp : ndarray of int64, float64 or datetime64[ms], shape (rows,), or None
+        Numbers as they stand in the file; their unit is found when all pieces are there.
+    row : ndarray of int32, shape (rows,), or None
+        Number of each kept row within this piece, from 0; None if every line was kept.
+    length : int
+        How many row numbers this piece takes (lines of a text, blank ones included).
+    read : int
+        Rows in this piece, kept or not.
+    rejects : tuple of Reject
     """
 
     user: pa.DictionaryArray
@@ -63,9 +90,14 @@ class Rows:
 
 
 class Account(AbstractContextManager["Account"]):
-    """Keeps the ledger while reading; writes rejected rows to the rejects file; stops at the first if so told.
+    """Keeps the ledger while files are read, and writes rejected rows to the rejects file.
 
-    Rows are numbered over all files together; `place` tells file and line again.
+    Rows are numbered consecutively over all files; `place` translates a number back to file and line.
+
+    Parameters
+    ----------
+    options : ReadingOptions
+        With `on_bad_row="fail"` the first rejected row raises DataError.
     """
 
     def __init__(self, options: ReadingOptions):
@@ -75,13 +107,18 @@ class Account(AbstractContextManager["Account"]):
         self._starts: list[int] = []
         self._names: list[str] = []
         self._rejected: Counter[str] = Counter()
-        self.next_row = 0  # number of the row to come
+        self.next_row = 0  # number of the next row
         self.read = 0
         self.first: str | None = None  # the first rejected row, for messages
 
     def __enter__(self) -> Account:
         if self._path is not None:
-            self._file = self._path.open("w", encoding="utf-8", newline="")
+            try:
+                self._file = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            except ValueError as error:  # a NUL in the name
+                raise ConfigError(
+                    f"Expected a file name for `rejects`, found {str(self._path)!r} ({error})."
+                ) from error
             self._writer = csv.writer(self._file)
             self._writer.writerow(["file", "line", "reason", "row"])
         return self
@@ -92,7 +129,7 @@ class Account(AbstractContextManager["Account"]):
 
     @property
     def writes(self) -> bool:
-        """Whether somebody wants to see the rejected rows themselves."""
+        """Whether rejected rows are written to a file."""
         return self._file is not None
 
     @property
@@ -101,42 +138,75 @@ class Account(AbstractContextManager["Account"]):
         return Ledger(self.read, dict(self._rejected))
 
     def resume(self, ledger: Ledger) -> None:
-        """Go on from the ledger of data read before."""
+        """Continue the ledger of data that were read before."""
         self.read = ledger.read
         self._rejected.update(ledger.rejected)
 
     def open_file(self, name: str) -> None:
-        """The rows to come are those of the file `name`."""
+        """Note that the next rows are those of the file `name`."""
         self._starts.append(self.next_row)
         self._names.append(name)
 
     def place(self, row: int) -> tuple[str, int]:
-        """File and line (from 1) of a row number."""
+        """Return the file and the line (from 1) of a row number."""
         file = bisect.bisect_right(self._starts, row) - 1
         return self._names[file], row - self._starts[file] + 1
 
     def add(self, rows: Rows) -> None:
-        """Enter a piece just read, unreadable rows included. Raises DataError for these with on_bad_row='fail'."""
+        """Enter a piece just read, with its rejected rows.
+
+        Raises
+        ------
+        DataError
+            For the first rejected row if `on_bad_row` is "fail".
+        """
         for reject in rows.rejects:
-            name, line = self.place(self.next_row + reject.row)
-            if self.first is None:
-                self.first = f"{reject.reason}, {reject.detail} in line {line:,} of {name}"
-            if self._fail:
-                raise DataError(
-                    f"Expected readable rows only, found {self.first}. Mend it, or say --on-bad-row reject to count "
-                    "such rows and go on."
-                )
-            self._rejected[reject.reason] += 1
+            number = self.next_row + reject.row
+            self._count(number, reject.reason, reject.detail)
             if self._file is not None:
-                self._writer.writerow([name, line, reject.reason, reject.text[:LONGEST_TEXT]])
+                self._writer.writerow([*self.place(number), reject.reason, reject.text[:MAX_REJECT_TEXT]])
         self.read += rows.read
         self.next_row += rows.length
+
+    def reject(self, reason: str, details: Sequence[str], rows: Iterable[tuple[int, Iterable[Any]]]) -> None:
+        """Enter rows that only the whole table shows to be unusable.
+
+        Parameters
+        ----------
+        reason : str
+            Entry of the ledger.
+        details : sequence of str
+            What was found, for each row.
+        rows : iterable of (int, iterable)
+            Number and cells of each row.
+
+        Raises
+        ------
+        DataError
+            For the first row if `on_bad_row` is "fail".
+        """
+        for detail, (number, cells) in zip(details, rows, strict=True):
+            self._count(number, reason, detail)
+            self._write(number, reason, cells)
+
+    def _count(self, number: int, reason: str, detail: str) -> None:
+        name, line = self.place(number)
+        if self.first is None:
+            self.first = f"{reason}, {detail} in line {line:,} of {name}"
+        if self._fail:
+            raise DataError(
+                f"Expected readable rows only, found {self.first}. Fix or remove the row, or set on_bad_row='reject' "
+                "to count such rows and continue."
+            )
+        self._rejected[reason] += 1
 
     def leave_out(self, reason: str, count: int, rows: Iterable[tuple[int, Iterable[Any]]] = ()) -> None:
         """Enter `count` readable rows that a policy leaves out; `rows` are their numbers and cells."""
         if count:
             self._rejected[reason] += count
+        for row, cells in rows:
+            self._write(row, reason, cells)
+
+    def _write(self, row: int, reason: str, cells: Iterable[Any]) -> None:
         if self._file is not None:
-            for row, cells in rows:
-                name, line = self.place(row)
-                self._writer.writerow([name, line, reason, ",".join(str(cell) for cell in cells)])
+            self._writer.writerow([*self.place(row), reason, ",".join(str(cell) for cell in cells)[:MAX_REJECT_TEXT]])

@@ -1,4 +1,4 @@
-"""Ratings in Parquet files and data frames: typed columns, ids kept in the type they have."""
+"""Ratings in Parquet files and data frames: typed columns, whose ids keep their type."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.data.reading.layout import Columns, find_columns
+from recsys.data.reading.lines import BLANKS
 from recsys.data.reading.options import ReadingOptions
 from recsys.data.reading.rows import BAD_TIME, INFINITE_RATING, MISSING_ITEM, MISSING_RATING, MISSING_USER, Reject, Rows
 from recsys.errors import DataError
@@ -29,7 +30,25 @@ BATCH = 1 << 18  # rows
 def read_parquet(
     path: Path, options: ReadingOptions, partitions: Mapping[str, str | None] = MappingProxyType({})
 ) -> Iterator[Rows]:
-    """Rows of a Parquet file, batch by batch. `partitions`: columns with one value for all rows, for who names them."""
+    """Read the rows of a Parquet file.
+
+    Parameters
+    ----------
+    path : Path
+    options : ReadingOptions
+    partitions : mapping of str to str or None
+        Columns with one value for all rows, read where `options` name them.
+
+    Yields
+    ------
+    Rows
+        A batch at a time.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged, or a column has another type than expected.
+    """
     try:
         with pq.ParquetFile(path) as file:
             own = file.schema_arrow.names
@@ -53,10 +72,10 @@ def read_parquet(
 
 
 def _constant(name: str, text: str | None, place: int, columns: Columns, where: str) -> Any:
-    """The value of a partition, as the column it stands for needs it."""
+    """The value of a partition in the type of the column that it is."""
     kind = {columns.rating: pa.float64(), columns.timestamp: pa.timestamp("ms")}.get(place, pa.string())
     if place == columns.timestamp and text is not None:
-        text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)  # 20260131: a day, and no epoch
+        text = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text)  # 20260131: a day, not an epoch
         kind = pa.int64() if re.fullmatch(r"\d{9,}", text) else kind
     try:
         return pa.scalar(text, pa.string()).cast(kind)
@@ -66,19 +85,43 @@ def _constant(name: str, text: str | None, place: int, columns: Columns, where: 
 
 
 def read_frame(frame: pd.DataFrame, options: ReadingOptions) -> Iterator[Rows]:
-    """Rows of a pandas DataFrame, its index ignored."""
+    """Read the rows of a pandas DataFrame; its index is ignored.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    options : ReadingOptions
+
+    Yields
+    ------
+    Rows
+        All rows at once.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or has another type than expected.
+    """
     columns = find_columns([str(name) for name in frame.columns], options, FRAME)
-    try:
-        arrays = {place: _array(frame.iloc[:, place]) for place in columns.used()}
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"Expected one type in each column of {FRAME}, found a mixture: {error}. Cast it.") from error
+    arrays = {place: _array(frame.iloc[:, place], str(frame.columns[place])) for place in columns.used()}
     yield _rows(arrays, columns, FRAME)
 
 
-def _array(column: pd.Series[Any]) -> Any:
+def _array(column: pd.Series[Any], name: str) -> Any:
     if hasattr(column.dtype, "tz"):  # to UTC first: Arrow asks pandas 3 in a way that warns
         column = column.dt.tz_convert(None)
-    return pa.Array.from_pandas(column)
+    try:
+        return pa.Array.from_pandas(column)
+    except OverflowError as error:
+        raise DataError(
+            f"Expected integers of at most 64 bits in the column {name!r} of {FRAME}, found a larger one. Cast the "
+            "column to text: .astype(str)."
+        ) from error
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(
+            f"Expected one type that Arrow knows in the column {name!r} of {FRAME}, found {column.dtype}: {error}. "
+            "Cast the column."
+        ) from error
 
 
 def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:
@@ -105,7 +148,7 @@ def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:
 
 
 def _rejects(wrong: dict[str, NDArray[np.bool_]], arrays: dict[int, Any]) -> Iterator[Reject]:
-    """The rows with something wrong, each with its first reason."""
+    """The unusable rows, each with its first reason."""
     for place in np.flatnonzero(np.logical_or.reduce(list(wrong.values()))):
         reason = next(reason for reason, rows in wrong.items() if rows[place])
         cells = [array[int(place)].as_py() for array in arrays.values()]
@@ -133,28 +176,33 @@ def _blank(ids: Any) -> NDArray[np.bool_]:
     missing = ids.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_integer(ids.type):
         return np.asarray(missing)
-    length = pc.binary_length(pc.utf8_trim_whitespace(ids.fill_null("")))
+    length = pc.binary_length(pc.utf8_trim(ids.fill_null(""), characters=BLANKS))
     return np.asarray(length.to_numpy(zero_copy_only=False) == 0)
 
 
 def _numbers(array: Any, kind: str, where: str) -> NDArray[np.float64]:
-    """Numbers as float64 (rows,), NaN where there is none."""
+    """Numbers as float64 (rows,), NaN where one is missing."""
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
     if not any(is_kind(array.type) for is_kind in kinds):
         wanted = "numbers, dates or timestamps" if kind == "time" else "numbers"
         raise DataError(f"Expected {wanted} as {kind}s in {where}, found the type {array.type}. Cast the column.")
-    return np.asarray(pc.fill_null(array.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False))
+    return np.asarray(pc.fill_null(array.cast(pa.float64(), safe=False), np.nan).to_numpy(zero_copy_only=False))
 
 
 def _times(array: Any, where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Epochs as they stand or dates as datetime64[ms] (rows,), and where there is none."""
+    """Epochs as they stand, or dates as datetime64[ms], (rows,); and where there is none."""
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False))
     if pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
         array = array.cast(pa.timestamp("ms", array.type.tz if pa.types.is_timestamp(array.type) else None), safe=False)
         return array.cast(pa.int64()).fill_null(0).to_numpy().astype("datetime64[ms]"), missing
-    if pa.types.is_integer(array.type):
+    if pa.types.is_integer(array.type) and array.type != pa.uint64():
         return array.cast(pa.int64()).fill_null(0).to_numpy(), missing
     numbers = _numbers(array, "time", where)
-    return numbers, ~np.isfinite(numbers)
+    missing = ~np.isfinite(numbers)
+    return np.where(missing, 0, numbers), missing

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.data.reading.delimited import read_lines
 from recsys.data.reading.layout import ALIASES, find_separator, plain_name, split_line
+from recsys.data.reading.streams import read_lines
 from recsys.errors import DataError
 
 ID_NAMES = (*ALIASES["item"], "id")

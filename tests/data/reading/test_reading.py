@@ -285,7 +285,7 @@ def test_the_core_is_cut_until_both_minima_hold(tmp_path):
     found = read(tmp_path, "user,item\n" + "\n".join(rows), min_user_items=2, min_item_users=2)
     assert set(cells(found)) == {("u", "a"), ("u", "b"), ("v", "a"), ("v", "b")}
     assert found.items.to_list() == ["a", "b"]
-    assert found.ledger.rejected == {"item under --min-item-users": 1, "user under --min-user-items": 1}
+    assert found.ledger.rejected == {"item below min_item_users": 1, "user below min_user_items": 1}
 
 
 def test_rejected_rows_are_written_with_file_line_reason_and_text(tmp_path):
@@ -297,7 +297,7 @@ def test_rejected_rows_are_written_with_file_line_reason_and_text(tmp_path):
     assert sorted(tuple(row[1:]) for row in rows[1:]) == [
         ("2", "duplicate (last kept)", "u,a,5.0"),
         ("4", "unparsable line", "broken"),
-        ("6", "below --min-rating", "v,b,1.0"),
+        ("6", "below min_rating", "v,b,1.0"),
         ("7", "missing item id", "w,,3"),
     ]
 
@@ -453,7 +453,7 @@ def reference(lines, separator, width, policy, least):
     sizes = {user: sum(pair[0] == user for pair in values) for user, _ in values}
     kept = {pair: rating for pair, rating in values.items() if sizes[pair[0]] >= least}
     if len(kept) < len(values):
-        counts["user under --min-user-items"] = len(values) - len(kept)
+        counts["user below min_user_items"] = len(values) - len(kept)
     return kept, dict(counts), list(dict.fromkeys(user for user, _ in kept))
 
 
