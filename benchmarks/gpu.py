@@ -106,9 +106,9 @@ def lists(users: int, items: int, history: int, device: torch.device) -> None:
                 done = run(ScoreJob(model, (store,), Path(folder) / "lists", precision=precision, **job))
                 seconds = time.perf_counter() - started
                 if turn:
-                    went = done.went
+                    speed = done.speed
                     print(
-                        f"| {precision} | {seconds:.1f} | {went['seconds']:.1f} | {went['users_per_second']:,.0f} |",
+                        f"| {precision} | {seconds:.1f} | {speed['seconds']:.1f} | {speed['users_per_second']:,.0f} |",
                         flush=True,
                     )
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,7 @@ from typing import Any, Literal
 import click
 import numpy as np
 
-from recsys.artifacts import SavedModel, load_model
+from recsys.artifacts import load_model
 from recsys.batch.audience import (
     Audience,
     Rules,
@@ -27,37 +25,27 @@ from recsys.batch.audience import (
     group_cap,
     make_audience,
 )
+from recsys.batch.engines import BatchJob, Execution, write_shards
 from recsys.batch.gates import measure, read_gates, refusals, require_finished
-from recsys.batch.output import Note, Plan, keep_notes, open_output, refuse_output, write_manifest
-from recsys.batch.ray_engine import CLIENT_BYTES, on_ray
-from recsys.batch.shards import (
-    PEAK,
-    ShardWriter,
-    load_writer,
-    memory_needed,
-    piece_bytes,
-    pieces,
-    widest_block,
-    workers_within,
-)
+from recsys.batch.memory import parse_size, plan_memory, process_bytes
+from recsys.batch.output import OpenedOutput, draft_of, open_output, record_shards, refuse_output, write_manifest
+from recsys.batch.plan import ScoringPlan
+from recsys.batch.shards import WORKER_PEAK
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
-from recsys.errors import ConfigError, DataError, GateError, StoreError
+from recsys.errors import ConfigError, DataError, EngineError, GateError, StorageError
 from recsys.evaluation.tasks import TASKS
+from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
-from recsys.system.hardware import gpus, usable_cores
 from recsys.system.memory import now_and_peak
-from recsys.system.storage import Location, absolute, folder_at
-from recsys.training.context import TrainingContext
+from recsys.system.storage import Location, folder_at
 
 from .cli.options import LocationType, options_from, setting
 from .cli.output import as_json, print_json, wrapped
 from .cli.progress import watch
 from .cli.settings import TrackingOptions, read_histories
 from .cli.steps import log_data
-
-GPU_TILE = 4096  # a GPU wants more users in one product than a core
 
 
 @dataclass(frozen=True)
@@ -124,9 +112,13 @@ class ScoreJob:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __post_init__(self) -> None:
-        for name, count in (("workers", self.workers), ("batch_size", self.batch_size)):
-            if count is not None and count < 1:
-                raise ConfigError(f"Expected {name} of at least 1, found {count}.")
+        _ = self.execution  # refuses what is out of range
+
+    @property
+    def execution(self) -> Execution:
+        """How the library runs the job."""
+        limit = None if self.max_memory is None else parse_size(self.max_memory)
+        return Execution(self.engine, self.workers, self.ray_address, self.batch_size, limit, self.device)
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ class Scored:
 
     directory: Location
     manifest: Mapping[str, Any]
-    went: Mapping[str, float]
+    speed: Mapping[str, float]
     ledger: str
 
 
@@ -143,56 +135,80 @@ def run(job: ScoreJob) -> Scored:
     """Do the job. Raises GateError, when all is written and marked unpublished, where a gate refuses."""
     gates = read_gates(job.gates, job.previous is not None) if job.gates else {}
     if job.previous is not None:
-        require_finished(job.previous)
+        require_finished(job.previous, "items" if job.choice.item_to_item else "users")
     refuse_output(job.output, job.resume, job.overwrite)
     saved = load_model(job.model, job.device)
-    program = bytes_held()
+    program_bytes = process_bytes()
     interactions, histories = make_histories(job, saved)
-    audience, rules = choose(job.choice, saved, histories)
-    plan = make_plan(job, saved, audience, rules)
-    workers, memory = plan_memory(job, plan, saved, audience, program)
-    done = open_output(job.output, plan, job.resume, job.overwrite)
+    batch = make_batch(job, saved, histories)
+    plan = batch.plan
+    memory = plan_memory(batch, program_bytes)
+    output = open_output(job.output, plan, job.resume, job.overwrite)
     with job.tracking.open().run(f"score {saved.model.name}", "score") as tracked:
         if interactions is not None:
             log_data(tracked, interactions)
         tracked.log_params({"model": saved.model.name, "n": job.n, "plan": plan.hash, "engine": job.engine})
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
-        written = keep_notes(job.output, plan, done, write(job, plan, saved, audience, rules, workers, done))
-        notes = dict(watch(written, len(plan.shards), "scoring", "file"))
+        written = write_shards(batch, output.location, memory.workers, output.finished)
+        recorded = record_shards(output.location, plan, output.finished, written)
+        summaries = dict(watch(recorded, len(plan.shards), "scoring", "file"))
         seconds = time.perf_counter() - started
-        elsewhere = max((note.pop(PEAK, 0) for note in notes.values()), default=0)  # of one actor
-        quality = measure(job.output, plan, notes, saved.items, saved.item_counts, job.previous)
+        peak_of_actor = max((summary.pop(WORKER_PEAK, 0) for summary in summaries.values()), default=0)
+        quality = measure(output.location, plan, summaries, saved.items, saved.item_counts, job.previous)
         refused = refusals(quality.measures, gates)
-        ledger = "" if interactions is None else interactions.ledger.line()
         facts = {
-            "model": {"name": saved.model.name, "digest": saved.digest, "run_id": saved.about.get("run_id")},
-            "histories": {
-                "ledger": ledger,
-                "interactions_on_unknown_items": 0 if histories is None else histories.unknown,
-                "users_without_known_items": int(audience.cold.sum()),
-            },
-            "rules": {
-                "items": len(saved.items),
-                "items_allowed": len(saved.items) if rules.allowed is None else int(rules.allowed.sum()),
-                "pairs_excluded": 0 if audience.excluded is None else audience.excluded.nnz,
-            },
+            **facts_of(batch, interactions, histories),
             "measures": quality.measures,
-            "memory": memory | {"peak_bytes": (now_and_peak() or (0, 0))[1], "peak_bytes_of_an_actor": elsewhere},
+            "memory": asdict(memory)
+            | {"workers": memory.workers or "all"}
+            | {"peak_bytes": (now_and_peak() or (0, 0))[1], "peak_bytes_of_an_actor": peak_of_actor},
         }
-        manifest = write_manifest(job.output, plan, notes, facts, refused)
-        went = {"seconds": seconds, "users_per_second": plan.users / seconds, "files_resumed": len(done)}
-        tracked.log_metrics({**went, "rows": manifest["rows"], **quality.measures})
+        manifest = write_manifest(output.location, plan, summaries, facts, refused)
+        speed = {"seconds": seconds, "users_per_second": plan.users / seconds, "files_resumed": len(output.finished)}
+        tracked.log_metrics({**speed, "rows": manifest["rows"], **quality.measures})
         if quality.listed.any():
             tracked.log_figure(partial(exposure, quality.listed), "exposure")
-        with folder_at(job.output).local("manifest.json") as file:
+        with folder_at(output.location).local("manifest.json") as file:
             tracked.log_artifact(file)
         if refused:
-            raise GateError(f"Not published: {'; '.join(refused)}. The lists are in {job.output}, marked so.")
-    return Scored(job.output, manifest, went, ledger)
+            raise GateError(not_published(refused, output))
+        output.publish()
+    return Scored(job.output, manifest, speed, ledger_line(interactions))
 
 
-def make_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | None, UserItemMatrix | None]:
+def facts_of(
+    batch: BatchJob, interactions: Interactions | None, histories: UserItemMatrix | None
+) -> dict[str, dict[str, Any]]:
+    """What the manifest says of the model, the histories and the rules."""
+    saved, audience, allowed = batch.saved, batch.audience, batch.rules.allowed
+    return {
+        "model": {"name": saved.model.name, "digest": saved.digest, "run_id": saved.about.get("run_id")},
+        "histories": {
+            "ledger": ledger_line(interactions),
+            "interactions_on_unknown_items": 0 if histories is None else histories.unknown,
+            "users_without_known_items": int(audience.cold.sum()),
+        },
+        "rules": {
+            "items": len(saved.items),
+            "items_allowed": len(saved.items) if allowed is None else int(allowed.sum()),
+            "pairs_excluded": 0 if audience.excluded is None else audience.excluded.nnz,
+        },
+    }
+
+
+def ledger_line(interactions: Interactions | None) -> str:
+    """What became of the rows of RATINGS; empty where there are none."""
+    return "" if interactions is None else interactions.ledger.line()
+
+
+def not_published(refused: Sequence[str], output: OpenedOutput) -> str:
+    """Why the lists are not published, and where they are."""
+    text = f"Not published: {'; '.join(refused)}. The lists are in {output.location}, marked as not published"
+    return text + ("." if output.location == output.target else f"; {output.target} still holds the earlier lists.")
+
+
+def make_histories(job: ScoreJob, saved: TrainedModel) -> tuple[Interactions | None, UserItemMatrix | None]:
     """The ratings, and the histories they make; neither where the lists are for items."""
     if job.choice.item_to_item:
         return None, None
@@ -206,7 +222,7 @@ def make_histories(job: ScoreJob, saved: SavedModel) -> tuple[Interactions | Non
     return interactions, histories
 
 
-def choose(choice: Choice, saved: SavedModel, histories: UserItemMatrix | None) -> tuple[Audience, Rules]:
+def choose(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> tuple[Audience, Rules]:
     """Who gets lists, and by which rules."""
     audience = all_items(saved) if histories is None else make_audience(histories, saved, choice.users)
     if choice.exclude_pairs is not None:
@@ -226,12 +242,12 @@ def choose(choice: Choice, saved: SavedModel, histories: UserItemMatrix | None) 
     return audience, rules
 
 
-def make_plan(job: ScoreJob, saved: SavedModel, audience: Audience, rules: Rules) -> Plan:
-    """What the job will write."""
-    on_gpu = is_gpu(job)
-    return Plan(
+def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | None) -> BatchJob:
+    """What the job will write, and how."""
+    audience, rules = choose(job.choice, saved, histories)
+    plan = ScoringPlan(
         model=saved.digest,
-        audience=fingerprint(audience, rules),
+        inputs=fingerprint(audience, rules),
         users=len(audience),
         n=job.n,
         lists_for="items" if job.choice.item_to_item else "users",
@@ -240,82 +256,11 @@ def make_plan(job: ScoreJob, saved: SavedModel, audience: Audience, rules: Rules
         shard_users=job.shard_users,
         format=job.format,
         csv_safe=job.csv_safe,
-        device="cuda" if on_gpu else "cpu",
+        device=job.execution.device_type,
         precision=job.precision,
-        tile=GPU_TILE if on_gpu else Plan.tile,
+        tile=job.execution.tile,
     )
-
-
-def plan_memory(
-    job: ScoreJob, plan: Plan, saved: SavedModel, audience: Audience, program: int
-) -> tuple[int | None, dict[str, Any]]:
-    """How many workers (None: all of a cluster), and the memory expected, in bytes, of those whom the limit is for.
-
-    `program`: what this process held before it read the histories, about what an actor holds.
-    """
-    limit = None if job.max_memory is None else parse_size(job.max_memory)
-    widest = widest_block(ShardWriter(job.output, plan, saved, Rules()).scorer, len(saved.items))
-    held, most = bytes_held(), most_workers(job, plan)
-    actor = program + 2 * piece_bytes(audience, plan) + memory_needed(plan, widest, 1)  # one piece at work, one waiting
-
-    def cost(workers: int) -> int:
-        if job.engine == "local":
-            return held + memory_needed(plan, widest, workers)
-        each = actor + CLIENT_BYTES
-        return each if on_cluster(job) else held + CLIENT_BYTES + workers * each
-
-    workers = workers_within(limit, most or 1, cost)
-    whose = "each actor" if on_cluster(job) else "the command" + " and its actors" * (job.engine == "ray")
-    expected = {"limit_bytes": limit, "limit_is_for": whose, "expected_bytes": cost(workers), "block": widest}
-    return workers if most else None, expected | {"workers": workers if most else "all"}
-
-
-def most_workers(job: ScoreJob, plan: Plan) -> int | None:
-    """Threads or actors before memory is considered; None: as many as a cluster has."""
-    here = len(gpus()) if job.engine == "ray" and is_gpu(job) else usable_cores()
-    most = job.workers or (None if on_cluster(job) else here)
-    return most if job.batch_size is None else min(most or sys.maxsize, max(1, job.batch_size // plan.tile))
-
-
-def on_cluster(job: ScoreJob) -> bool:
-    """Whether the actors have machines of their own."""
-    return job.engine == "ray" and job.ray_address is not None
-
-
-def bytes_held() -> int:
-    """Main memory of this process; 0 where the system does not say."""
-    return (now_and_peak() or (0, 0))[0]
-
-
-def write(
-    job: ScoreJob,
-    plan: Plan,
-    saved: SavedModel,
-    audience: Audience,
-    rules: Rules,
-    workers: int | None,
-    done: Mapping[str, Note],
-) -> Iterator[tuple[str, Note]]:
-    """Write the shards that are not done, here or on Ray; name and note of each as it is finished."""
-    todo = pieces(audience, [shard for shard in plan.shards if shard.name not in done])
-    if job.engine == "local" or len(done) == len(plan.shards):
-        return map(ShardWriter(job.output, plan, saved, rules, workers or 1), todo)
-    make = partial(load_writer, absolute(job.model), job.device, absolute(job.output), plan, rules)
-    return on_ray(make, todo, workers, job.ray_address, is_gpu(job))
-
-
-def is_gpu(job: ScoreJob) -> bool:
-    """Whether scores are made on a GPU."""
-    return TrainingContext(device=job.device).resolve_device().type == "cuda"
-
-
-def parse_size(text: str) -> int:
-    """`2GB` -> 2,000,000,000 bytes; KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
-    if not found:
-        raise ConfigError(f"Expected a size such as 2GB or 500MB, found {text!r}.")
-    base = 1024 if found[3] else 1000
-    return int(float(found[1]) * base ** ("KMGT".index(found[2].upper()) + 1))
+    return BatchJob(plan, saved, job.model, audience, rules, job.execution)
 
 
 @click.command("score")
@@ -331,38 +276,51 @@ def command(job: ScoreJob) -> None:
         raise click.UsageError("Expected RATINGS, or --item-to-item without them.")
     try:
         scored = run(job)
-    except (KeyboardInterrupt, OSError, StoreError) as error:
+    except (KeyboardInterrupt, OSError, StorageError, EngineError) as error:
         raise click.ClickException(stopped(job.output, error)) from error
     report(scored, job)
 
 
 def stopped(output: Location, error: BaseException) -> str:
-    """What stopped the job, what is there, and how to go on."""
-    if isinstance(error, StoreError):  # it is not asked again
-        return f"Stopped. {error} What is written stays: the same command with --resume goes on after it."
-    why = "by you" if isinstance(error, KeyboardInterrupt) else f"{error}"
-    count = len(folder_at(output).names("recommendations"))
-    return f"Stopped: {why}. {count} files of lists are in {output}; the same command with --resume goes on after them."
+    """What stopped the job, what is there, and how to continue."""
+    if isinstance(error, StorageError):  # it is not asked again
+        return f"Stopped. {error} What is written stays: the same command with --resume continues after it."
+    if isinstance(error, KeyboardInterrupt):
+        why = "Interrupted."
+    elif isinstance(error, EngineError):
+        why = f"{error}"
+    else:
+        why = f"Stopped: {error}."
+    return f"{why} {count_of_files(output)}; run the same command with --resume to continue after them."
+
+
+def count_of_files(output: Location) -> str:
+    """How many files of lists are there."""
+    draft = draft_of(output)
+    places = [place for place in (draft, output) if place is not None and folder_at(place).is_file("plan.json")]
+    place = places[0] if places else output
+    count = len(folder_at(place).names("recommendations"))
+    return f"{count} {'file of lists is' if count == 1 else 'files of lists are'} in {place}"
 
 
 def report(scored: Scored, job: ScoreJob) -> None:
     """What was written."""
-    manifest, went = scored.manifest, scored.went
+    manifest, speed = scored.manifest, scored.speed
     if as_json():
-        print_json({"directory": scored.directory, "manifest": manifest, "went": went})
+        print_json({"directory": scored.directory, "manifest": manifest, "speed": speed})
         return
     if scored.ledger:
         click.echo(scored.ledger)
     unknown = manifest["histories"]["interactions_on_unknown_items"]
     if unknown:
-        click.echo(f"{unknown:,} interactions are on items the model does not know")
+        click.echo(f"{unknown:,} interaction{' is' if unknown == 1 else 's are'} with items the model does not know")
     if job.choice.only_items is not None or job.choice.exclude_items is not None:
         click.echo(f"{manifest['rules']['items_allowed']:,} of {manifest['rules']['items']:,} items may be listed")
     if job.choice.exclude_pairs is not None:
         click.echo(f"{manifest['rules']['pairs_excluded']:,} pairs of these users and items are excluded")
     click.echo(
         f"{manifest['rows']:,} rows for {manifest['users']:,} {manifest['plan']['lists_for']} in "
-        f"{went['seconds']:.1f} s ({went['users_per_second']:,.0f} a second)"
+        f"{speed['seconds']:.1f} s ({speed['users_per_second']:,.0f} a second)"
     )
     if manifest["measures"]:
         measures = manifest["measures"]
@@ -373,5 +331,6 @@ def report(scored: Scored, job: ScoreJob) -> None:
             )
         )
     if manifest["short_lists"]:
-        click.echo(f"{manifest['short_lists']:,} lists are shorter than asked: {scored.directory}/short_lists says why")
+        lists = "list is" if manifest["short_lists"] == 1 else "lists are"
+        click.echo(f"{manifest['short_lists']:,} {lists} shorter than n: {scored.directory}/short_lists says why")
     click.echo(f"Lists: {scored.directory}/recommendations")

@@ -30,8 +30,7 @@ class Audience:
 
     excluded: CSR (n, items), what else each must not get; None: nothing. trained: int64 (n,), row of each in the
     training matrix, -1 for strangers; None where the model needs none. seen: CSR (n, items), what each has had, liked
-    or
-    not; None where that is the history.
+    or not; None where that is the history.
     """
 
     ids: pa.Array

@@ -1,19 +1,18 @@
-"""Is a batch fit to be published? Its measures, and the limits somebody set for them.
+"""Whether a batch is fit to be published: its measures, and the limits that were set for them (gates).
 
 coverage           share of the catalog that stands in at least one list
 short_lists        share of users with fewer than n items
-popularity         share of rows on the short head: the fewest items that have half of all training interactions
+popularity         share of rows on the most popular items: the fewest that have half of all training interactions
 overlap            share of a list's items that were in the same user's previous list; mean over a sample of users
-score_p05 .. p95   quantiles of the sample's scores
+score_p05 .. p95   quantiles of the scores in a sample of lists
 ```toml
-coverage = { min = 0.2 }         # a file of gates: least, most, or both
+coverage = { min = 0.2 }         # a file of gates: min, max, or both
 popularity = { min = 0.1, max = 0.9 }
 ```
 """
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -28,73 +27,140 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.batch.output import Note, Plan
+from recsys.batch.output import ShardSummary, damaged, read_json
+from recsys.batch.plan import ScoringPlan
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError
-from recsys.system.storage import Location, folder_at, local_copy
+from recsys.evaluation.beyond_accuracy import head
+from recsys.system.storage import Folder, Location, folder_at, local_copy
 
 MEASURES = ("coverage", "short_lists", "popularity", "overlap", "score_p05", "score_p50", "score_p95")
-SAMPLE = 10_000  # users compared with the previous batch: the mean is right to about half a point in a hundred
+SAMPLE = 10_000  # lists compared with the previous batch: the mean is right to about half a percentage point
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Measures of a batch by name, and what a plot needs: lists each item stands in, int64 (items,)."""
+    """Measures of a batch.
+
+    Attributes
+    ----------
+    measures : mapping of str to float
+        Each measure by name; NaN where there is nothing to measure.
+    listed : ndarray of int64, shape (items,)
+        Number of lists each item stands in.
+    """
 
     measures: Mapping[str, float]
     listed: NDArray[np.int64]
 
 
 def read_gates(path: Location, with_previous: bool) -> dict[str, tuple[float, float]]:
-    """Least and most allowed of each measure. Raises ConfigError for what is not a gate, before any work is done."""
+    """Read a file of gates.
+
+    Parameters
+    ----------
+    path : Path or str
+        TOML file.
+    with_previous : bool
+        Whether a previous batch is given, which the gate `overlap` needs.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        Least and most allowed value of each measure; infinite where there is no limit.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not TOML, or holds anything but gates.
+    """
     try:
         with local_copy(path) as file:
             table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"Expected a TOML file of gates at {path}, found: {error.strerror or error}.") from error
     gates = {}
     for name, limits in table.items():
         if name not in MEASURES:
             raise ConfigError(f"Expected gates for {', '.join(MEASURES)}; found {name!r}.")
-        if not isinstance(limits, Mapping) or not limits or set(limits) - {"min", "max"} or not _numbers(limits):
+        if not isinstance(limits, Mapping) or not limits or set(limits) - {"min", "max"} or not _are_numbers(limits):
             raise ConfigError(f"Expected {name} = {{ min = 0.1, max = 0.9 }} (or one of them), found {limits!r}.")
         if name == "overlap" and not with_previous:
-            raise ConfigError("Expected --previous DIR for the gate overlap, found none.")
+            raise ConfigError("Expected a previous batch (previous) for the gate overlap, found none.")
         gates[name] = (float(limits.get("min", -math.inf)), float(limits.get("max", math.inf)))
     return gates
 
 
-def _numbers(limits: Mapping[str, object]) -> bool:
+def _are_numbers(limits: Mapping[str, object]) -> bool:
     return all(type(limit) in (int, float) and limit == limit for limit in limits.values())  # NaN would refuse nothing
 
 
 def refusals(measures: Mapping[str, float], gates: Mapping[str, tuple[float, float]]) -> list[str]:
-    """A sentence for each gate that does not let the batch through; a measure that is not a number passes none."""
+    """Compare measures with gates.
+
+    Parameters
+    ----------
+    measures : mapping of str to float
+        Measures of a batch; NaN passes no gate.
+    gates : mapping of str to (float, float)
+        From `read_gates`.
+
+    Returns
+    -------
+    list of str
+        A sentence for each gate that refuses the batch.
+    """
     return [
-        f"{name} is {measures[name]:.4g}, expected {_limits(*limits)}"
+        f"{name} is {measures[name]:.4g}, expected {_limits_text(*limits)}"
         for name, limits in gates.items()
         if not limits[0] <= measures[name] <= limits[1]
     ]
 
 
-def _limits(least: float, most: float) -> str:
+def _limits_text(least: float, most: float) -> str:
+    """The limits in words."""
     sides = [f"at least {least:g}"] * (least > -math.inf) + [f"at most {most:g}"] * (most < math.inf)
     return " and ".join(sides)
 
 
 def measure(
     directory: Location,
-    plan: Plan,
-    notes: Mapping[str, Note],
+    plan: ScoringPlan,
+    summaries: Mapping[str, ShardSummary],
     items: Vocabulary,
     counts: NDArray[np.int64],
     previous: Location | None = None,
 ) -> Quality:
-    """Read a written batch once, a piece at a time. `counts`: training users of each item, int64 (items,).
+    """Measure a written batch; it is read once, in parts.
 
-    What there is nothing to measure by (no users, no rows, no user in both batches) is not a number.
+    Parameters
+    ----------
+    directory : Path or str
+        Folder of the batch.
+    plan : ScoringPlan
+        Its plan.
+    summaries : mapping of str to ShardSummary
+        The summary of each shard.
+    items : Vocabulary
+        Ids of the model's items.
+    counts : ndarray of int64, shape (items,)
+        Training users of each item.
+    previous : Path or str, optional
+        An earlier batch, to measure the overlap with.
+
+    Returns
+    -------
+    Quality
+        A measure is NaN where there is nothing to measure (no users, no rows, no user in both batches).
+
+    Raises
+    ------
+    ArtifactError
+        If the previous batch is damaged.
     """
-    users, short_lists = plan.users, sum(note["short_lists"] for note in notes.values())
+    users, short_lists = plan.users, sum(summary["short_lists"] for summary in summaries.values())
     step = max(1, users // SAMPLE)
     listed, sample, lists = np.zeros(len(items), dtype=np.int64), [], 0
     for table in _tables(directory):
@@ -108,18 +174,12 @@ def measure(
     measures = {
         "coverage": float((listed > 0).mean()),
         "short_lists": short_lists / users if users else math.nan,
-        "popularity": float(listed[_short_head(counts)].sum() / max(1, listed.sum())),
+        "popularity": float(listed[head(counts)].sum() / max(1, listed.sum())),
         **{f"score_p{q:02d}": float(np.quantile(scores, q / 100)) for q in (5, 50, 95)},
     }
     if previous is not None:
         measures["overlap"] = math.nan if rows is None else _overlap(rows, previous)
     return Quality(measures, listed)
-
-
-def _short_head(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The fewest items that have half of all interactions."""
-    order = np.argsort(-counts, kind="stable")
-    return order[: int(np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)) + 1]
 
 
 def _overlap(rows: pa.Table, previous: Location) -> float:
@@ -144,27 +204,61 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def require_finished(directory: Location) -> None:
-    """Raise ArtifactError where the folder is not a complete batch."""
+def require_finished(directory: Location, lists_for: str = "users") -> None:
+    """Check that a folder holds a complete batch of the same kind, before work is done that needs it.
+
+    Parameters
+    ----------
+    directory : Path or str
+        Folder of the batch.
+    lists_for : {"users", "items"}
+        Whose lists it must hold.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no manifest, if the plan or the manifest is damaged, or if the lists are of the other kind.
+    """
     folder = folder_at(directory)
     if not folder.is_file("manifest.json"):
         raise ArtifactError(f"Expected a finished batch with manifest.json in {folder}, found none.")
+    read_json(folder, "manifest.json")
+    _format(folder)
+    found = read_json(folder, "plan.json").get("lists_for")
+    if found != lists_for:
+        raise ArtifactError(
+            f"Expected lists for {lists_for} in {folder}, found those for {found}."
+        )
+
+
+def _format(folder: Folder) -> str:
+    """The format of the lists of a batch."""
+    format = read_json(folder, "plan.json").get("format")
+    if format not in ("parquet", "csv"):
+        raise damaged(folder, "plan.json", f"its format is {format!r}, not parquet or csv")
+    return str(format)
 
 
 def _tables(directory: Location) -> Iterator[pa.Table]:
     """The rows of a batch, some hundred thousand at a time, none of them empty."""
     folder = folder_at(directory)
-    format = json.loads(folder.read_text("plan.json"))["format"]
+    format = _format(folder)
     for name in folder.names("recommendations"):
         if name.endswith(f".{format}"):
             with folder.local(name) as file:
-                yield from (table for table in _pieces(file, format) if len(table))
+                try:
+                    yield from (table for table in _read_parts(file, format) if len(table))
+                except (pa.ArrowException, OSError, KeyError) as error:
+                    raise damaged(folder, name, str(error)) from error
 
 
-def _pieces(file: Path, format: str) -> Iterator[pa.Table]:
+def _read_parts(file: Path, format: str) -> Iterator[pa.Table]:
+    """The columns of a file of lists, a part at a time."""
     if format == "csv":
         ids = {name: pa.string() for name in ("user_id", "target_item_id", "item_id")}
         stream = pa_csv.open_csv(file, convert_options=pa_csv.ConvertOptions(column_types=ids))
-        return (pa.Table.from_batches([batch]) for batch in stream)
-    source = pq.ParquetFile(file)
-    return (source.read_row_group(i) for i in range(source.num_row_groups))
+        tables = (pa.Table.from_batches([batch]) for batch in stream)
+    else:
+        source = pq.ParquetFile(file)
+        tables = (source.read_row_group(i) for i in range(source.num_row_groups))
+    return (table.select([table.column_names[0], "item_id", "rank", "score"]) for table in tables)

@@ -1,118 +1,119 @@
-"""A batch output on disk: a plan, shards written one by one, and a manifest that says all are there.
+"""A batch output on disk: a plan, shards written one by one, and a manifest that says all of them are there.
 
 ```
 plan.json                  what will be written; the same plan gives the same bytes
 recommendations/part-*     user_id, item_id, rank (from 1), score: users in order, best item first
 short_lists/part-*         user_id, items, reason: who got fewer than n items, and why
-manifest.json              last: the sign of completeness, with rows and sha256 of every file
+manifest.json              written last: the sign of completeness, with rows and sha256 of every file
 ```
-It lies in a folder of this machine or of an object store (recsys.places). A shard's files appear whole, then are noted
-in progress.jsonl. A job that was killed goes on after the shards noted there; one whose files are damaged is written
-again. How a shard is made: recsys.shards.
+The output lies in a folder of this machine or of an object store (recsys.system.storage). The files of a shard appear
+whole, then are recorded in progress.jsonl. A job that was killed continues after the shards recorded there; a shard
+whose files are damaged is written again. How a shard is made: recsys.batch.shards.
+
+A complete output on this machine that is to be replaced stays readable until the new one is complete: the new files go
+to a draft beside it (`lists.draft` beside `lists`), which then takes its name. An object store has no such renaming:
+there the earlier output loses its manifest, and then its files, before the first new file is written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from recsys.errors import ArtifactError, ConfigError
+from recsys.batch.plan import FOLDERS, ScoringPlan, Shard
+from recsys.errors import ArtifactError
+from recsys.system.atomic import _take_the_place as replace_directory
 from recsys.system.atomic import refuse_existing, write_json
-from recsys.system.hardware import versions
-from recsys.system.storage import Folder, Location, folder_at
+from recsys.system.packages import versions
+from recsys.system.storage import Folder, Location, as_location, folder_at
 
 SCHEMA_VERSION = 1
 
 _PLAN, _PROGRESS, _MANIFEST = "plan.json", "progress.jsonl", "manifest.json"
-_FOLDERS = ("recommendations", "short_lists")
+_COUNTS = ("users", "rows", "short_lists")  # of a shard summary
 
-Note = dict[str, Any]  # of a finished shard: users, rows, short lists, sha256 of its files
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Users `start`.. before `stop`, and the name of their files."""
-
-    name: str
-    start: int
-    stop: int
+ShardSummary = dict[str, Any]  # of a finished shard: users, rows, short_lists (counts), sha256 of its files by name
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that decides the bytes of a batch: whose lists, from which model and histories, by which rules, how cut."""
+class OpenedOutput:
+    """An output that is ready to be written.
 
-    model: str  # digest of the model directory
-    audience: str  # fingerprint of the users, their histories and the rules
-    users: int
-    n: int = 10
-    lists_for: Literal["users", "items"] = "users"  # items: their most similar ones
-    filter_seen: bool = True
-    cold: Literal["popularity", "skip"] = "skip"  # what a user gets who cannot be scored; the former adds a column
-    shard_users: int = 65_536  # users a file
-    format: Literal["parquet", "csv"] = "parquet"
-    csv_safe: bool = False
-    device: str = "cpu"  # kind of device: they round differently
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the scores
-    tile: int = 256  # users scored in one product, whose last bits depend on its shape
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
-        for name in ("n", "shard_users", "tile"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
-        if self.csv_safe and self.format != "csv":
-            raise ConfigError("Expected --csv-safe with --format csv, found parquet: only spreadsheets need it.")
-
-    @property
-    def target(self) -> str:
-        """Name of the column that says whose list it is."""
-        return "user_id" if self.lists_for == "users" else "target_item_id"
-
-    @property
-    def hash(self) -> str:
-        """sha256 of the plan."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def shards(self) -> list[Shard]:
-        """The users cut into consecutive shards."""
-        starts = range(0, self.users, self.shard_users)
-        ends = [min(start + self.shard_users, self.users) for start in starts]
-        return [Shard(f"part-{i:05d}", *bounds) for i, bounds in enumerate(zip(starts, ends, strict=True))]
-
-    def files(self, shard: Shard) -> list[str]:
-        """Names of the shard's two files: its lists, and its short lists (always Parquet)."""
-        return [f"{_FOLDERS[0]}/{shard.name}.{self.format}", f"{_FOLDERS[1]}/{shard.name}.parquet"]
-
-
-def open_output(directory: Location, plan: Plan, resume: bool = False, overwrite: bool = False) -> dict[str, Note]:
-    """Make the folder ready; notes of the shards that are done already and whole, by name.
-
-    Raises ArtifactError where the folder holds something and neither `resume` nor `overwrite` is given, or where
-    `resume` finds the output of another plan.
+    Attributes
+    ----------
+    location : Path or str
+        Folder the shards are written to: the output itself, or the draft beside an earlier output.
+    target : Path or str
+        Folder in which the lists are to be found in the end.
+    finished : dict of str to ShardSummary
+        Summaries of the shards that are written already and whole, by name.
     """
-    folder = folder_at(directory)
-    if resume and folder.is_file(_PLAN):
-        if _read_json(folder, _PLAN).get("hash") != plan.hash:
-            raise ArtifactError(
-                f"{folder} holds the output of another job (other model, histories or settings): resume it with "
-                "its own settings, choose another place, or use --overwrite instead of --resume."
-            )
-        folder.make(*_FOLDERS)
-        return _finished(folder, plan)
+
+    location: Location
+    target: Location
+    finished: dict[str, ShardSummary]
+
+    def publish(self) -> None:
+        """Let a complete draft take the place of the earlier output; does nothing where there is no draft."""
+        if self.location != self.target:
+            replace_directory(Path(self.location), Path(self.target))
+
+
+def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, overwrite: bool = False) -> OpenedOutput:
+    """Prepare the folder of an output and find the shards that are finished already.
+
+    Parameters
+    ----------
+    directory : Path or str
+        Folder of this machine, or address in an object store.
+    plan : ScoringPlan
+        What will be written.
+    resume : bool
+        Continue a job that was stopped, or start it where nothing is there.
+    overwrite : bool
+        Replace an earlier output. A complete one on this machine stays until the new one is complete.
+
+    Returns
+    -------
+    OpenedOutput
+        Where to write, and the summaries of the shards that are finished.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds something and neither `resume` nor `overwrite` is given, if `resume` finds the output of
+        another plan, or if the plan or the manifest there is damaged.
+    """
+    draft = draft_of(directory)
+    for location in ([draft] if resume and draft is not None and _has_plan(draft, plan) else []) + [directory]:
+        folder = folder_at(location)
+        if resume and folder.is_file(_PLAN):
+            if read_json(folder, _PLAN).get("hash") != plan.hash:
+                raise ArtifactError(
+                    f"{folder} holds the output of another job (other model, histories or settings): resume it with "
+                    "its own settings, choose another place, or overwrite it instead of resuming."
+                )
+            folder.make(*FOLDERS)
+            return OpenedOutput(location, directory, _finished(folder, plan))
     refuse_output(directory, overwrite=overwrite)
-    folder.make()
-    _clear(folder)
-    # The plan is never missing once there is anything else: it shows whose folder this is, should the job be killed.
-    with folder.new_file(_PLAN) as file:
-        write_json(file, {"hash": plan.hash, **asdict(plan)})
-    folder.make(*_FOLDERS)
-    return {}
+    location = directory
+    if overwrite and draft is not None and folder_at(directory).is_file(_MANIFEST):
+        refuse_output(draft, overwrite=True)
+        location = draft
+    _start(folder_at(location), plan)
+    return OpenedOutput(location, directory, {})
+
+
+def draft_of(directory: Location) -> Path | None:
+    """Folder beside `directory` in which its replacement is written; None in an object store."""
+    directory = as_location(directory)
+    if not isinstance(directory, Path):
+        return None
+    directory = directory.resolve()
+    return directory.with_name(f"{directory.name}.draft")
 
 
 def refuse_output(directory: Location, resume: bool = False, overwrite: bool = False) -> None:
@@ -121,86 +122,192 @@ def refuse_output(directory: Location, resume: bool = False, overwrite: bool = F
         refuse_existing(directory, _PLAN, overwrite)
 
 
+def _has_plan(directory: Location, plan: ScoringPlan) -> bool:
+    folder = folder_at(directory)
+    return folder.is_file(_PLAN) and read_json(folder, _PLAN).get("hash") == plan.hash
+
+
+def _start(folder: Folder, plan: ScoringPlan) -> None:
+    """Make an empty output with its plan."""
+    folder.make()
+    _clear(folder)
+    # The plan is never missing once there is anything else: it shows whose folder this is, should the job be killed.
+    with folder.new_file(_PLAN) as file:
+        write_json(file, {"hash": plan.hash, **asdict(plan)})
+    folder.make(*FOLDERS)
+
+
 def _clear(folder: Folder) -> None:
     """Remove an earlier output, the manifest first: without it nobody takes the rest for complete."""
     for name in (_MANIFEST, _PROGRESS):
         folder.remove(name)
-    for name in (name for inner in _FOLDERS for name in folder.names(inner)):
+    for name in (name for inner in FOLDERS for name in folder.names(inner)):
         if name.partition("/")[2].startswith("part-"):
             folder.remove(name)
 
 
-def _read_json(folder: Folder, name: str) -> dict[str, Any]:
+def read_json(folder: Folder, name: str) -> dict[str, Any]:
+    """Read a JSON object of an output.
+
+    Parameters
+    ----------
+    folder : Folder
+        Folder of the output.
+    name : str
+        Name of the file in it.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ArtifactError
+        If the file is not JSON, nested too deeply, or something other than an object.
+    """
     try:
-        return dict(json.loads(folder.read_text(name)))
-    except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{folder}/{name} is damaged ({error}): use --overwrite instead of --resume.") from error
+        content = json.loads(folder.read_text(name))
+    except (ValueError, RecursionError) as error:
+        raise damaged(folder, name, str(error)) from error
+    if not isinstance(content, dict):
+        raise damaged(folder, name, f"it holds {type(content).__name__}, not an object")
+    return content
 
 
-def _finished(folder: Folder, plan: Plan) -> dict[str, Note]:
-    notes: dict[str, Note] = {}
+def damaged(folder: Folder, name: str, reason: str) -> ArtifactError:
+    """The error for a damaged file of an output, with the way out."""
+    return ArtifactError(f"{folder}/{name} is damaged ({reason}): make the lists again, overwriting this output.")
+
+
+def _finished(folder: Folder, plan: ScoringPlan) -> dict[str, ShardSummary]:
+    """Summaries of the shards whose files are there and whole."""
+    summaries: dict[str, ShardSummary] = {}
     if folder.is_file(_MANIFEST):
-        notes = _read_json(folder, _MANIFEST).get("shards", {})
+        shards = read_json(folder, _MANIFEST).get("shards")
+        if not isinstance(shards, dict):
+            raise damaged(folder, _MANIFEST, "it has no shards")
+        summaries = shards
         folder.remove(_MANIFEST)  # whatever is missing, the output is not complete until it is written anew
-        for name, note in notes.items():
-            _note(folder, name, note)
+        for name, summary in summaries.items():
+            _record(folder, name, summary)
     elif folder.is_file(_PROGRESS):
-        notes = dict(_read_notes(folder.read_text(_PROGRESS)))
-    whole = {name: note for name, note in notes.items() if _is_whole(folder, note)}
-    return {shard.name: whole[shard.name] for shard in plan.shards if shard.name in whole}
+        summaries = dict(_read_progress(folder.read_text(_PROGRESS)))
+    return {
+        shard.name: summaries[shard.name]
+        for shard in plan.shards
+        if shard.name in summaries and _is_whole(folder, plan, shard, summaries[shard.name])
+    }
 
 
-def _read_notes(text: str) -> Iterator[tuple[str, Note]]:
+def _read_progress(text: str) -> Iterator[tuple[str, Any]]:
     for line in text.splitlines():
         try:
-            name, note = json.loads(line)
-        except ValueError:
-            continue  # a job was killed while it wrote this line; the shard is written again
-        yield name, note
+            name, summary = json.loads(line)
+        except (ValueError, TypeError, RecursionError):
+            continue  # a job was killed while it wrote this line, or it is damaged; the shard is written again
+        if isinstance(name, str):
+            yield name, summary
 
 
-def _is_whole(folder: Folder, note: Note) -> bool:
-    return all(folder.is_file(name) and folder.sha256(name) == sum for name, sum in note["sha256"].items())
+def _is_whole(folder: Folder, plan: ScoringPlan, shard: Shard, summary: Any) -> bool:
+    """Whether the summary is one of this shard and its files are as it says."""
+    names = plan.files(shard)
+    return (
+        isinstance(summary, dict)
+        and all(type(summary.get(count)) is int for count in _COUNTS)
+        and isinstance(sums := summary.get("sha256"), dict)
+        and sums.keys() == set(names)
+        and all(folder.is_file(name) and folder.sha256(name) == sums[name] for name in names)
+    )
 
 
-def keep_notes(
-    directory: Location, plan: Plan, done: Mapping[str, Note], written: Iterable[tuple[str, Note]]
-) -> Iterator[tuple[str, Note]]:
-    """Note each shard as it is written, so that a killed job can go on after it; the `done` ones come first.
+def record_shards(
+    directory: Location,
+    plan: ScoringPlan,
+    finished: Mapping[str, ShardSummary],
+    written: Iterable[tuple[str, ShardSummary]],
+) -> Iterator[tuple[str, ShardSummary]]:
+    """Record each shard as it is written, so that a killed job can continue after it.
 
-    Raises ArtifactError where another job has taken the folder meanwhile.
+    Parameters
+    ----------
+    directory : Path or str
+        Folder the shards are written to.
+    plan : ScoringPlan
+        The plan of the job.
+    finished : mapping of str to ShardSummary
+        Shards that were finished before; they come first.
+    written : iterable of (str, ShardSummary)
+        Name and summary of each shard, as it is finished.
+
+    Yields
+    ------
+    (str, ShardSummary)
+        Name and summary of every shard.
+
+    Raises
+    ------
+    ArtifactError
+        If another job has taken the folder meanwhile.
     """
     folder = folder_at(directory)
-    yield from done.items()
-    for name, note in written:
-        _require_ours(folder, plan)
-        _note(folder, name, note)
-        yield name, note
+    yield from finished.items()
+    for name, summary in written:
+        _require_own_plan(folder, plan)
+        _record(folder, name, summary)
+        yield name, summary
 
 
-def _note(folder: Folder, name: str, note: Note) -> None:
-    folder.append(_PROGRESS, "\n" + json.dumps([name, note]))  # on its own line, whatever a killed job left before
+def _record(folder: Folder, name: str, summary: ShardSummary) -> None:
+    """Add a line of its own to the progress, whatever a killed job left before it."""
+    folder.append(_PROGRESS, "\n" + json.dumps([name, summary]))
 
 
-def _require_ours(folder: Folder, plan: Plan) -> None:
-    if not folder.is_file(_PLAN) or _read_json(folder, _PLAN).get("hash") != plan.hash:
+def _require_own_plan(folder: Folder, plan: ScoringPlan) -> None:
+    if not folder.is_file(_PLAN) or read_json(folder, _PLAN).get("hash") != plan.hash:
         raise ArtifactError(
-            f"Expected {folder} for this job alone, found that another has taken it: choose a place for each."
+            f"Expected {folder} for this job alone, found that another job has taken it: choose a place for each."
         )
 
 
 def write_manifest(
-    directory: Location, plan: Plan, notes: Mapping[str, Note], facts: Mapping[str, Any], refused: Sequence[str] = ()
+    directory: Location,
+    plan: ScoringPlan,
+    summaries: Mapping[str, ShardSummary],
+    facts: Mapping[str, Any],
+    refused: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Say that the output is complete, and what it is. `facts` are added. Returns the manifest.
+    """Write the manifest, which says that the output is complete and what it holds.
 
-    `refused`: why it must not be published, from the gates. Raises ArtifactError where a shard is missing, or
-    where another job has taken the folder.
+    Parameters
+    ----------
+    directory : Path or str
+        Folder the shards were written to.
+    plan : ScoringPlan
+        The plan of the job.
+    summaries : mapping of str to ShardSummary
+        The summary of every shard, by name.
+    facts : mapping
+        More entries for the manifest.
+    refused : sequence of str
+        Why the lists must not be published, from the gates; empty: they are published.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    ArtifactError
+        If a shard is missing, or if another job has taken the folder.
     """
     folder = folder_at(directory)
-    missing = [shard.name for shard in plan.shards if shard.name not in notes]
+    missing = [shard.name for shard in plan.shards if shard.name not in summaries]
     if missing:
-        raise ArtifactError(f"Expected notes of all {len(plan.shards)} shards, found none of {', '.join(missing[:5])}.")
+        raise ArtifactError(
+            f"Expected summaries of all {len(plan.shards)} shards, found none of {', '.join(missing[:5])}."
+        )
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "published": not refused,
@@ -209,13 +316,13 @@ def write_manifest(
         "plan": asdict(plan),
         **facts,
         "users": plan.users,
-        "rows": sum(note["rows"] for note in notes.values()),
-        "short_lists": sum(note["short_lists"] for note in notes.values()),
-        "shards": {shard.name: notes[shard.name] for shard in plan.shards},
+        "rows": sum(summary["rows"] for summary in summaries.values()),
+        "short_lists": sum(summary["short_lists"] for summary in summaries.values()),
+        "shards": {shard.name: summaries[shard.name] for shard in plan.shards},
         "versions": versions(),
     }
-    _require_ours(folder, plan)
-    folder.make(*_FOLDERS)  # a worker that was killed may have left something half written
+    _require_own_plan(folder, plan)
+    folder.make(*FOLDERS)  # a worker that was killed may have left something half written
     with folder.new_file(_MANIFEST) as file:
         write_json(file, manifest)
     folder.remove(_PROGRESS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from scoring_case import bytes_of, save_vae, score
 
-from recsys.batch.ray_engine import on_ray
+from recsys.batch.engines import map_on_ray
 from recsys.errors import ConfigError, DataError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -26,7 +26,7 @@ def refuse(number):
 def test_a_cluster_that_is_not_there_is_refused_by_name():
     assert not ray.is_initialized()
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1,"):
-        list(on_ray(partial(partial, refuse), [7], workers=1, address="127.0.0.1:1", gpu=False))
+        list(map_on_ray(partial(partial, refuse), [7], workers=1, address="127.0.0.1:1", gpu=False))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def wait_and_double(folder, number):
 
 def test_what_a_killed_worker_left_undone_is_done_by_another(cluster, tmp_path):
     make = partial(partial, wait_and_double, tmp_path)
-    doubled = on_ray(make, range(20), workers=2, address=None, gpu=False)
+    doubled = map_on_ray(make, range(20), workers=2, address=None, gpu=False)
     results = [next(doubled)]
     first, *_ = tmp_path.iterdir()
     os.kill(int(first.name), signal.SIGKILL)
@@ -100,4 +100,4 @@ def test_a_worker_killed_while_it_writes_a_file_leaves_a_whole_and_equal_output(
 
 def test_an_error_of_the_work_arrives_as_it_is(cluster):
     with pytest.raises(DataError, match="found 7"):
-        list(on_ray(partial(partial, refuse), [7], workers=1, address=None, gpu=False))
+        list(map_on_ray(partial(partial, refuse), [7], workers=1, address=None, gpu=False))

@@ -1,0 +1,109 @@
+"""The plan of a batch output: everything that decides its bytes, and how the users are cut into shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from recsys.errors import ConfigError
+
+FOLDERS = ("recommendations", "short_lists")  # of an output: the lists, and who got a short one
+
+TILE, GPU_TILE = 256, 4096  # users scored in one product: a GPU wants more of them at once than a core
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A slice of the users, from `start` to before `stop`, and the name of its files without their suffix."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """Everything that decides the bytes of a batch output.
+
+    Parameters
+    ----------
+    model : str
+        Digest of the model directory.
+    inputs : str
+        Fingerprint of the users, their histories and the rules of the lists.
+    users : int
+        Number of lists asked for: users, or items where `lists_for` is "items".
+    n : int
+        Length of a list, at least 1; lists are never longer than the catalog.
+    lists_for : {"users", "items"}
+        Lists of items for users, or of similar items for items.
+    filter_seen : bool
+        Leave out the items a user has already had.
+    cold : {"popularity", "skip"}
+        What a user gets who cannot be scored: popular items (and the column `source` says so), or no list.
+    shard_users : int
+        Users in one file.
+    format : {"parquet", "csv"}
+        Format of the lists.
+    csv_safe : bool
+        Mark texts that a spreadsheet would run as formulas.
+    device : str
+        Kind of device, "cpu" or "cuda": they round differently.
+    precision : {"fp32", "bf16"}
+        Type of the scores.
+    tile : int
+        Users scored in one product, whose last bits depend on its shape.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of its range.
+    """
+
+    model: str
+    inputs: str
+    users: int
+    n: int = 10
+    lists_for: Literal["users", "items"] = "users"
+    filter_seen: bool = True
+    cold: Literal["popularity", "skip"] = "skip"
+    shard_users: int = 65_536
+    format: Literal["parquet", "csv"] = "parquet"
+    csv_safe: bool = False
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    tile: int = TILE
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
+        for name in ("n", "shard_users", "tile"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
+        if self.csv_safe and self.format != "csv":
+            raise ConfigError("Expected csv_safe only for the format csv, found parquet: only spreadsheets need it.")
+
+    @property
+    def target_column(self) -> str:
+        """Name of the column that says whose list it is."""
+        return "user_id" if self.lists_for == "users" else "target_item_id"
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the plan."""
+        content = asdict(self)
+        content["audience"] = content.pop("inputs")  # its name in 0.1, whose outputs can be resumed
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The users cut into consecutive shards."""
+        starts = range(0, self.users, self.shard_users)
+        ends = [min(start + self.shard_users, self.users) for start in starts]
+        return [Shard(f"part-{i:05d}", *bounds) for i, bounds in enumerate(zip(starts, ends, strict=True))]
+
+    def files(self, shard: Shard) -> list[str]:
+        """Names of the shard's two files: its lists, and its short lists (always Parquet)."""
+        return [f"{FOLDERS[0]}/{shard.name}.{self.format}", f"{FOLDERS[1]}/{shard.name}.parquet"]

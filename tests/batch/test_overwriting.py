@@ -1,0 +1,99 @@
+"""Replacing an output: the earlier lists can be read until the new ones are complete, whatever happens meanwhile."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from batch_case import contents, job, save_small, write
+
+from recsys.batch.output import draft_of, open_output
+from recsys.errors import ArtifactError
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save_small(tmp_path_factory.mktemp("batch") / "model")
+
+
+@pytest.fixture
+def earlier(saved, tmp_path):
+    """The content of a complete output with shorter lists, in more files."""
+    write(tmp_path / "lists", saved, *job(saved, n=1, shard_users=1))
+    return contents(tmp_path / "lists")
+
+
+@pytest.fixture
+def whole(saved, tmp_path):
+    """The content of the new output when nothing was there before."""
+    write(tmp_path / "whole", saved, *job(saved))
+    return contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("finished", [0, 3, 5])
+def test_the_earlier_lists_stay_until_the_new_ones_are_complete(finished, earlier, whole, saved, tmp_path):
+    plan, audience = job(saved)
+    write(tmp_path / "lists", saved, plan, audience, overwrite=True, limit=finished)
+    assert contents(tmp_path / "lists") == earlier
+    write(tmp_path / "lists", saved, plan, audience, overwrite=True)
+    assert contents(tmp_path / "lists") == whole
+    assert not draft_of(tmp_path / "lists").exists()
+
+
+def test_a_replacement_that_was_stopped_is_resumed(earlier, whole, saved, tmp_path):
+    plan, audience = job(saved)
+    write(tmp_path / "lists", saved, plan, audience, overwrite=True, limit=3)
+    output = open_output(tmp_path / "lists", plan, resume=True)
+    assert (output.location, len(output.finished)) == (draft_of(tmp_path / "lists"), 3)
+    write(tmp_path / "lists", saved, plan, audience, resume=True)
+    assert contents(tmp_path / "lists") == whole
+    assert not draft_of(tmp_path / "lists").exists()
+
+
+def test_a_stopped_replacement_gives_way_to_another_one(earlier, whole, saved, tmp_path):
+    plan, audience = job(saved)
+    write(tmp_path / "lists", saved, replace(plan, n=2), audience, overwrite=True, limit=3)
+    with pytest.raises(ArtifactError, match="holds the output of another job"):
+        open_output(tmp_path / "lists", plan, resume=True)
+    write(tmp_path / "lists", saved, plan, audience, overwrite=True)
+    assert contents(tmp_path / "lists") == whole
+
+
+def test_an_incomplete_output_is_replaced_in_place(whole, saved, tmp_path):
+    plan, audience = job(saved)
+    write(tmp_path / "lists", saved, replace(plan, n=1), audience, limit=2)
+    output = open_output(tmp_path / "lists", plan, overwrite=True)
+    assert output.location == tmp_path / "lists"
+    assert contents(tmp_path / "lists").keys() == {"plan.json"}
+
+
+def test_a_folder_that_happens_to_have_the_name_of_the_draft_is_left_alone(earlier, saved, tmp_path):
+    foreign = draft_of(tmp_path / "lists")
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="not ours to replace"):
+        open_output(tmp_path / "lists", job(saved)[0], overwrite=True)
+    assert contents(tmp_path / "lists") == earlier
+    assert contents(foreign) == {"notes.txt": b"mine"}
+
+
+def test_an_output_behind_a_link_is_replaced_where_it_lies(earlier, whole, saved, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "lists")
+    write(tmp_path / "link", saved, *job(saved), overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert contents(tmp_path / "lists") == whole
+
+
+def test_lists_that_a_gate_refuses_do_not_replace_published_ones(tmp_path):
+    from scoring_case import lists_of, save_popularity, score, write_ratings
+
+    from recsys.errors import GateError
+
+    ratings = write_ratings(tmp_path / "ratings.csv", {"ann": "abcd", "bob": "abc", "cat": "ab", "dan": "a"})
+    model = save_popularity(tmp_path, ratings)
+    score(model, ratings, tmp_path / "lists", n=1)
+    (tmp_path / "gates.toml").write_text("short_lists = { max = 0.1 }\n")
+    with pytest.raises(GateError, match=r"lists\.draft, marked as not published; .*lists still holds the earlier"):
+        score(model, ratings, tmp_path / "lists", n=2, gates=tmp_path / "gates.toml", overwrite=True)
+    assert set(lists_of(tmp_path / "lists").values()) == {"d", "c", "b"}  # one item each
+    assert lists_of(tmp_path / "lists.draft")["cat"] == "cd"
+    assert json.loads((tmp_path / "lists" / "manifest.json").read_text(encoding="utf-8"))["published"]
