@@ -39,7 +39,7 @@ HOMES = {
     "mlflow": {"recsys.tracking.mlflow_tracker", "recsys.serving.pyfunc", "recsys.serving.pyfunc_model"},
     "matplotlib": {"recsys.reporting.plotting"},
     "implicit": {"recsys.models.factorization.implicit_models"},
-    "ray": {"recsys.batch.ray_engine"},
+    "ray": {"recsys.batch.engines"},
     "optuna": {"recsys.tuning"},
     "jinja2": {"recsys.reporting.report"},
     "fsspec": {"recsys.system.storage"},
