@@ -1,13 +1,18 @@
-"""Who may see what: training users, histories and held-out items, under the usual protocols.
+"""Splits of interactions into training, validation and test, under the usual protocols: `split` calls one by name.
 
-holdout: Split and Holdout, the parts of a division. by_user: strong, k_fold. by_row: weak, cells, leave_one_out,
-temporal, given. PROTOCOLS and FOLDS name them for the command line.
+holdout     Split and Holdout: the parts of a split, and how they are built
+by_user     strong, k_fold: held-out users, new to the model; hide, holdout: test parts for a model that exists
+by_row      weak, cells, leave_one_out, temporal, given, k_fold_cells: held-out interactions
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from recsys.data.interactions import Interactions
+from recsys.errors import ConfigError
 from recsys.splitting.by_row import cells, given, k_fold_cells, leave_one_out, temporal, weak
 from recsys.splitting.by_user import hide, holdout, k_fold, strong
 from recsys.splitting.holdout import Holdout, Split, everybody
@@ -23,6 +28,42 @@ PROTOCOLS: dict[str, Callable[..., Split]] = {
 
 FOLDS: dict[str, Callable[..., Iterator[tuple[str, Split]]]] = {"strong": k_fold, "cells": k_fold_cells}
 
+
+def split(interactions: Interactions, protocol: str = "strong", **options: Any) -> Split:
+    """Divide interactions into training, validation and test.
+
+    Parameters
+    ----------
+    interactions : Interactions
+        What `read_interactions` returns.
+    protocol : str
+        "strong" (new users, the default), "weak" (a share of the items of every user), "cells" (random cells of the
+        matrix), "leave-one-out" (the last item of every user), or "temporal" (one cut in time for all users).
+    **options
+        Parameters of the protocol's own function in `recsys.splitting`: `share`, `seed`, `test`, `ratings`, ...
+
+    Returns
+    -------
+    Split
+        Its parts never overlap: no held-out item is in a history or in the training row of the same user.
+
+    Raises
+    ------
+    ConfigError
+        If the protocol is unknown, does not have an option, or an option is out of range.
+    DataError
+        If there are too few interactions for a part of the split.
+    """
+    known = [name for name in PROTOCOLS if name != "given"]  # which takes several tables
+    if protocol not in known:
+        raise ConfigError(f"Expected a protocol of {', '.join(known)}; found {protocol!r}.")
+    function = PROTOCOLS[protocol]
+    takes = [name for name in inspect.signature(function).parameters if name != "interactions"]
+    if unknown := [name for name in options if name not in takes]:
+        raise ConfigError(f"Expected options of {protocol} ({', '.join(takes)}), found {', '.join(unknown)}.")
+    return function(interactions, **options)
+
+
 __all__ = [
     "FOLDS",
     "PROTOCOLS",
@@ -36,6 +77,7 @@ __all__ = [
     "k_fold",
     "k_fold_cells",
     "leave_one_out",
+    "split",
     "strong",
     "temporal",
     "weak",
