@@ -1,4 +1,5 @@
 # make test, make demo: each makes the environment in .venv first, where it is missing or out of date.
+# make pythons: the quick tests under each supported Python that is here. make wheel: the package, in dist/.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,10 +7,10 @@ INSTALLED := .venv/.installed
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: test lint types demo sample clean
+.PHONY: test lint types demo sample wheel pythons clean
 
 test: lint types
-	$(BIN)/pytest -n 2 --nbmake tests notebooks
+	$(BIN)/pytest -n 2 --nbmake --cov --cov-report=term:skip-covered tests notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -24,7 +25,12 @@ demo: $(INSTALLED)
 sample: $(INSTALLED)
 	$(BIN)/python data/make_sample.py
 
-# constraints.txt holds versions that need Python 3.11; the package itself runs on 3.10.
+wheel: $(INSTALLED)
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+
+pythons:
+	.ci/pythons
+
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Expected Python 3.11 or newer, found %d.%d: make PYTHON=python3.11" % sys.version_info[:2])'
 	@echo "Installing into .venv: a few minutes the first time."
@@ -33,5 +39,5 @@ $(INSTALLED): setup.py constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-3.* build dist site *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

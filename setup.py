@@ -30,6 +30,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-timeout>=2.3",  # a hanging test is a failing test
         "pytest-xdist>=3.6",  # two cores, half the time
+        "pytest-cov>=6",  # make test prints which lines no test runs
         "hypothesis>=6.100",  # properties of reading, splits and top-n
         "s3fs>=2024.6",  # what is written to an object store is tested with
         "moto[s3]>=5,<6",  # a real S3 server on this machine,
