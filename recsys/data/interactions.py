@@ -1,7 +1,6 @@
-"""Who took what: interactions, the vocabularies of ids, and the sparse user-item matrix.
+"""Interactions of users with items, and the vocabularies that translate ids to positions 0..n-1 and back.
 
-The outside world speaks in ids, the models in positions 0..n-1. A Vocabulary translates; ids come back in the
-type and the spelling they came in.
+Ids keep the type and the spelling that they have in the source.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +19,40 @@ from numpy.typing import NDArray
 from recsys.errors import DataError
 from recsys.types import FloatArray, IntArray
 
+if TYPE_CHECKING:
+    from recsys.data.matrix import UserItemMatrix
+
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Distinct ids in order of their position. `ids` is an Arrow array without nulls, of text or of integers."""
+    """Distinct ids in order of their positions.
+
+    Attributes
+    ----------
+    ids : Array, shape (n,)
+        Arrow array of text or of integers, without nulls.
+    """
 
     ids: pa.Array
 
     @classmethod
     def of(cls, ids: Iterable[Any]) -> Vocabulary:
-        """Vocabulary of distinct ids, in the order given. Raises DataError for a missing or repeated id."""
+        """Make a vocabulary of distinct ids, in the order given.
+
+        Parameters
+        ----------
+        ids : iterable of str or int, or Array
+            All of one type.
+
+        Returns
+        -------
+        Vocabulary
+
+        Raises
+        ------
+        DataError
+            If an id is missing or occurs twice.
+        """
         array = _as_array(ids)
         if array.null_count:
             raise DataError(f"Expected ids without gaps, found {array.null_count} missing.")
@@ -41,9 +64,17 @@ class Vocabulary:
         return len(self.ids)
 
     def positions(self, ids: Iterable[Any]) -> IntArray:
-        """Positions of `ids`, int32 (n,); -1 where an id is unknown.
+        """Find the positions of ids.
 
-        Where text meets integers the spelling decides: "7" finds 7, "007" does not.
+        Parameters
+        ----------
+        ids : iterable of str or int, or Array
+            Text is compared with integers by spelling: "7" finds 7, "007" does not.
+
+        Returns
+        -------
+        ndarray of int32, shape (n,)
+            -1 where an id is unknown.
         """
         wanted = _as_array(ids)
         known = self.ids
@@ -53,18 +84,18 @@ class Vocabulary:
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int32)
 
     def extended(self, ids: pa.Array) -> Vocabulary:
-        """These ids and then `ids`, none of which is among them; where text meets integers, all as text."""
+        """Append new ids, none of which is known yet; all become text where text meets integers."""
         parts = [self.ids, ids]
         if self.ids.type != ids.type:
             parts = [part.cast(pa.large_string()) for part in parts]
         return Vocabulary.of(pa.concat_arrays(parts))
 
     def take(self, positions: NDArray[Any]) -> pa.Array:
-        """Ids at `positions` (every one within 0..n-1), in the type they came in."""
+        """Return the ids at `positions`, each within 0..n-1, in their own type."""
         return self.ids.take(pa.array(positions))
 
     def to_list(self) -> list[Any]:
-        """All ids as Python objects."""
+        """Return all ids as Python objects."""
         return list(self.ids.to_pylist())
 
 
@@ -79,28 +110,67 @@ def _as_array(ids: Iterable[Any]) -> pa.Array:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The account of every input row: rows read = rows kept + rows rejected, by reason."""
+    """The account of every input row: rows read = rows kept + rows rejected.
+
+    Attributes
+    ----------
+    read : int
+        Rows of the source.
+    rejected : mapping of str to int
+        Number of rows by the reason they were rejected or left out for.
+    """
 
     read: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def kept(self) -> int:
-        """Rows that became interactions."""
+        """Number of rows that became interactions."""
         return self.read - sum(self.rejected.values())
 
     def line(self) -> str:
-        """The account in one line: `rows read 12 = kept 9 + missing user id 1 + duplicate 2`."""
+        """Return the account in one line: `rows read 12 = kept 9 + missing user id 1 + duplicate 2`."""
         parts = [f"kept {self.kept:,}"] + [f"{reason} {count:,}" for reason, count in self.rejected.items() if count]
         return f"rows read {self.read:,} = " + " + ".join(parts)
 
 
 @dataclass(frozen=True)
-class RatingScale:
-    """What values ratings take: the lowest, the highest, the step between them (None: no regular one), and the kind.
+class ColumnUse:
+    """Which columns of a source were read, and which were not.
 
-    kind is 'rating', 'count' (plays, hours, clicks: from 0, a few values far above the middle one) or 'constant'
-    (one value only: the ratings say no more than that the row exists).
+    Attributes
+    ----------
+    read : mapping of str to str
+        Name of the column read as "user", "item", "rating" and "timestamp"; its number, as text, without a header.
+    unread : tuple of str
+        The other columns.
+    """
+
+    read: Mapping[str, str]
+    unread: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """Return both in one line: `columns read: user = userId, item = movieId; not read: title`."""
+        line = "columns read: " + ", ".join(f"{kind} = {name}" for kind, name in self.read.items())
+        if not self.unread:
+            return line
+        more = f" and {len(self.unread) - 8} more" if len(self.unread) > 8 else ""
+        return f"{line}; not read: {', '.join(self.unread[:8])}{more}"
+
+
+@dataclass(frozen=True)
+class RatingScale:
+    """The values that ratings take.
+
+    Attributes
+    ----------
+    min, max : float
+        The lowest and the highest rating.
+    step : float or None
+        The difference that leads from the lowest to every other; None if there is no regular one.
+    kind : {"rating", "count", "constant"}
+        "count": plays, hours or clicks, from 0, with a few values far above the median. "constant": one value only,
+        so that a rating says no more than that its row exists.
     """
 
     min: float
@@ -110,16 +180,34 @@ class RatingScale:
 
     @classmethod
     def of(cls, ratings: FloatArray) -> RatingScale:
-        """The scale of one rating or more."""
+        """Find the scale of ratings.
+
+        Parameters
+        ----------
+        ratings : ndarray of float32, shape (rows,)
+            One finite value or more.
+
+        Returns
+        -------
+        RatingScale
+        """
         table = pc.value_counts(pa.array(ratings))
         levels, counts = table.field("values").to_numpy(), table.field("counts").to_numpy()
         order = np.argsort(levels)
-        levels, counts = levels[order].astype(np.float64), counts[order]
-        middle = levels[np.searchsorted(np.cumsum(counts), counts.sum() / 2)]
-        low, high = float(levels[0]), float(levels[-1])
-        kind = "count" if low >= 0 and high >= 20 and high >= 10 * middle else "rating"
+        levels, counts = levels[order], counts[order]
+        low, median, high = (_shortest(levels[place]) for place in (0, _median_place(counts), -1))
+        kind = "count" if low >= 0 and high >= 20 and high >= 10 * median else "rating"
         kind = "constant" if low == high else kind
-        return cls(round(low, 6), round(high, 6), _step(levels), kind)
+        return cls(low, high, _step(levels.astype(np.float64)), kind)
+
+
+def _median_place(counts: NDArray[Any]) -> int:
+    return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))
+
+
+def _shortest(number: np.float32) -> float:
+    """The number as people write it: 0.1, and not 0.10000000149 as float32 has it."""
+    return float(str(number))
 
 
 def _step(levels: NDArray[np.float64]) -> float | None:
@@ -128,20 +216,39 @@ def _step(levels: NDArray[np.float64]) -> float | None:
     whole = np.rint(thousandths)
     if len(levels) < 2 or np.abs(thousandths - whole).max() > 0.05 or whole[-1] - whole[0] > 1e9:
         return None
-    return float(np.gcd.reduce(np.diff(whole).astype(np.int64))) / 1000
+    step = float(np.gcd.reduce(np.diff(whole).astype(np.int64))) / 1000
+    return step or None  # levels closer together than thousandths
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """The table user_id, item_id[, rating][, timestamp], its ids already translated to positions.
+    """The table of interactions: user, item[, rating][, timestamp], with ids as positions in vocabularies.
 
-    `user` and `item` are int32 (rows,), positions in `users` and `items`; `rating` is float32 (rows,) or None;
-    `timestamp` is int64 (rows,), milliseconds since 1970 UTC, or None. A (user, item) pair occurs once.
-    Vocabularies hold no id without a row, in order of first appearance. What reading gives is sorted by user, then
-    item; `row`, int32 (rows,), is then the place of each row in the input, and None where rows stand as they came.
+    What `read_interactions` returns is sorted by user, then item.
 
-    `seen_only` are rows that are no preference and still were seen: left out by `min_rating` or as a rare item. Models
-    do not learn from them; lists do not offer them again. Its `users` are these users; it has items of its own.
+    Attributes
+    ----------
+    users, items : Vocabulary
+        The ids, in order of first appearance; each has a row.
+    user, item : ndarray of int32, shape (rows,)
+        Positions in `users` and `items`. A (user, item) pair occurs once.
+    rating : ndarray of float32, shape (rows,), or None
+    timestamp : ndarray of int64, shape (rows,), or None
+        Milliseconds since 1970 UTC.
+    ledger : Ledger
+        The account of the rows of the source.
+    row : ndarray of int32, shape (rows,), or None
+        Number of each row in the source; None where rows are in the order of the source.
+    seen_only : Interactions or None
+        Rows that are no preference but were seen: left out by `min_rating`, or as a rare item. Models do not learn
+        from them, and lists do not offer them again. Its `users` are these users; it has items of its own.
+    columns : ColumnUse or None
+        Which columns of the source were read; None where it is not known.
+
+    Raises
+    ------
+    DataError
+        If columns differ in length.
     """
 
     users: Vocabulary
@@ -153,6 +260,7 @@ class Interactions:
     ledger: Ledger = field(default_factory=Ledger)
     row: IntArray | None = None
     seen_only: Interactions | None = None
+    columns: ColumnUse | None = None
 
     def __post_init__(self) -> None:
         for name in ("item", "rating", "timestamp", "row"):
@@ -165,11 +273,11 @@ class Interactions:
 
     @cached_property
     def scale(self) -> RatingScale | None:
-        """What values the ratings take; None without ratings."""
+        """The values that the ratings take; None without ratings."""
         return None if self.rating is None or not len(self.rating) else RatingScale.of(self.rating)
 
     def fingerprint(self) -> str:
-        """SHA-256 over ids and values in their order: equal for equal data, also through a prepared store."""
+        """Return the SHA-256 of ids and values in their order: equal for equal data, also through a prepared store."""
         return self._fingerprint
 
     @cached_property
@@ -182,8 +290,34 @@ class Interactions:
             digest.update(b"" if column is None else np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
+    def to_matrix(self, ratings: bool = False) -> UserItemMatrix:
+        """Make the sparse user-item matrix.
+
+        Parameters
+        ----------
+        ratings : bool
+            Whether cells hold the ratings, real zeros stored; else 1 for each interaction.
+
+        Returns
+        -------
+        UserItemMatrix
+            Its rows are `users`, its columns `items`.
+
+        Raises
+        ------
+        DataError
+            If ratings are wanted and there are none.
+
+        Examples
+        --------
+        >>> read_interactions("ratings.csv").to_matrix().matrix  # scipy.sparse.csr_matrix  # doctest: +SKIP
+        """
+        from recsys.data.matrix import UserItemMatrix  # it stands on this module
+
+        return UserItemMatrix.from_interactions(self, ratings=ratings)
+
     def describe(self) -> dict[str, Any]:
-        """What is in the table, as plain numbers and texts: sizes, density, scale, times, rows a user and an item."""
+        """Describe the table by plain numbers and texts: sizes, density, scale, times, rows of a user and an item."""
         facts: dict[str, Any] = {
             "users": len(self.users),
             "items": len(self.items),

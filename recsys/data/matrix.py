@@ -1,4 +1,4 @@
-"""The sparse user-item matrix: CSR float32 (users, items), and the ids of both sides."""
+"""The sparse user-item matrix: CSR float32 (users, items), with the ids of rows and columns."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ from recsys.errors import DataError
 
 @dataclass(frozen=True)
 class UserItemMatrix:
-    """CSR float32 (users, items) with int32 indices sorted within each row, and the ids of both sides.
+    """The user-item matrix with the ids of its rows and columns.
 
-    `unknown` counts the interactions left out because their item is not in a given vocabulary. `seen`: CSR of the same
-    shape that stores a cell for each item a user has had, liked or not; None where that is `matrix` itself.
+    Attributes
+    ----------
+    matrix : csr_matrix of float32, shape (users, items)
+        With int32 indices, sorted within each row. Real zeros are stored.
+    users, items : Vocabulary
+        Ids of the rows and of the columns.
+    unknown : int
+        Number of interactions left out because their item is not in a given vocabulary.
+    seen : csr_matrix, shape (users, items), or None
+        A stored cell for each item that a user has had, liked or not; None where these are the cells of `matrix`.
     """
 
     matrix: csr_matrix
@@ -32,13 +40,29 @@ class UserItemMatrix:
     def from_interactions(
         cls, interactions: Interactions, items: Vocabulary | None = None, ratings: bool = False
     ) -> UserItemMatrix:
-        """Matrix of preferences (1 for each interaction), or of the ratings themselves, real zeros stored.
+        """Make the matrix of interactions.
 
-        With `items` (a model's vocabulary) the columns are that vocabulary's; every user keeps a row, empty perhaps.
+        Parameters
+        ----------
+        interactions : Interactions
+        items : Vocabulary, optional
+            Ids of the columns, of a model for example; those of the interactions if not given. Every user keeps a row,
+            even an empty one.
+        ratings : bool
+            Whether cells hold the ratings; else 1 for each interaction.
+
+        Returns
+        -------
+        UserItemMatrix
+
+        Raises
+        ------
+        DataError
+            If ratings are wanted and there are none.
         """
         values = interactions.rating if ratings else np.broadcast_to(np.float32(1), len(interactions))
         if values is None:
-            raise DataError("Expected interactions with ratings, found none: name their column with --rating-column.")
+            raise DataError("Expected interactions with ratings, found none: name their column with rating_column.")
         user, users = interactions.user, interactions.users
         if items is None:
             matrix = sparse_rows(user, interactions.item, values, (len(users), len(interactions.items)))
@@ -52,14 +76,25 @@ class UserItemMatrix:
 
     @cached_property
     def item_counts(self) -> NDArray[np.int64]:
-        """Number of users of each item, int64 (items,)."""
+        """Number of users of each item, int64, shape (items,)."""
         return np.bincount(self.matrix.indices, minlength=len(self.items)).astype(np.int64)
 
 
 def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocabulary) -> csr_matrix | None:
-    """CSR (users, items) with a stored cell for each in `history` or `seen_only`, whose users are those of its rows.
+    """Combine the cells of a history with rows that were seen and are no preference.
 
-    None where `seen_only` adds nothing.
+    Parameters
+    ----------
+    history : csr_matrix, shape (users, items)
+    seen_only : Interactions or None
+        Its users are the rows of `history`.
+    items : Vocabulary
+        Ids of the columns of `history`.
+
+    Returns
+    -------
+    csr_matrix, shape (users, items), or None
+        A stored cell for each; None where `seen_only` adds nothing.
     """
     if seen_only is None:
         return None
@@ -73,11 +108,24 @@ def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocab
 
 
 def sparse_rows(row: NDArray[Any], column: NDArray[Any], values: NDArray[Any], shape: tuple[int, int]) -> csr_matrix:
-    """CSR float32 of the given cells, each pair once. Real zeros stay stored, unlike in scipy's sums."""
+    """Make a CSR matrix of given cells.
+
+    Parameters
+    ----------
+    row, column : ndarray of int, shape (cells,)
+        Each pair once.
+    values : ndarray, shape (cells,)
+        Real zeros are stored, unlike in sums of scipy.
+    shape : (int, int)
+
+    Returns
+    -------
+    csr_matrix of float32
+    """
     order = cell_order(row, column, shape)
     starts = np.arange(shape[0] + 1, dtype=row.dtype)
     indptr = np.searchsorted(row if order is None else row[order], starts).astype(np.int32)
-    matrix = csr_matrix(cast(Any, shape), dtype=np.float32)  # the stubs know no shape alone
+    matrix = csr_matrix(cast(Any, shape), dtype=np.float32)  # the stubs do not know that a shape alone will do
     matrix.data = np.array(values if order is None else values[order], dtype=np.float32)
     matrix.indices = np.array(column if order is None else column[order], dtype=np.int32)
     matrix.indptr = indptr
@@ -86,7 +134,19 @@ def sparse_rows(row: NDArray[Any], column: NDArray[Any], values: NDArray[Any], s
 
 
 def cell_order(row: NDArray[Any], column: NDArray[Any], shape: tuple[int, int]) -> NDArray[np.int64] | None:
-    """The order of cells by row, then column, equal ones as they stand; None where they already stand so."""
+    """Find the stable order of cells by row, then column.
+
+    Parameters
+    ----------
+    row, column : ndarray of int, shape (cells,)
+    shape : (int, int)
+        Upper limits of both.
+
+    Returns
+    -------
+    ndarray of int64, shape (cells,), or None
+        None where the cells are in order already.
+    """
     if ((row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (column[1:] >= column[:-1]))).all():
         return None
     bits = int(shape[1]).bit_length(), len(row).bit_length()
@@ -103,9 +163,22 @@ def cell_order(row: NDArray[Any], column: NDArray[Any], shape: tuple[int, int]) 
 
 
 def as_csr(matrix: Any) -> csr_matrix:
-    """csr_matrix float32 with int32 sorted indices, each cell once, whatever sparse form came in (1-D: one row).
+    """Convert a sparse matrix to the form that models work on.
 
-    Stored zeros stay; the matrix given is not changed. Raises DataError for what is not sparse.
+    Parameters
+    ----------
+    matrix : sparse matrix or array, shape (users, items) or (items,)
+        Any scipy form; it is not changed. Stored zeros are kept, and values of repeated cells are added up.
+
+    Returns
+    -------
+    csr_matrix of float32
+        With int32 indices, sorted, each cell once.
+
+    Raises
+    ------
+    DataError
+        If it is not sparse, or has more than 2^31 - 1 cells.
     """
     if not issparse(matrix):
         raise DataError(f"Expected a scipy sparse matrix (users, items), found {type(matrix).__name__}.")
@@ -124,6 +197,6 @@ def as_csr(matrix: Any) -> csr_matrix:
 
 
 def nobody(items: int) -> csr_matrix:
-    """One empty history, CSR (1, items)."""
+    """Return one empty history, CSR of shape (1, items)."""
     none = np.empty(0, dtype=np.int32)
     return sparse_rows(none, none, none, (1, items))

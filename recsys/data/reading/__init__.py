@@ -1,14 +1,15 @@
-"""Reading ratings: any file, several files, a folder, a prepared store or a DataFrame; every row accounted for.
+"""Reading ratings: any file, several files, a folder, a prepared store or a DataFrame; every row is accounted for.
 
 ```
 source        what a source is: files, a folder, a store, a DataFrame; read_interactions
 options       how to read and what to keep
-layout        separator, header and columns, found from the first lines
-records       text over several lines, made one line
-delimited     text -> Rows          tables   Parquet and DataFrames -> Rows
-rows          Rows, and the account of those that do not arrive
+layout        separator, header and columns, detected from the first lines
+streams       text files as blocks of whole lines in UTF-8       records   text over several lines, joined to one line
+delimited     text -> Rows, fast          lines   text -> Rows, line by line          adjacency   user item item ...
+tables        Parquet and DataFrames -> Rows                      times     dates and epochs of any unit
+rows          Rows, and the account of those that are rejected
 assembly      Rows -> Interactions: vocabularies, duplicates, thresholds
-titles, hints for people
+titles, id_files, hints   small tables of titles and ids; remarks on the data
 ```
 """
 

@@ -1,4 +1,4 @@
-"""From rows to interactions: one vocabulary, duplicates by policy, thresholds, times in milliseconds."""
+"""From parsed rows to interactions: one vocabulary, times in milliseconds, duplicates by policy, thresholds."""
 
 from __future__ import annotations
 
@@ -15,32 +15,64 @@ from numpy.typing import NDArray
 from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import cell_order
 from recsys.data.reading.options import ReadingOptions
-from recsys.data.reading.rows import BELOW_MIN_RATING, RARE_ITEM, RARE_USER, Account, Rows
+from recsys.data.reading.rows import (
+    BAD_RATING,
+    BAD_TIME,
+    BELOW_MIN_RATING,
+    IMPLAUSIBLE_TIME,
+    RARE_ITEM,
+    RARE_USER,
+    UNDECODABLE,
+    Account,
+    Rows,
+)
+from recsys.data.reading.times import Strays, to_milliseconds
 from recsys.errors import DataError, NoRatingsError
 from recsys.system.threads import held_back, in_order
 from recsys.types import IntArray
 
-MOST_ROWS = 2**31 - 1
-MOST_TEXT = 2**30  # bytes of ids, with a margin below what 32-bit offsets reach
-SEGMENT = 1 << 16  # rows worked on at once: few enough for the cache
+MAX_ROWS = 2**31 - 1
+MAX_TEXT = 2**30  # bytes of ids, with a margin below what 32-bit offsets reach
+SEGMENT = 1 << 16  # rows processed at once: few enough for the cache
 COLUMNS = ("user", "item", "rating", "timestamp", "row")
-FOLDS = {"mean": np.add, "sum": np.add, "max": np.maximum}
-# An epoch this large counts milliseconds, microseconds, nanoseconds: in seconds it would be the year 5138 or later.
-UNITS = ((1e17, 1e-6), (1e14, 1e-3), (1e11, 1.0))
+COMBINERS = {"mean": np.add, "sum": np.add, "max": np.maximum}
+ADVICE = {  # what to do where all rows have this fault
+    BAD_TIME: "Write times as epochs or as dates such as 2026-12-31 23:59:59, or set timestamp_column='none'.",
+    BAD_RATING: "Write ratings as numbers such as 3.5, or set rating_column='none'.",
+    UNDECODABLE: "Set the file's `encoding`.",
+}
 
 
 def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, expected: int = 0) -> Interactions:
-    """Interactions of all pieces, in the order they come, policies applied. Raises DataError where no row is left.
+    """Build interactions from the pieces of all files, and apply the policies.
 
-    Each piece is copied to its place at once, so that its memory serves the next one; `expected` is about the number
-    of rows to make room for.
+    Each piece is copied to its place at once, so that its memory serves the next one.
+
+    Parameters
+    ----------
+    pieces : iterable of Rows
+        In the order of the source.
+    account : Account
+        Receives every rejected row.
+    options : ReadingOptions
+    expected : int
+        Number of rows to make room for, about.
+
+    Returns
+    -------
+    Interactions
+
+    Raises
+    ------
+    DataError
+        If no row is left, or if ratings are needed and missing.
     """
     users, items = _Ids(expected), _Ids(expected)
     ratings, times, rows = _Column(expected), _Column(expected), _Column(expected)
     for piece in pieces:
-        if account.next_row + piece.length > MOST_ROWS:
-            raise DataError(f"Expected at most {MOST_ROWS:,} lines, found more: recsys counts rows in 32 bits.")
-        _require_ratings(piece.rating, options.min_rating)  # before the rest is read for nothing
+        if account.next_row + piece.length > MAX_ROWS:
+            raise DataError(f"Expected at most {MAX_ROWS:,} lines, found more: rows are counted in 32 bits.")
+        _require_ratings(piece.rating, options.min_rating)  # before the rest is read in vain
         users.append(piece.user)
         items.append(piece.item)
         ratings.append(piece.rating)
@@ -50,35 +82,72 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, 
         account.add(piece)
     row = rows.values
     if row is None or not len(row):
-        first = f" First: {account.first}." if account.first else ""
-        raise DataError(
-            f"Expected usable rows, found none: {account.ledger.line()}.{first} Tell the right --separator and columns "
-            "(--user-column and its like), or see the rows with --rejects FILE."
-        )
-    with held_back(), ThreadPoolExecutor() as pool:  # numpy and Arrow leave the lock to each other
+        raise _no_rows(account)
+    with held_back(), ThreadPoolExecutor() as pool:  # numpy and Arrow release the interpreter lock
         ids = pool.map(_Ids.finish, (users, items))
-        milliseconds = _milliseconds(times.values)
+        milliseconds, strays = (None, None) if times.values is None else to_milliseconds(times.values)
         (user_ids, user), (item_ids, item) = ids
     table = Interactions(user_ids, item_ids, user, item, ratings.values, milliseconds, row=row)
+    if strays is not None:
+        table = _reject_strays(table, strays, account)
     return apply_policies(_sorted(table), account, options)
 
 
+def _no_rows(account: Account) -> DataError:
+    """The error where every row was rejected, with advice for the most frequent reason."""
+    rejected = account.ledger.rejected
+    reason = max(rejected, key=lambda reason: rejected[reason]) if rejected else ""
+    first = f" First: {account.first}." if account.first else ""
+    advice = ADVICE.get(
+        reason, "Give the right `separator`, user_column, item_column and so on, or write the rows to a file (rejects)."
+    )
+    return DataError(f"Expected usable rows, found none: {account.ledger.line()}.{first} {advice}")
+
+
+def _reject_strays(table: Interactions, strays: Strays, account: Account) -> Interactions:
+    """The table, in the order of the source, without the rows whose time is implausible."""
+    rejected = _numbered_cells(_take(table, strays.mask))
+    cells = ((number, [*row, value]) for (number, row), value in zip(rejected, strays.values, strict=True))
+    account.reject(IMPLAUSIBLE_TIME, [f"found {value}" for value in strays.values], cells)
+    return _without_unused_ids(_take(table, ~strays.mask))
+
+
 def apply_policies(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
-    """Interactions, sorted by user and item, after duplicates, `min_rating` and the minima, in this order."""
+    """Apply the policies of the options: duplicates, `min_rating` and the minima, in this order.
+
+    Parameters
+    ----------
+    table : Interactions
+        Sorted by user, then item.
+    account : Account
+        Receives the rows left out.
+    options : ReadingOptions
+
+    Returns
+    -------
+    Interactions
+        What was left out by `min_rating` or as a rare item, of users that are left, is its `seen_only`.
+
+    Raises
+    ------
+    DataError
+        If no row is left, or if ratings are needed and missing.
+    """
     table = whole = _resolve_duplicates(table, account, options.duplicates or "last")
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
     if not len(table):
         raise DataError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
     if len(table) == len(whole):
-        return replace(table, ledger=account.ledger)
+        return replace(table, ledger=account.ledger, columns=account.columns)
     left_out = _difference(whole, table)
     table = _without_unused_ids(table)
-    return replace(table, ledger=account.ledger, seen_only=_seen_only([left_out, whole.seen_only], table.users))
+    seen_only = _seen_only([left_out, whole.seen_only], table.users)
+    return replace(table, ledger=account.ledger, seen_only=seen_only, columns=account.columns)
 
 
 class _Column:
-    """Numbers that arrive in pieces and stand one after the other. Room that is never used costs no memory."""
+    """A column of numbers that arrives in pieces. Room that is never used costs no memory."""
 
     def __init__(self, expected: int):
         self._expected = expected
@@ -86,7 +155,7 @@ class _Column:
         self._room: NDArray[Any] | None = None
 
     def append(self, piece: NDArray[Any] | None) -> None:
-        """Add a piece; None, of a column that is not there, adds nothing."""
+        """Add a piece; None, of a column that the source does not have, adds nothing."""
         if piece is None:
             return
         end = self._size + len(piece)
@@ -102,12 +171,12 @@ class _Column:
 
     @property
     def values(self) -> NDArray[Any] | None:
-        """All that came, (rows,); None if nothing did."""
+        """All numbers, (rows,); None if no piece was added."""
         return None if self._room is None else self._room[: self._size]
 
 
 class _Ids:
-    """Ids that arrive in pieces, each with a dictionary of its own, and become positions in one vocabulary."""
+    """A column of ids that arrives in pieces, each with a dictionary of its own."""
 
     def __init__(self, expected: int):
         self._dictionaries: list[pa.Array] = []
@@ -115,23 +184,24 @@ class _Ids:
         self._codes = _Column(expected)
 
     def append(self, piece: pa.DictionaryArray) -> None:
+        """Add a piece."""
         self._codes.append(piece.indices.to_numpy() + np.int32(self._start))
         self._dictionaries.append(piece.dictionary)
         self._start += len(piece.dictionary)
 
     def finish(self) -> tuple[Vocabulary, IntArray]:
-        """The distinct ids in order of first appearance, and the positions of all rows."""
+        """Return the distinct ids in order of first appearance, and the position of each row's id among them."""
         kinds = {dictionary.type for dictionary in self._dictionaries}
         kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
-        if kind == pa.string() and sum(dictionary.nbytes for dictionary in self._dictionaries) > MOST_TEXT:
+        if kind == pa.string() and sum(dictionary.nbytes for dictionary in self._dictionaries) > MAX_TEXT:
             kind = pa.large_string()
-        together = pa.concat_arrays([ids.cast(kind) for ids in self._dictionaries]).dictionary_encode()
-        renumbered, codes = together.indices.to_numpy(), self._codes.values
-        assert codes is not None  # somebody appended
+        joined = pa.concat_arrays([ids.cast(kind) for ids in self._dictionaries]).dictionary_encode()
+        renumbered, codes = joined.indices.to_numpy(), self._codes.values
+        assert codes is not None  # there is a piece
         for start in range(0, len(codes), SEGMENT):
             some = codes[start : start + SEGMENT]
             some[:] = renumbered[some]
-        return Vocabulary(together.dictionary), codes
+        return Vocabulary(joined.dictionary), codes
 
 
 def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:
@@ -140,36 +210,13 @@ def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:
     if not any(map(pa.types.is_integer, kinds)):
         return pa.large_string()
     raise DataError(
-        "Expected ids of one kind in all files, found text in some and integers in others: is 7 the same as '7'? "
+        "Expected ids of one type in all files, found text in some and integers in others: is 7 the same as '7'? "
         "Write them in one type."
     )
 
 
-def _milliseconds(times: NDArray[Any] | None) -> NDArray[np.int64] | None:
-    """Times as they stood in the input (dates already as milliseconds) as int64 milliseconds since 1970.
-
-    May work in place.
-    """
-    if times is None or times.dtype.kind == "M":
-        return None if times is None else times.astype("datetime64[ms]").astype(np.int64)
-    largest = max(abs(float(times.max())), abs(float(times.min())))
-    factor = next((factor for least, factor in UNITS if largest >= least), 1000.0)
-    if factor == 1000.0:
-        if times.dtype != np.int64:
-            return np.rint(times * factor).astype(np.int64)
-        times *= 1000
-        return times
-    milliseconds = np.rint(times * factor).astype(np.int64) if factor < 1 or times.dtype != np.int64 else times
-    if ((milliseconds >= 1e8) & (milliseconds < 1e10)).any():  # as seconds 1973 to 2286, else early in 1970
-        raise DataError(
-            "Expected times in one unit, found seconds among milliseconds (or finer). Write them in one unit, or say "
-            "--timestamp-column none."
-        )
-    return milliseconds
-
-
 def _sorted(table: Interactions) -> Interactions:
-    """The rows by user, then item. Where users stand in order already, as in MovieLens, their rows move in place."""
+    """The rows by user, then item. Where users are in order already, as in MovieLens, rows are sorted in place."""
     if (table.user[1:] >= table.user[:-1]).all():
         _sort_within_users(table)
         return table
@@ -203,9 +250,9 @@ def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
 
 
 def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> Interactions:
-    """One row for each (user, item): the last or first by time, else by place; its rating may fold all of theirs.
+    """One row for each (user, item): the last or the first by time, else by row; mean, max and sum combine ratings.
 
-    A folded row (mean, max, sum) carries the last one's time.
+    A combined row has the time of the last one.
     """
     repeats = (table.user[1:] == table.user[:-1]) & (table.item[1:] == table.item[:-1])
     if not repeats.any():
@@ -218,7 +265,7 @@ def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> I
         raise DataError(
             f"Expected each (user, item) pair once, found {count:,} rows that repeat one: {pair[0]}, {pair[1]} in "
             f"{' and '.join(f'line {line:,} of {name}' for name, line in lines)}. "
-            "Say --duplicates last, first, mean, max or sum."
+            "Set duplicates='last', 'first', 'mean', 'max' or 'sum'."
         )
     starts = np.flatnonzero(np.concatenate([[True], ~repeats]))
     group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(table))))
@@ -226,11 +273,11 @@ def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> I
     in_time = np.lexsort((_rows(table), times, group))
     ends = np.append(starts[1:], len(table)) - 1
     chosen = in_time[starts if policy == "first" else ends]
-    if policy in FOLDS and table.rating is not None:
-        folded = FOLDS[policy].reduceat(table.rating.astype(np.float64), starts)
-        folded = folded / np.diff(np.append(starts, len(table))) if policy == "mean" else folded
+    if policy in COMBINERS and table.rating is not None:
+        combined = COMBINERS[policy].reduceat(table.rating.astype(np.float64), starts)
+        combined = combined / np.diff(np.append(starts, len(table))) if policy == "mean" else combined
         rating = table.rating.copy()
-        rating[chosen] = folded
+        rating[chosen] = combined
         table = replace(table, rating=rating)
     kept = np.zeros(len(table), dtype=bool)
     kept[chosen] = True
@@ -251,11 +298,13 @@ def _keep_rated(table: Interactions, account: Account, least: float | None) -> I
 
 def _require_ratings(ratings: NDArray[np.float32] | None, least: float | None) -> None:
     if least is not None and ratings is None:
-        raise NoRatingsError("Expected ratings for --min-rating, found no such column: name it with --rating-column.")
+        raise NoRatingsError(
+            "Expected ratings to compare with min_rating, found none: name their column with rating_column."
+        )
 
 
 def _keep_core(table: Interactions, account: Account, options: ReadingOptions) -> Interactions:
-    """Leave out rare users, then rare items, over and over until none is left."""
+    """Leave out rare users, then rare items, repeatedly until there are none."""
     least = options.min_user_items, options.min_item_users
     size = 0
     while max(least) > 1 and len(table) != size and len(table):
@@ -269,12 +318,12 @@ def _keep(table: Interactions, kept: NDArray[np.bool_], reason: str, account: Ac
     if kept.all():
         return table
     left_out = _take(table, ~kept) if account.writes else None
-    account.leave_out(reason, int((~kept).sum()), () if left_out is None else _cells(left_out))
+    account.leave_out(reason, int((~kept).sum()), () if left_out is None else _numbered_cells(left_out))
     return _take(table, kept)
 
 
-def _cells(table: Interactions) -> Iterable[tuple[int, list[Any]]]:
-    """Row number and cells of every row, in the order of the input."""
+def _numbered_cells(table: Interactions) -> Iterable[tuple[int, list[Any]]]:
+    """Row number and cells of every row, in the order of the source."""
     columns = [table.users.take(table.user).to_pylist(), table.items.take(table.item).to_pylist()]
     if table.rating is not None:
         columns.append([float(rating) for rating in table.rating])
@@ -283,19 +332,23 @@ def _cells(table: Interactions) -> Iterable[tuple[int, list[Any]]]:
 
 
 def _rows(table: Interactions) -> IntArray:
-    assert table.row is not None  # set for all that is read
+    assert table.row is not None  # reading always sets it
     return table.row
 
 
 def _difference(whole: Interactions, kept: Interactions) -> Interactions:
     """The rows of `whole` that are not in `kept`, a selection of them."""
+    if np.bincount(_rows(whole)).max() > 1:  # several rows of one line
+        width = len(whole.items)
+        keys = [table.user.astype(np.int64) * width + table.item for table in (whole, kept)]
+        return _take(whole, ~np.isin(keys[0], keys[1], assume_unique=True))
     left = np.ones(int(_rows(whole).max()) + 1, dtype=bool)
     left[_rows(kept)] = False
     return _take(whole, left[_rows(whole)])
 
 
 def _seen_only(tables: Iterable[Interactions | None], users: Vocabulary) -> Interactions | None:
-    """The rows of these users in all tables, as positions in `users`, without ratings; None where there are none."""
+    """The rows of these users in all tables, as positions in `users`, without ratings; None if there are none."""
     found = [_of_users(table, users) for table in tables if table is not None]
     parts = [part for part in found if len(part)]
     if not parts:

@@ -222,7 +222,7 @@ def _times(column: Any, layout: Layout) -> NDArray[Any] | None:
 def _by_value(column: pa.DictionaryArray, parsed: Callable[[str], int | float], dtype: str) -> NDArray[Any]:
     """A text column parsed as line by line, each distinct text once."""
     values = [parsed(text.strip()) for text in column.dictionary.to_pylist()]
-    return np.array(values, dtype=dtype)[column.indices.to_numpy()]
+    return np.asarray(np.array(values, dtype=dtype)[column.indices.to_numpy()])
 
 
 def _may_hold_the_header(columns: dict[str, Any], layout: Layout) -> bool:

@@ -17,14 +17,44 @@ from recsys.system.storage import Location, local_copy
 
 
 def read_ids(path: Location, kind: str) -> Vocabulary:
-    """The distinct ids of a file, in order of first appearance; it may hold none."""
+    """Read the distinct ids of a file.
+
+    Parameters
+    ----------
+    path : Path or str
+        See `read_columns`.
+    kind : {"user", "item"}
+        Whose ids they are.
+
+    Returns
+    -------
+    Vocabulary
+        In order of first appearance; it may be empty.
+    """
     return Vocabulary(read_columns(path, kind, 1)[0].unique())
 
 
 def read_columns(path: Location, kind: str, width: int) -> list[pa.Array]:
-    """The first `width` columns, text or integers, that of the `kind` of id first: Parquet, or text with any separator.
+    """Read the first columns of a small table.
 
-    A first line of text that names its id column as ratings files do is a header.
+    Parameters
+    ----------
+    path : Path or str
+        Parquet, or text with any separator. A first line that names its id column as ratings files do is a header.
+    kind : {"user", "item"}
+        The id whose column comes first in the result.
+    width : int
+        Number of columns to return, 1 or 2.
+
+    Returns
+    -------
+    list of Array
+        Text or integers.
+
+    Raises
+    ------
+    DataError
+        If the file has fewer columns, or ids that are neither text nor integers.
     """
     with local_copy(path) as file:
         return _read_columns(file, kind, width)

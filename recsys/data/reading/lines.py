@@ -102,12 +102,15 @@ def _parse_line(line: bytes, layout: Layout) -> tuple[str, str, float, int | flo
         if any("\udc80" <= sign <= "\udcff" for sign in fields[place]):
             raise BadLineError(UNDECODABLE, "other bytes: set the file's `encoding`")
     rating = 0.0 if columns.rating is None else parse_rating(fields[columns.rating].strip(), layout.truth)
-    time: int | float | None = 0
-    if columns.timestamp is not None:
-        time = parse_time(fields[columns.timestamp].strip(), layout.time)
-        if time is None:
-            raise BadLineError(BAD_TIME, repr(fields[columns.timestamp].strip()[:40]))
+    time = 0 if columns.timestamp is None else _time(fields[columns.timestamp].strip(), layout)
     return fields[columns.user], fields[columns.item], rating, time
+
+
+def _time(text: str, layout: Layout) -> int | float:
+    time = parse_time(text, layout.time)
+    if time is None:
+        raise BadLineError(BAD_TIME, repr(text[:40]))
+    return time
 
 
 def _why_unparsable(text: str, layout: Layout) -> BadLineError:

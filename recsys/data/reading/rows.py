@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.data.interactions import Ledger
+from recsys.data.interactions import ColumnUse, Ledger
+from recsys.data.reading.layout import Columns
 from recsys.data.reading.options import ReadingOptions
 from recsys.errors import ConfigError, DataError
 
@@ -110,6 +111,7 @@ class Account(AbstractContextManager["Account"]):
         self.next_row = 0  # number of the next row
         self.read = 0
         self.first: str | None = None  # the first rejected row, for messages
+        self.columns: ColumnUse | None = None
 
     def __enter__(self) -> Account:
         if self._path is not None:
@@ -146,6 +148,16 @@ class Account(AbstractContextManager["Account"]):
         """Note that the next rows are those of the file `name`."""
         self._starts.append(self.next_row)
         self._names.append(name)
+
+    def note_columns(self, names: Sequence[str], columns: Columns) -> None:
+        """Note which of a file's columns are read, and which are not."""
+        kinds = {kind: place for kind, place in vars(columns).items() if place is not None}
+        read = {kind: names[place] for kind, place in kinds.items()}
+        unread = tuple(name for place, name in enumerate(names) if place not in kinds.values())
+        if self.columns is not None:  # of an earlier file
+            read = {**read, **self.columns.read}
+            unread = tuple(dict.fromkeys([*self.columns.unread, *unread]))
+        self.columns = ColumnUse(read, unread)
 
     def place(self, row: int) -> tuple[str, int]:
         """Return the file and the line (from 1) of a row number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 FRAME = "the DataFrame"
 BATCH = 1 << 18  # rows
 
+NoteColumns = Callable[[Sequence[str], Columns], None]
+
 
 def read_parquet(
-    path: Path, options: ReadingOptions, partitions: Mapping[str, str | None] = MappingProxyType({})
+    path: Path,
+    options: ReadingOptions,
+    partitions: Mapping[str, str | None] = MappingProxyType({}),
+    note_columns: NoteColumns | None = None,
 ) -> Iterator[Rows]:
     """Read the rows of a Parquet file.
 
@@ -38,6 +43,8 @@ def read_parquet(
     options : ReadingOptions
     partitions : mapping of str to str or None
         Columns with one value for all rows, read where `options` name them.
+    note_columns : callable, optional
+        Receives the names of all columns and the positions of those that are read.
 
     Yields
     ------
@@ -54,6 +61,8 @@ def read_parquet(
             own = file.schema_arrow.names
             names = [*own, *(name for name in partitions if name in options.columns and name not in own)]
             columns = find_columns(names, options, path.name)
+            if note_columns is not None:
+                note_columns(names, columns)
             constant = {
                 place: _constant(names[place], partitions[names[place]], place, columns, path.name)
                 for place in columns.used()
@@ -84,13 +93,15 @@ def _constant(name: str, text: str | None, place: int, columns: Columns, where: 
         raise DataError(f"Expected {expected} after {name}= in the folders of {where}, found {text!r}.") from None
 
 
-def read_frame(frame: pd.DataFrame, options: ReadingOptions) -> Iterator[Rows]:
+def read_frame(frame: pd.DataFrame, options: ReadingOptions, note_columns: NoteColumns | None = None) -> Iterator[Rows]:
     """Read the rows of a pandas DataFrame; its index is ignored.
 
     Parameters
     ----------
     frame : DataFrame
     options : ReadingOptions
+    note_columns : callable, optional
+        Receives the names of all columns and the positions of those that are read.
 
     Yields
     ------
@@ -102,8 +113,11 @@ def read_frame(frame: pd.DataFrame, options: ReadingOptions) -> Iterator[Rows]:
     DataError
         If a column is missing or has another type than expected.
     """
-    columns = find_columns([str(name) for name in frame.columns], options, FRAME)
-    arrays = {place: _array(frame.iloc[:, place], str(frame.columns[place])) for place in columns.used()}
+    names = [str(name) for name in frame.columns]
+    columns = find_columns(names, options, FRAME)
+    if note_columns is not None:
+        note_columns(names, columns)
+    arrays = {place: _array(frame.iloc[:, place], names[place]) for place in columns.used()}
     yield _rows(arrays, columns, FRAME)
 
 

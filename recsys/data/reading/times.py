@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,21 @@ _DATE = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d.*", re.ASCII)
+
+
+class Strays(NamedTuple):
+    """Times that are not plausible.
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (rows,)
+        Which rows.
+    values : ndarray, shape (strays,)
+        Their values as they stood.
+    """
+
+    mask: NDArray[np.bool_]
+    values: NDArray[Any]
 
 
 def date_order(texts: Sequence[str], column: str, where: str) -> DateOrder | None:
@@ -144,7 +159,7 @@ def parse_number(text: str) -> float | None:
         return None
 
 
-def to_milliseconds(times: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+def to_milliseconds(times: NDArray[Any]) -> tuple[NDArray[np.int64], Strays | None]:
     """Convert a column of times to milliseconds since 1970 UTC.
 
     Parameters
@@ -156,7 +171,7 @@ def to_milliseconds(times: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
     -------
     milliseconds : ndarray of int64, shape (rows,)
         0 for strays.
-    strays : ndarray of bool, shape (rows,), or None
+    strays : Strays or None
         Values in another unit than most, or outside the years 1900 to 2200; None where there are none.
 
     Raises
@@ -199,8 +214,8 @@ def _plausible(sample: NDArray[Any], unit: int) -> tuple[float, float]:
 
 def _without_strays(
     numbers: NDArray[Any], given: NDArray[Any], least: float, most: float
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """The numbers with 0 for those outside [least, most), and which these are. `given` is for the message."""
+) -> tuple[NDArray[Any], Strays | None]:
+    """The numbers with 0 for those outside [least, most), and these as they stand in `given`."""
     if numbers.min() >= least and numbers.max() < most:
         return numbers, None
     strays = (numbers < least) | (numbers >= most)
@@ -210,8 +225,9 @@ def _without_strays(
             f"{len(numbers):,} rows: for example {given[strays][0]} and {given[0]}. Write them in one unit, or set "
             "timestamp_column='none' to read without times."
         )
+    found = Strays(strays, given[strays])
     numbers[strays] = 0
-    return numbers, strays
+    return numbers, found
 
 
 def _is_compact(numbers: NDArray[Any], digits: int) -> NDArray[np.bool_]:
@@ -234,10 +250,10 @@ def _days(dates: NDArray[np.int64]) -> NDArray[np.datetime64]:
     return np.asarray(months.astype("datetime64[M]").astype("datetime64[D]") + (dates % 100 - 1))
 
 
-def _from_compact(times: NDArray[Any], digits: int) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+def _from_compact(times: NDArray[Any], digits: int) -> tuple[NDArray[np.int64], Strays | None]:
     valid = _is_compact(times, digits)
     scale = 10 ** (digits - 8)
     day, clock = np.divmod(np.where(valid, times, 19700101 * scale).astype(np.int64), scale)
     seconds = (clock // 10000 * 60 + clock // 100 % 100) * 60 + clock % 100
     milliseconds = _days(day).astype("datetime64[ms]").astype(np.int64) + 1000 * seconds
-    return milliseconds, None if valid.all() else ~valid
+    return milliseconds, None if valid.all() else Strays(~valid, times[~valid])

@@ -1,4 +1,4 @@
-"""Titles of items, for people: MovieLens' movies.csv, movies.dat and u.item, or any table with an id and a name."""
+"""Titles of items: MovieLens' movies.csv, movies.dat and u.item, or any table with an id and a name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ TITLE_NAMES = ("title", "name", "itemname", "gamename", "productname", "artistna
 
 
 def read_titles(path: str | Path, *, separator: str | None = None, encoding: str | None = None) -> dict[str, str]:
-    """Titles by item id (as text). Columns by their names, or the first two where there is no header.
+    """Read the titles of items.
 
-    The encoding is UTF-8, or latin-1 where a file is not UTF-8. Of an id that comes twice the first title counts.
-    Raises DataError where no line has an id and a title.
+    Parameters
+    ----------
+    path : str or Path
+        A text file. Its columns are found by their names, and are the first two where there is no header.
+    separator : str, optional
+        Text between two columns; detected if not given.
+    encoding : str, optional
+        UTF-8 if not given, or latin-1 where the file is not UTF-8.
+
+    Returns
+    -------
+    dict of str to str
+        Titles by item id. Of an id that occurs twice the first title is kept.
+
+    Raises
+    ------
+    DataError
+        If no line has an id and a title.
     """
     path = Path(path)
     if not path.is_file():
