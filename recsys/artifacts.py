@@ -30,8 +30,9 @@ from recsys.errors import ArtifactError, DataError, RecsysError
 from recsys.models import MODELS, create_model
 from recsys.models.trained import TrainedModel
 from recsys.system.atomic import new_directory, write_json
+from recsys.system.files import sha256
 from recsys.system.packages import versions
-from recsys.system.storage import Location, local_copy, sha256
+from recsys.system.storage import Location, local_copy
 from recsys.training.context import TrainingContext
 
 SCHEMA_VERSION = 1

@@ -25,15 +25,17 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.artifacts import load_model
-from recsys.batch.audience import Audience, Rules
 from recsys.batch.output import ShardSummary
 from recsys.batch.plan import ScoringPlan, Shard
+from recsys.batch.rules import ListRules
+from recsys.batch.targets import Targets
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import nobody
 from recsys.inference.topn import BLOCK, top_n_of_blocks
 from recsys.models.trained import TrainedModel
+from recsys.system.files import sha256
 from recsys.system.memory import now_and_peak
-from recsys.system.storage import Location, folder_at, sha256
+from recsys.system.storage import Location, folder_at
 from recsys.system.threads import in_order
 from recsys.training.batches import SparseRows, weighted_sum
 
@@ -48,7 +50,7 @@ _ROW_GROUP = 524_288  # rows of a Parquet row group, about: written while the ne
 
 WORKER_PEAK = "peak_bytes"  # in a summary from another process: the most memory it ever held
 
-ShardInput = tuple[Shard, Audience]  # a shard and its users
+ShardInput = tuple[Shard, Targets]  # a shard and its users
 
 
 class BlockScorer(Protocol):
@@ -82,7 +84,7 @@ class Lists:
 
     Attributes
     ----------
-    audience : Audience
+    targets : Targets
         The users.
     positions : ndarray of int32, shape (users, at most n)
         Best item first; -1 at the end of short lists.
@@ -94,7 +96,7 @@ class Lists:
         Row of each user with a short list, and the reason.
     """
 
-    audience: Audience
+    targets: Targets
     positions: NDArray[np.int32]
     scores: NDArray[np.float32]
     cold: NDArray[np.bool_]
@@ -114,13 +116,13 @@ class ShardWriter:
         What is written.
     saved : TrainedModel
         The model, on its device; changed to bfloat16 where the plan says so.
-    rules : Rules
+    rules : ListRules
         What may stand in the lists.
     threads : int
         Threads that score tiles, at least 1.
     """
 
-    def __init__(self, directory: Location, plan: ScoringPlan, saved: TrainedModel, rules: Rules, threads: int = 1):
+    def __init__(self, directory: Location, plan: ScoringPlan, saved: TrainedModel, rules: ListRules, threads: int = 1):
         self.folder = folder_at(directory)
         self.plan = plan
         self.items = saved.items
@@ -133,7 +135,7 @@ class ShardWriter:
 
         Parameters
         ----------
-        shard_input : (Shard, Audience)
+        shard_input : (Shard, Targets)
             The shard and its users.
 
         Returns
@@ -143,12 +145,12 @@ class ShardWriter:
         summary : ShardSummary
             Number of users, rows and short lists; sha256 of the files by name.
         """
-        shard, audience = shard_input
+        shard, targets = shard_input
         lists_name, short_name = self.plan.files(shard)
         rows, short, checksums = 0, [], {}
         with one_thread_each(), self.folder.new_file(lists_name) as file:
-            with self._open(file, audience) as writer:
-                for group in self._groups(audience):
+            with self._open(file, targets) as writer:
+                for group in self._groups(targets):
                     table = self._table(group)
                     rows += table.num_rows
                     writer.write_table(table)
@@ -158,32 +160,32 @@ class ShardWriter:
             pq.write_table(pa.concat_tables(short), file, compression="zstd")
             checksums[short_name] = sha256(file)
         return shard.name, {
-            "users": len(audience),
+            "users": len(targets),
             "rows": rows,
             "short_lists": sum(table.num_rows for table in short),
             "sha256": checksums,
         }
 
-    def _groups(self, audience: Audience) -> Iterator[list[Lists]]:
+    def _groups(self, targets: Targets) -> Iterator[list[Lists]]:
         """The lists of the shard in order, in groups of as many tiles as make a row group; threads work ahead."""
-        starts = range(0, len(audience), self.plan.tile)
+        starts = range(0, len(targets), self.plan.tile)
         count = tiles_per_group(self.plan)
         tiles = in_order(
-            lambda start: self._tile(audience, start), starts, self.threads, self.threads + count, on_one_thread
+            lambda start: self._tile(targets, start), starts, self.threads, self.threads + count, on_one_thread
         )
         while group := list(islice(tiles, count)):
             yield group
 
-    def _tile(self, audience: Audience, start: int) -> Lists:
-        tile = audience.cut(start, start + self.plan.tile)
+    def _tile(self, targets: Targets, start: int) -> Lists:
+        tile = targets.rows(start, start + self.plan.tile)
         users, cold = len(tile), tile.cold
         history = _padded(tile.history, self.plan.tile)
-        trained = None if tile.trained is None else np.pad(tile.trained.clip(0), (0, self.plan.tile - users))
+        rows = None if tile.training_rows is None else np.pad(tile.training_rows.clip(0), (0, self.plan.tile - users))
         seen = history if tile.seen is None else _padded(tile.seen, self.plan.tile)
         masked = [seen] if self.plan.filter_seen else []
         masked += [] if tile.excluded is None else [_padded(tile.excluded, self.plan.tile)]
         positions, scores = top_n_of_blocks(
-            self._blocks(history, trained, cold),
+            self._blocks(history, rows, cold),
             min(self.plan.n, len(self.items)),
             _pattern(masked),
             self.rules.allowed,
@@ -192,11 +194,11 @@ class ShardWriter:
         return self._lists(tile, positions[:users], scores[:users], cold)
 
     def _blocks(
-        self, history: csr_matrix, trained: NDArray[np.int64] | None, cold: NDArray[np.bool_]
+        self, history: csr_matrix, training_rows: NDArray[np.int64] | None, cold: NDArray[np.bool_]
     ) -> Iterator[Tensor]:
         """Blocks of scores, those of cold users replaced: by popularity, or by -inf, which is never listed."""
         start, rows = 0, np.flatnonzero(cold)
-        for block in self.scorer.score_blocks(history, trained, BLOCK):
+        for block in self.scorer.score_blocks(history, training_rows, BLOCK):
             if len(rows):
                 block = block.float()  # counts have more digits than bfloat16
                 popularity = self.rules.popularity
@@ -207,7 +209,7 @@ class ShardWriter:
             yield block
 
     def _lists(
-        self, tile: Audience, positions: NDArray[np.int32], scores: NDArray[np.float32], cold: NDArray[np.bool_]
+        self, tile: Targets, positions: NDArray[np.int32], scores: NDArray[np.float32], cold: NDArray[np.bool_]
     ) -> Lists:
         listed = positions >= 0
         if self.rules.min_score is not None:
@@ -216,7 +218,7 @@ class ShardWriter:
         reasons: dict[int, str] = {}
         for row in np.flatnonzero(listed.sum(axis=1) < self.plan.n).tolist():
             if cold[row] and self.rules.popularity is None:
-                untrained = tile.trained is not None and tile.trained[row] < 0
+                untrained = tile.training_rows is not None and tile.training_rows[row] < 0
                 reasons[row] = NOT_TRAINED if untrained else NO_HISTORY
             elif listed[row].sum() < (positions[row] >= 0).sum():
                 reasons[row] = LOW_SCORES
@@ -243,7 +245,7 @@ class ShardWriter:
         start, rows = 0, []
         for lists in group:
             rows += [start + row for row in lists.short]
-            start += len(lists.audience)
+            start += len(lists.targets)
         lengths = np.concatenate([(lists.positions >= 0).sum(axis=1) for lists in group])
         return pa.table(
             {
@@ -253,8 +255,8 @@ class ShardWriter:
             }
         )
 
-    def _open(self, file: Path, audience: Audience) -> Any:
-        schema = self._table([_no_lists(audience)]).schema
+    def _open(self, file: Path, targets: Targets) -> Any:
+        schema = self._table([_no_lists(targets)]).schema
         if self.plan.format == "csv":
             return pa_csv.CSVWriter(file, schema)
         return pq.ParquetWriter(file, schema, compression="zstd")
@@ -268,7 +270,7 @@ def block_scorer(saved: TrainedModel, plan: ScoringPlan) -> BlockScorer:
 
 
 def load_shard_writer(
-    model: Location, device: str, directory: Location, plan: ScoringPlan, rules: Rules
+    model: Location, device: str, directory: Location, plan: ScoringPlan, rules: ListRules
 ) -> Callable[[ShardInput], tuple[str, ShardSummary]]:
     """Make a shard writer in another process, which loads the model itself.
 
@@ -282,7 +284,7 @@ def load_shard_writer(
         Folder or address of the output.
     plan : ScoringPlan
         What is written.
-    rules : Rules
+    rules : ListRules
         What may stand in the lists.
 
     Returns
@@ -299,9 +301,9 @@ def load_shard_writer(
     return write
 
 
-def shard_inputs(audience: Audience, shards: Iterable[Shard]) -> Iterator[ShardInput]:
+def shard_inputs(targets: Targets, shards: Iterable[Shard]) -> Iterator[ShardInput]:
     """Yield each shard with its users."""
-    return ((shard, audience.cut(shard.start, shard.stop)) for shard in shards)
+    return ((shard, targets.rows(shard.start, shard.stop)) for shard in shards)
 
 
 def tiles_per_group(plan: ScoringPlan) -> int:
@@ -355,14 +357,14 @@ def spreadsheet_safe(table: pa.Table) -> pa.Table:
 
 def _take(group: list[Lists], rows: NDArray[np.int64]) -> pa.Array:
     """Ids of the users in these rows of a group."""
-    ids = pa.concat_arrays([lists.audience.ids for lists in group])
+    ids = pa.concat_arrays([lists.targets.ids for lists in group])
     return Vocabulary(ids).take(rows)
 
 
-def _no_lists(audience: Audience) -> Lists:
+def _no_lists(targets: Targets) -> Lists:
     """Lists of no users, for the schema of a file."""
     none = np.empty((0, 0))
-    return Lists(audience.cut(0, 0), none.astype(np.int32), none.astype(np.float32), np.empty(0, dtype=bool), {})
+    return Lists(targets.rows(0, 0), none.astype(np.int32), none.astype(np.float32), np.empty(0, dtype=bool), {})
 
 
 def _padded(matrix: csr_matrix, rows: int) -> csr_matrix:

@@ -1,20 +1,16 @@
-"""Where things lie: a path of this machine, or the address of an object store (s3://bucket/key, gs://, abfs://, ...).
+"""Paths of this machine and addresses of object stores (s3://bucket/key, gs://, abfs://, ...), read and written alike.
 
-What is read from an address is fetched whole first: the readers know files only. What is written goes through a
-`Folder`, in which a file appears whole or not at all: here by a rename, in a store by one put. The filesystems are
-those of fsspec, which finds credentials where each store's own tools find them.
+What is read from an address is downloaded first: the readers work on files. What is written goes through a `Folder`,
+in which a file appears whole or not at all: on this machine by a rename, in an object store by one upload. The
+filesystems are those of fsspec, which finds credentials where each store's own tools find them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
-import os
-import re
 import tempfile
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +20,10 @@ from typing import Any, TypeAlias
 from urllib.request import url2pathname
 
 from recsys.errors import ConfigError, DataError, RecsysError, StorageError
+from recsys.system.disk import storage_errors
+from recsys.system.files import is_draft, new_file, remove_leftovers, sha256
+from recsys.system.packages import install_hint
+from recsys.system.text import mask_secrets
 
 Location: TypeAlias = Path | str  # an address is text: a Path would make s3:/bucket of s3://bucket
 
@@ -31,7 +31,18 @@ log = logging.getLogger(__name__)
 
 
 def as_location(place: str | Path) -> Location:
-    """A Path, or an address as text without a slash at its end. `file://` is a path of this machine in other words."""
+    """Tell paths from addresses.
+
+    Parameters
+    ----------
+    place : str or Path
+        A path, or an address such as `s3://bucket/key`.
+
+    Returns
+    -------
+    Path or str
+        A Path (of `file://...` too), or the address without a slash at its end.
+    """
     protocol, mark, rest = str(place).partition("://")
     if isinstance(place, Path) or not mark:
         return Path(place)
@@ -39,7 +50,7 @@ def as_location(place: str | Path) -> Location:
 
 
 def absolute(place: Location) -> Location:
-    """The place in words that mean the same to a process elsewhere."""
+    """Return the location in a form that means the same in any working directory."""
     place = as_location(place)
     return place.absolute() if isinstance(place, Path) else place
 
@@ -49,34 +60,51 @@ def absolute(place: Location) -> Location:
 
 @contextlib.contextmanager
 def local_copy(place: Location) -> Iterator[Path]:
-    """The path itself, or a copy of the file or folder at an address, under the same name.
+    """Yield a path of this machine: the path itself, or a copy of what is at an address.
 
-    The copy lies in the folder for temporary files (TMPDIR), which must have room for it, and is gone after the block;
-    files still mapped to memory live on. Errors of ours raised in the block speak of the address. Raises DataError
-    where nothing is there or the store does not give it, ConfigError where its package is missing.
+    Errors of recsys raised in the block name the address and not the copy.
+
+    Parameters
+    ----------
+    place : Path or str
+        A file or a folder.
+
+    Yields
+    ------
+    Path
+        A copy has the same name. It lies in the folder for temporary files (TMPDIR), which must have room for it, and
+        is removed after the block; files still mapped to memory stay readable.
+
+    Raises
+    ------
+    DataError
+        If nothing is at the address, or the object store refuses to give it.
+    ConfigError
+        If the package for such addresses is missing.
     """
     place = as_location(place)
     if isinstance(place, Path):
         yield place
         return
     with tempfile.TemporaryDirectory(prefix="recsys-", ignore_cleanup_errors=True) as folder:
-        log.info("fetching %s", place)
-        copy = _fetch(place, Path(folder))
+        log.info("downloading %s", mask_secrets(place))
+        copy = _download(place, Path(folder))
         try:
             yield copy
         except RecsysError as error:
-            error.args = (str(error).replace(str(copy), place),)
+            error.args = (str(error).replace(str(copy), mask_secrets(place)),)
             raise
 
 
 @contextlib.contextmanager
 def local_copies(places: Sequence[Location]) -> Iterator[list[Path]]:
-    """`local_copy` of each."""
+    """Yield `local_copy` of each location, in the same order."""
     with contextlib.ExitStack() as copies:
         yield [copies.enter_context(local_copy(place)) for place in places]
 
 
-def _fetch(address: str, folder: Path) -> Path:
+def _download(address: str, folder: Path) -> Path:
+    """Copy the file or folder at an address into `folder`."""
     filesystem, root = _open(address)
     copy = folder / (PurePosixPath(root).name or "root")
     try:
@@ -89,9 +117,10 @@ def _fetch(address: str, folder: Path) -> Path:
         copy.mkdir()
         for parent in {file.parent for file in copies}:
             parent.mkdir(parents=True, exist_ok=True)
-        filesystem.get(names, [str(file) for file in copies])  # together: a store answers many at once
+        filesystem.get(names, [str(file) for file in copies])  # in one call: a store answers many at once
     except FileNotFoundError as error:
-        raise DataError(f"Expected a file or a folder at {address}, found none. Check the address.") from error
+        found = f"Expected a file or a folder at {mask_secrets(address)}, found none. Check the address."
+        raise DataError(found) from error
     except Exception as error:
         if isinstance(error, RecsysError):
             raise
@@ -100,10 +129,10 @@ def _fetch(address: str, folder: Path) -> Path:
 
 
 def _below(name: str, root: str, address: str) -> PurePosixPath:
-    """Where a file lies under the root. Objects may have any name: none may lead out of the copy."""
+    """Path of an object below the root. Objects may have any name: none may lead out of the copy."""
     inside = PurePosixPath(name).relative_to(root)
     if ".." in inside.parts:
-        raise DataError(f"Expected names without '..' at {address}, found {name}: rename it.")
+        raise DataError(f"Expected names without '..' at {mask_secrets(address)}, found {name}: rename it.")
     return inside
 
 
@@ -113,27 +142,33 @@ def _open(address: str) -> tuple[Any, str]:
 
     try:
         filesystem, root = fsspec.core.url_to_fs(address)
-    except ImportError as error:  # its words name the package
+    except ImportError as error:  # its message names the package
         raise ConfigError(
-            f"Expected the package for {address}, found none: {error}. Those of s3:// and gs:// come with  "
-            'pip install "recsys[object-stores]".'
+            f"Expected the package for {mask_secrets(address)}, found none: {error}. Those of s3:// and gs:// come "
+            f"with  {install_hint('object-stores')}"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"Expected an address such as s3://bucket/key, found {address}: {error}.") from error
+        found = mask_secrets(f"{address}: {error}")
+        raise ConfigError(f"Expected an address such as s3://bucket/key, found {found}.") from error
     except Exception as error:
         raise ConfigError(_refused("open", address, error)) from error
     if not str(root).strip("/"):
-        raise ConfigError(f"Expected an address with a bucket and a key, such as s3://bucket/key, found {address}.")
+        found = mask_secrets(address)
+        raise ConfigError(f"Expected an address with a bucket and a key, such as s3://bucket/key, found {found}.")
     return filesystem, str(root).rstrip("/")
 
 
 def _refused(verb: str, address: str, error: Exception) -> str:
-    found = str(error) or type(error).__name__
+    """The message where an object store, or the disk under a copy, refuses."""
+    found, address = mask_secrets(str(error) or type(error).__name__), mask_secrets(address)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"Expected room for a copy of {address} in {tempfile.gettempdir()}, found: {found}. Set TMPDIR to more."
+        return (
+            f"Expected room for a copy of {address} in {tempfile.gettempdir()}, found: {found}. Set TMPDIR to a folder "
+            "with more."
+        )
     return (
         f"Expected to {verb} {address}, found: {found}. Check the address, and the credentials where the tools of its "
-        "store look for them."
+        "object store look for them."
     )
 
 
@@ -141,59 +176,63 @@ def _refused(verb: str, address: str, error: Exception) -> str:
 
 
 class Folder(ABC):
-    """A folder of a job's files, by names such as `plan.json` and `recommendations/part-00000.parquet`."""
+    """A folder that a job writes to, on this machine or in an object store.
+
+    Files have names such as `plan.json` and `recommendations/part-00000.parquet`. All methods of an object store's
+    folder raise StorageError for what the store refuses.
+    """
 
     @abstractmethod
     def is_file(self, name: str = "") -> bool:
-        """Whether there is a file of that name; without a name, whether the folder itself is one."""
+        """Return whether there is a file of that name; without a name, whether the folder itself is a file."""
 
     @abstractmethod
     def is_empty(self) -> bool:
-        """Whether nothing is there."""
+        """Return whether there is no folder, or nothing in it."""
 
     @abstractmethod
     def names(self, inner: str) -> list[str]:
-        """Names of the files of an inner folder, in order, half-written ones left out: `inner/part-00000.csv`."""
+        """List the complete files directly in an inner folder, sorted, as `inner/part-00000.csv`."""
 
     @abstractmethod
     def make(self, *inner: str) -> None:
-        """Make the folder and some in it ready, without what a killed job left half written."""
+        """Create the folder and inner folders, and remove what killed jobs left half written in them."""
 
     @abstractmethod
     def read_text(self, name: str) -> str:
-        """Content of a file, in UTF-8."""
+        """Return the content of a file in UTF-8."""
 
     @abstractmethod
     def new_file(self, name: str) -> AbstractContextManager[Path]:
-        """A temporary file to fill, which then takes the name: nobody ever sees half of it."""
+        """Yield a draft to fill; it takes the name when the block ends without an error."""
 
     @abstractmethod
     def append(self, name: str, text: str) -> None:
-        """Add to the end of a file that only one process writes."""
+        """Add text to the end of a file that only one process writes."""
 
     @abstractmethod
     def local(self, name: str) -> AbstractContextManager[Path]:
-        """A file to read: itself, or a copy of it for as long as the block lasts."""
+        """Yield a path of this machine to read the file: itself, or a copy for the length of the block."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file; nothing where there is none."""
 
     def sha256(self, name: str) -> str:
-        """Checksum of a file as it can be read."""
+        """Return the checksum of a file as it can be read back."""
         with self.local(name) as file:
             return sha256(file)
 
 
 def folder_at(place: Location) -> Folder:
-    """The folder of a path or an address. Raises ConfigError where no package knows such addresses."""
+    """Return the folder at a path or an address. Raises ConfigError where no package knows such addresses."""
     place = as_location(place)
     return LocalFolder(place) if isinstance(place, Path) else ObjectStoreFolder(place, *_open(place))
 
 
 @dataclass(frozen=True)
 class LocalFolder(Folder):
-    """A folder of this machine, or one that it has mounted."""
+    """A folder of this machine, or one that is mounted on it."""
 
     path: Path
 
@@ -201,168 +240,140 @@ class LocalFolder(Folder):
         return str(self.path)
 
     def is_file(self, name: str = "") -> bool:
-        """Whether the file is there."""
+        """Return whether the file is there."""
         return (self.path / name).is_file()
 
     def is_empty(self) -> bool:
-        """Whether there is no folder, or nothing in it."""
-        return not self.path.is_dir() or not any(self.path.iterdir())
+        """Return whether there is no folder, or nothing in it but leftovers of killed jobs."""
+        return not self.path.is_dir() or not any(not is_draft(file.name) for file in self.path.iterdir())
 
     def names(self, inner: str) -> list[str]:
-        """Files that are not hidden."""
+        """List the files that are not hidden."""
         folder = self.path / inner
         files = [file.name for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
         return [f"{inner}/{name}" for name in sorted(files) if not name.startswith(".")]
 
     def make(self, *inner: str) -> None:
-        """Folders, without the temporary files of `new_file`."""
-        for folder in (self.path, *(self.path / name for name in inner)):
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in folder.iterdir():
-                if re.fullmatch(r"\..+\.[0-9a-f]{8}\.\w+", file.name):
-                    file.unlink(missing_ok=True)
+        """Create the folders, and remove the drafts that `new_file` left in them."""
+        with storage_errors(self.path):
+            for folder in (self.path, *(self.path / name for name in inner)):
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(folder, any_host=True)  # the folder belongs to one job
 
     def read_text(self, name: str) -> str:
-        """As it stands."""
+        """Return the content."""
         return (self.path / name).read_text(encoding="utf-8")
 
-    @contextlib.contextmanager
-    def new_file(self, name: str) -> Iterator[Path]:
-        """Flushed, then renamed."""
-        file = self.path / name
-        unique = uuid.uuid4().hex[:8]  # of no other worker, on any machine
-        temporary = file.with_name(f".{file.stem}.{unique}{file.suffix}")
-        try:
-            yield temporary
-            flush(temporary)
-            temporary.replace(file)
-            flush(file.parent)
-        finally:
-            with contextlib.suppress(OSError):  # the first error is the one to hear about
-                temporary.unlink(missing_ok=True)
+    def new_file(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a draft to fill, flushed and renamed after the block."""
+        return new_file(self.path / name, sweep=False)  # `make` has done it, once for thousands of files
 
     def append(self, name: str, text: str) -> None:
-        """At the end of the file itself."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        """Add to the file itself."""
+        with storage_errors(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(text)
 
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        """Itself."""
+        """Yield the file itself."""
         yield self.path / name
 
     def remove(self, name: str) -> None:
-        """Gone at once."""
+        """Remove the file."""
         (self.path / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class ObjectStoreFolder(Folder):
-    """The keys of an object store below an address. Raises StorageError for all that the store refuses."""
+    """The objects of an object store whose keys begin with an address."""
 
     address: str
     filesystem: Any
     root: str
 
     def __str__(self) -> str:
-        return self.address
+        return mask_secrets(self.address)
 
     def is_file(self, name: str = "") -> bool:
-        """Whether the object is there."""
-        with self._asked("look for", name):
+        """Return whether the object is there."""
+        with self._store_errors("look for", name):
             try:
-                return bool(self._fresh().info(self._key(name))["type"] == "file")
+                return bool(self._without_cache().info(self._key(name))["type"] == "file")
             except FileNotFoundError:
                 return False
 
     def is_empty(self) -> bool:
-        """Whether no key begins so."""
+        """Return whether no key begins with the address."""
         return not self._list("")
 
     def names(self, inner: str) -> list[str]:
-        """The keys directly below."""
+        """List the objects directly below."""
         entries = [entry["name"] for entry in self._list(inner) if entry["type"] == "file"]
         return sorted(f"{inner}/{PurePosixPath(name).name}" for name in entries)
 
     def make(self, *inner: str) -> None:
-        """Nothing: keys need no folder, and a put that was killed left none."""
+        """Do nothing: keys need no folders, and an upload that was killed left no object."""
 
     def read_text(self, name: str) -> str:
-        """The object's content."""
-        with self._asked("read", name):
+        """Return the object's content."""
+        with self._store_errors("read", name):
             return bytes(self.filesystem.cat_file(self._key(name))).decode("utf-8")
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
-        """Written here, then put: the object appears when the last byte has arrived."""
+        """Yield a temporary file, then upload it: the object appears when its last byte has arrived."""
         with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
             file = Path(folder) / PurePosixPath(name).name
             yield file
-            with self._asked("write", name):
+            with self._store_errors("write", name):
                 self.filesystem.put_file(str(file), self._key(name))
 
     def append(self, name: str, text: str) -> None:
-        """Objects do not grow: the whole is put anew."""
+        """Upload the whole again: objects cannot grow."""
         text = (self.read_text(name) if self.is_file(name) else "") + text
-        with self._asked("write", name):
+        with self._store_errors("write", name):
             self.filesystem.pipe_file(self._key(name), text.encode("utf-8"))
 
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        """Fetched."""
+        """Yield a downloaded copy."""
         with tempfile.TemporaryDirectory(prefix="recsys-", ignore_cleanup_errors=True) as folder:
             file = Path(folder) / PurePosixPath(name).name
-            with self._asked("read", name):
+            with self._store_errors("read", name):
                 self.filesystem.get_file(self._key(name), str(file))
             yield file
 
     def remove(self, name: str) -> None:
-        """By one request."""
+        """Remove the object."""
         if self.is_file(name):
-            with self._asked("remove", name):
+            with self._store_errors("remove", name):
                 self.filesystem.rm_file(self._key(name))
 
     def _key(self, name: str) -> str:
+        """Key of an object."""
         return f"{self.root}/{name}" if name else self.root
 
-    def _fresh(self) -> Any:
-        """The filesystem without what it remembers: other processes write there too."""
+    def _without_cache(self) -> Any:
+        """The filesystem, its cache of listings emptied: other processes write there too."""
         self.filesystem.invalidate_cache()
         return self.filesystem
 
     def _list(self, inner: str) -> list[dict[str, Any]]:
+        """Entries directly below an inner folder."""
         root = self._key(inner)
-        with self._asked("list", inner):
+        with self._store_errors("list", inner):
             try:
-                entries = self._fresh().ls(root, detail=True)
+                entries = self._without_cache().ls(root, detail=True)
             except FileNotFoundError:
                 return []
-        return [entry for entry in entries if entry["name"].strip("/") != root.strip("/")]  # the sign of a folder
+        return [
+            entry for entry in entries if entry["name"].strip("/") != root.strip("/")
+        ]  # an object that stands for the folder
 
     @contextlib.contextmanager
-    def _asked(self, verb: str, name: str) -> Iterator[None]:
+    def _store_errors(self, verb: str, name: str) -> Iterator[None]:
+        """Raise StorageError for any error in the block."""
         try:
             yield
         except Exception as error:  # each store has errors of its own
             raise StorageError(_refused(verb, f"{self.address}/{name}".rstrip("/"), error)) from error
-
-
-# Files
-
-
-def flush(path: Path) -> None:
-    """Have the system write a file or folder to disk, so that a rename after it never shows an empty one."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(file: Path) -> str:
-    """Checksum of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -10,7 +10,8 @@ from fsspec.registry import known_implementations
 from recsys.artifacts import load_model
 from recsys.errors import ArtifactError, ConfigError, DataError, StorageError
 from recsys.system.atomic import refuse_existing
-from recsys.system.storage import LocalFolder, absolute, as_location, folder_at, local_copies, local_copy, sha256
+from recsys.system.files import sha256
+from recsys.system.storage import LocalFolder, absolute, as_location, folder_at, local_copies, local_copy
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_an_address_of_nothing_known_is_refused(address):
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     missing = {"class": "no_such_package.Files", "err": "Install no_such_package"}
     monkeypatch.setitem(known_implementations, "far", missing)
-    with pytest.raises(ConfigError, match=r"found none: Install no_such_package\. .*recsys\[object-stores\]"):
+    with pytest.raises(ConfigError, match=r"found none: Install no_such_package\. .*\[object-stores\]"):
         folder_at("far://bucket/key")
 
 
@@ -181,8 +182,9 @@ def test_the_checksum_is_that_of_what_can_be_read_back(folder, tmp_path):
 
 def test_only_what_new_file_left_half_written_is_swept(tmp_path):
     folder = LocalFolder(tmp_path)
-    for name in (".part-00000.0123abcd.parquet", ".hidden", ".gitignore.txt", "part-00001.parquet"):
+    for name in (".hidden", ".gitignore.txt", "part-00001.parquet"):
         (tmp_path / name).write_text("")
+    (tmp_path / ".part-00000.parquet.0123abcd-0123456789ab.draft" / "new").mkdir(parents=True)
     folder.make()
     assert sorted(file.name for file in tmp_path.iterdir()) == [".gitignore.txt", ".hidden", "part-00001.parquet"]
 
