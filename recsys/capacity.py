@@ -16,7 +16,7 @@ import numpy as np
 
 from recsys.errors import ConfigError
 from recsys.models import create_model
-from recsys.models.autoencoders.layers import _CHUNK
+from recsys.models.autoencoders.layers import logits_memory, loss_in_chunks
 from recsys.models.autoencoders.network import NetworkRecommender, TrainingMemory
 
 CONSTANTS = Path(__file__).with_name("system") / "constants.json"
@@ -161,8 +161,8 @@ def full_softmax(work: Workload, speed: Speed) -> Need:
         + rows * work.history * work.hidden * speed.cell
         + sent / work.network
     )
-    wide = 4 if work.precision == "fp32" else 2
-    more = wide * min(logits, max(_CHUNK, work.items)) + 4 * work.items * work.hidden * (logits > _CHUNK)
+    more = logits_memory(rows, work.items, work.precision)
+    more += 4 * work.items * work.hidden * loss_in_chunks(rows, work.items)
     return _epochs("vae, full softmax", work, held, more, step, sent, work.machines)
 
 
@@ -179,7 +179,7 @@ def sampled_softmax(work: Workload, speed: Speed) -> Need:
         + rows * work.history * work.hidden * speed.cell
     )
     touched = 4 * (candidates + distinct) * work.hidden * 6  # gathered, gradient, coalesced, RowAdam's three
-    more = touched + 4 * min(rows * candidates, _CHUNK)
+    more = touched + logits_memory(rows, candidates)
     return _epochs("vae, sampled softmax", work, held, more, step, 0, 1)
 
 

@@ -36,7 +36,7 @@ def save_vae(folder: Path, users: int = 700, items: int = 3000) -> tuple[Path, P
     rng = np.random.default_rng(0)
     vae = create_model("vae", {"hidden": 33, "latent": 9})
     torch.manual_seed(0)
-    vae.n_items, vae.network = items, vae._build(items).eval()
+    vae.untrained(items)
     names = Vocabulary.of(f"i{i}" for i in range(items))
     save_model(folder / "model", TrainedModel(vae, names, rng.integers(1, 99, items)))
     rows = sorted({(f"u{u}", f"i{i}") for u in range(users) for i in rng.integers(0, items, 1 + u % 9)})

@@ -12,7 +12,7 @@ from tastes import two_tastes
 
 from recsys.errors import ArtifactError, ConfigError, UnsupportedError
 from recsys.models import MODELS, create_model
-from recsys.models.search_space import Choice, Range, search_space
+from recsys.models.search_space import Categorical, Range, search_space
 from recsys.splitting.by_user import strong
 from recsys.splitting.holdout import everybody
 from recsys.training.context import TrainingContext
@@ -179,7 +179,7 @@ def test_defaults_lie_in_their_own_search_space(name):
     config = MODELS[name].Config()
     for key, space in search_space(type(config)).items():
         value = getattr(config, key)
-        if isinstance(space, Choice):
+        if isinstance(space, Categorical):
             assert value in space.options
         else:
             assert isinstance(space, Range)

@@ -1,4 +1,4 @@
-"""The models by name. A new one is a file here and a line in MODELS."""
+"""The models by name. To add one: a file in a subpackage, and a line in MODELS."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from recsys.models.autoencoders.recvae import RecVAE
 from recsys.models.base import Recommender
 from recsys.models.blend import Blend
 from recsys.models.factorization.ials import IALS
-from recsys.models.factorization.implicit_models import ALS, BPR, LMF, ItemKNN
+from recsys.models.factorization.implicit_models import ALS, BPR, LMF
 from recsys.models.factorization.svd import SVD
 from recsys.models.linear.bspm import BSPM
 from recsys.models.linear.ease import EASE, EDLAE
 from recsys.models.linear.elsa import ELSA
+from recsys.models.linear.item_knn import ItemKNN
 from recsys.models.linear.sparse_ease import SparseEASE
 from recsys.models.popularity import Popularity
 from recsys.models.ratings.autorec import AutoRec
@@ -68,9 +69,29 @@ MODELS: dict[str, type[Recommender]] = {
     )
 }
 
+Blend.kinds = MODELS  # a blend can have any of them as a member
+
 
 def create_model(name: str, settings: Mapping[str, Any] | None = None) -> Recommender:
-    """A model by its name in MODELS, with settings of its Config by name. Raises ConfigError for unknown ones."""
+    """Create a model by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of MODELS.
+    settings : mapping, optional
+        As in `Recommender.create`.
+
+    Returns
+    -------
+    Recommender
+        Not fitted.
+
+    Raises
+    ------
+    ConfigError
+        If the name, a preset or a setting is unknown, or a value does not fit.
+    """
     if name not in MODELS:
         raise ConfigError(f"Expected a model of {', '.join(MODELS)}; found {name!r}.")
     return MODELS[name].create(settings)

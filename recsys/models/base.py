@@ -1,7 +1,8 @@
-"""Recommender: what every model can do, and the checks done once for all of them.
+"""Recommender: the protocol of all models, and the checks that are done once for all of them.
 
-A model learns from a user-item matrix and scores *histories*: rows of items, of anybody. A subclass brings `_fit`,
-`_score` and its state; masking, cutting and ties belong to recsys.topn.
+A model is fitted on a user-item matrix and scores *histories*: rows of items of any user, known or new. A subclass
+implements `_fit`, `_score`, `_get_state`, `_set_state` and `_state_spec`; masking, cutting and ties belong to
+`recsys.inference`.
 """
 
 from __future__ import annotations
@@ -10,48 +11,94 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import ArpackError
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, NotFittedError, UnsupportedError
 from recsys.inference.topn import top_n
 from recsys.models.config import make_config, require
+from recsys.models.state import StateSpec, check_state
 from recsys.training.context import Epoch, TrainingContext
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class Recommender(ABC):
-    """A model of preferences. `config` (an instance of `Config`) says what it is; `fit` learns; `score` answers.
+ConfigT = TypeVar("ConfigT", bound="DataclassInstance", default=Any)
 
-    name: its entry in MODELS. family: which kind of model, in words. task: "ranking" or "rating".
-    needs_training_users: True for a model that can score only users it was fitted on; their training rows are then
-    passed as `users`. is_random: whether the seed matters to a fit. presets: settings of publications, by name.
+# What numerical code raises where a matrix cannot be solved, or numbers leave the range of their type.
+_NUMERICAL = (
+    torch.linalg.LinAlgError,  # type: ignore[attr-defined]
+    np.linalg.LinAlgError,
+    ArpackError,
+    ArithmeticError,
+)
+
+
+class Recommender(ABC, Generic[ConfigT]):
+    """A model of preferences or of ratings.
+
+    Parameters
+    ----------
+    config : ConfigT, optional
+        An instance of `Config`: everything that makes the model what it is. Defaults where None.
+
+    Attributes
+    ----------
+    name : str
+        Its entry in `recsys.models.MODELS`.
+    family : str
+        Which kind of model, in words.
+    Config : type
+        A frozen dataclass: the only place of the settings' defaults.
+    task : {"ranking", "rating"}
+        Whether scores order items or predict ratings on the scale of the training data.
+    needs_training_users : bool
+        True for a model that can score only the users it was fitted on; their training rows are passed as `users`.
+    is_random : bool
+        Whether the seed changes the result of a fit.
+    presets : mapping
+        Settings of publications, by name.
+    n_items : int or None
+        Number of items of the training matrix; None before `fit`.
+    epochs : list of Epoch
+        Epochs of the last fit; empty for models without epochs.
     """
 
     name: ClassVar[str]
     family: ClassVar[str]
-    Config: ClassVar[type[Any]]
+    Config: type[ConfigT]
     task: ClassVar[str] = "ranking"
     needs_training_users: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    def __init__(self, config: Any | None = None):
-        self.config = self.Config() if config is None else config
-        self.n_items: int | None = None  # items of the matrix it was fitted on; None before
-        self.epochs: list[Epoch] = []  # epochs of the last fit, for models that have some
+    def __init__(self, config: ConfigT | None = None):
+        self.config: ConfigT = self.Config() if config is None else config
+        self.n_items: int | None = None
+        self.epochs: list[Epoch] = []
 
     @classmethod
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
-        """A model with the given settings; text is turned into the type of the field.
+        """Create a model from settings by name.
 
-        `preset` starts from one of `presets`; other settings win over it. Raises ConfigError for a preset or a setting
-        the model does not have, or a value that does not fit.
+        Parameters
+        ----------
+        settings : mapping, optional
+            Values by the names of the fields of `Config`; text is converted to the type of the field. `preset` starts
+            from one of `presets`, and the other settings override it.
+
+        Raises
+        ------
+        ConfigError
+            If a preset or a setting is unknown, or a value does not fit.
         """
         return cls(make_config(cls.Config, cls._with_preset(settings or {}), cls.name))
 
@@ -64,9 +111,27 @@ class Recommender(ABC):
         return {**cls.presets[name], **{key: value for key, value in settings.items() if key != "preset"}}
 
     def fit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
-        """Learn from CSR (users, items), from nothing: an earlier fit leaves no trace. Returns self.
+        """Fit the model from scratch; an earlier fit leaves no trace.
 
-        Raises DataError for a matrix without interactions, or with values no preference can have.
+        Parameters
+        ----------
+        user_items : csr_matrix, shape (users, items)
+            Preferences of 0 or more, or ratings. A stored zero is an interaction.
+        context : TrainingContext, optional
+            Seed, device, validation and progress callbacks.
+
+        Returns
+        -------
+        Self
+            The model itself.
+
+        Raises
+        ------
+        DataError
+            If the matrix is empty, holds NaN, infinity or (for rankings) negative values, or if its values are so
+            large or so small that the result is not finite.
+        ConfigError
+            If training diverges, or the device does not exist.
         """
         matrix = as_csr(user_items)
         _check_values(matrix, self.task)
@@ -74,18 +139,46 @@ class Recommender(ABC):
         context.resolve_device()
         self.n_items, self.epochs = matrix.shape[1], []
         try:
-            with _forked_random_stream():
+            with _forked_random_stream(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 torch.manual_seed(context.seed)
                 self._fit(matrix, context)
+                self._check_fitted(matrix)
+        except _NUMERICAL as error:
+            self.n_items = None
+            raise DataError(self._out_of_range(matrix, str(error))) from error
         except BaseException:
-            self.n_items = None  # half a fit is none
+            self.n_items = None  # a model that is half fitted counts as not fitted
             raise
         return self
 
-    def refit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
-        """A fresh model of the same kind, fitted on other rows as validation served this one best: so many epochs.
+    def _check_fitted(self, matrix: csr_matrix) -> None:
+        state = self._get_state()
+        try:
+            check_state(state, self._state_spec(matrix.shape[1], state))
+        except DataError as error:
+            raise DataError(self._out_of_range(matrix, str(error))) from error
 
-        Nobody validates it: the rows may be everybody's.
+    def _out_of_range(self, matrix: csr_matrix, reason: str) -> str:
+        low, high = matrix.data.min(), matrix.data.max()
+        return (
+            f"{self.name} could not be fitted on values from {low:g} to {high:g}: {reason} "
+            "Scale the values to an ordinary range, such as 1 to 5, or use stronger regularization."
+        )
+
+    def refit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
+        """Fit a new model of the same settings on other rows, for as many epochs as validation found best.
+
+        Nothing is validated, so the rows may be those of all users.
+
+        Parameters
+        ----------
+        user_items : csr_matrix, shape (users, items)
+        context : TrainingContext, optional
+
+        Returns
+        -------
+        Self
+            A new, fitted model.
         """
         return self._refit(as_csr(user_items), replace(context or TrainingContext(), validate=None))
 
@@ -94,10 +187,31 @@ class Recommender(ABC):
         return type(self)(self.config).fit(user_items, replace(context, stop_after=best))
 
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
-        """Scores of histories, CSR (users, items) -> float32 (users, items), or (users, len(items)) for some items.
+        """Score items for histories; seen items are not masked (`top_n` does that).
 
-        Higher is better; seen items are not masked (top_n does). On the model's device. `users`: rows of the training
-        matrix these histories belong to, for models with `needs_training_users`.
+        Parameters
+        ----------
+        history : csr_matrix, shape (users, items)
+            Items of the training catalog.
+        items : array of int, optional
+            Positions of the items to score; all items by default.
+        users : array of int, optional
+            Rows of the training matrix these histories belong to, for models with `needs_training_users`.
+
+        Returns
+        -------
+        Tensor
+            Float32 (users, items) or (users, len(items)), on the model's device. Higher is better. The caller may
+            write into it.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        DataError
+            If the columns are not the model's items, or a position is out of range.
+        UnsupportedError
+            If the model needs training users and none were given.
         """
         matrix, known = self._checked(history, users)
         wanted = None if items is None else _positions(items, matrix.shape[1])
@@ -109,10 +223,19 @@ class Recommender(ABC):
     def score_blocks(
         self, history: csr_matrix, users: ArrayLike | None = None, width: int = 65_536
     ) -> Iterator[Tensor]:
-        """Scores in blocks of items, side by side: (users, up to `width`) each, in order of position, float32, or
-        bfloat16 after `to_bf16`.
+        """Score items in blocks, in order of position.
 
-        A model that makes its scores in a last product makes a block at a time; others give one block of all items.
+        Parameters
+        ----------
+        history, users
+            As in `score`.
+        width : int
+            Largest number of items in a block. A model without a final matrix product gives one block of all items.
+
+        Yields
+        ------
+        Tensor
+            (users, up to width), float32, or bfloat16 after `to_bf16`.
         """
         yield from self._score_blocks(*self._checked(history, users), width)
 
@@ -169,30 +292,88 @@ class Recommender(ABC):
         best, values = top_n(cosines[None], N)
         return best[0], np.minimum(values[0], 1)
 
+    def scaled_config(self, user_items: csr_matrix) -> ConfigT:
+        """Return the config with every None that means "scaled with the data" replaced by its value for a matrix."""
+        return self.config
+
     def summary(self) -> str:
-        """What a fit decided, in a few words; empty where there is nothing to decide."""
+        """Return what the fit decided (chosen settings, weights), in a few words; empty if there was nothing."""
         return ""
 
+    @property
+    def stopped(self) -> str:
+        """Where training ended and which weights were kept, in one sentence; empty for models without epochs."""
+        if not self.epochs:
+            return ""
+        last, planned = self.epochs[-1].number, getattr(self.config, "epochs", self.epochs[-1].number)
+        best = max((epoch.number for epoch in self.epochs if epoch.best), default=None)
+        if best is None:
+            return f"trained for {last} of {planned} epochs without validation; the weights of the last epoch are kept"
+        if last < planned:
+            return (
+                f"stopped after epoch {last} of {planned}: no better validation value since epoch {best}, "
+                "whose weights are kept"
+            )
+        return f"trained for all {planned} epochs; the weights of epoch {best}, the best on validation, are kept"
+
     def item_codes(self) -> Tensor:
-        """A vector an item, (items, size), whose angles say how alike items are."""
+        """Return a vector per item, (items, size), whose angles say how similar items are.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model has none.
+        """
         raise UnsupportedError(f"{self.name} has no item codes.")
 
     def to_bf16(self) -> None:
-        """Score in bfloat16 from now on, which has three digits: faster where the chip has it, and approximate.
+        """Score in bfloat16 from now on: about three significant digits, faster on hardware that supports it.
 
-        Raises UnsupportedError for a model that has no such way.
+        Raises
+        ------
+        UnsupportedError
+            If the model is not a network.
         """
         raise UnsupportedError(f"{self.name} is scored in fp32 only.")
 
     def get_state(self) -> dict[str, Tensor]:
-        """All that scoring needs, by name."""
+        """Return everything scoring needs, as CPU tensors by name.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
         if self.n_items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() first.")
         return {name: tensor.detach().cpu().contiguous() for name, tensor in self._get_state().items()}
 
     def set_state(self, state: Mapping[str, Tensor], items: int, device: str = "auto") -> Self:
-        """Become the fitted model `get_state` was taken from, which knew `items` items. Returns self."""
-        self.n_items = items
+        """Become the fitted model whose `get_state` returned `state`.
+
+        Parameters
+        ----------
+        state : mapping of str to Tensor
+            Checked before use: names, types, shapes, finite values, indices in range.
+        items : int
+            Number of items of the training matrix.
+        device : str
+            As in `TrainingContext`.
+
+        Returns
+        -------
+        Self
+            The model itself.
+
+        Raises
+        ------
+        DataError
+            If a tensor is not what this model with these settings must have; its name is in the message.
+        """
+        if items < 1:
+            raise DataError(f"Expected a model of at least 1 item, found {items}.")
+        check_state(state, self._state_spec(items, state))
+        self.n_items, self.epochs = items, []
         self._set_state(state, TrainingContext(device=device).resolve_device())
         return self
 
@@ -211,20 +392,24 @@ class Recommender(ABC):
     @abstractmethod
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None: ...
 
+    @abstractmethod
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        """Declare the state of a model of `n_items`. `state`: for sizes that only the state itself tells; unchecked."""
+
 
 def _check_values(matrix: csr_matrix, task: str) -> None:
     if not matrix.nnz:
         raise DataError(f"Expected interactions to learn from, found an empty matrix {matrix.shape}.")
     if not np.isfinite(matrix.data).all():
-        raise DataError("Expected finite values in the user-item matrix, found NaN or infinity: leave those rows out.")
+        raise DataError("Expected finite values in the user-item matrix, found NaN or infinity: remove those rows.")
     if task == "ranking" and matrix.data.min() < 0:
         raise DataError(
-            f"Expected preferences of 0 or more, found {matrix.data.min():g}: keep what was liked and give it 1."
+            f"Expected preferences of 0 or more, found {matrix.data.min():g}: keep the liked items with value 1."
         )
 
 
 def _positions(items: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Item positions as int64 (n,). Raises DataError for what is not a position in 0..count-1."""
+    """Item positions as int64 (n,); DataError for anything that is not a position in 0..count-1."""
     array = np.atleast_1d(np.asarray(items))
     if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= count):
         raise DataError(f"Expected item positions in 0..{count - 1}, found {items!r}.")
@@ -232,5 +417,5 @@ def _positions(items: ArrayLike, count: int) -> NDArray[np.int64]:
 
 
 def _forked_random_stream() -> AbstractContextManager[None]:
-    """What is drawn inside leaves torch's generators as they were. All devices are named: several bring a warning."""
+    """Restore torch's generators afterwards. All devices are named, since the default warns where there are several."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()))

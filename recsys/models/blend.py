@@ -1,13 +1,13 @@
-"""Blend: several models, each one's scores on a common scale, in a weighted sum.
+"""Blend: a weighted sum of the scores of several models, each divided by its scale.
 
 ```
 history ─┬─> edlae ─> / scale ── x w0 ─┐
          ├─> ials  ─> / scale ── x w1 ─┼─> scores
          └─> vae   ─> / scale ── x w2 ─┘
 ```
-The members are fitted one after the other on the same rows; the weights are then searched on the validation users, and
-on them alone. Members that err in different places make a better list together than the best of them: linear models
-lead at the top of a list, low-rank ones deeper in it.
+The members are fitted one after the other on the same rows; the weights are then searched on the validation users only.
+Members with different errors give a better list together than the best of them alone: linear models are stronger at the
+top of a list, low-rank models further down.
 """
 
 from __future__ import annotations
@@ -17,34 +17,41 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.errors import ConfigError
 from recsys.models.base import Recommender
 from recsys.models.config import make_config, require
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import SampledValidate, TrainingContext, Validate
 from recsys.types import ScoreFunction
 
-# Bytes of members' scores kept while weights are searched; where all do not fit, fewer validation users take part.
+# Bytes of members' scores cached while weights are searched; if not all fit, fewer validation users are used.
 _CACHE_BYTES = 1_000_000_000
-# Training users by whom the members' scales are measured.
+# Training users on whom the members' scales are measured.
 _MEASURED = 500
-# What is moved from one member to the others in a trial: first a lot, then less.
+# Step sizes of the search: first large, then small.
 _STEPS = (0.2, 0.1, 0.05)
 
 
 @dataclass(frozen=True)
 class BlendConfig:
-    """Who takes part, and how much each counts.
+    """Members and weights of a blend.
 
-    members: names of models, separated by commas; one named twice is fitted under two seeds. weights: a number for
-    each, or nothing: then they are searched. settings: of each member; from outside by dotted names (vae.latent=100).
+    Parameters
+    ----------
+    members : str
+        Names of models, separated by commas; a model named twice is fitted with two seeds.
+    weights : str
+        A number for each member, separated by commas; empty: searched on the validation users.
+    settings : mapping
+        Settings of each member by its name; in `Blend.create` also by dotted names (vae.latent=100).
     """
 
     members: str = "edlae,ials,dae"
@@ -55,19 +62,17 @@ class BlendConfig:
         require(len(self.names) > 1, f"Expected two or more members of a blend, found {self.members!r}.")
         for name in self.settings:
             require(name in self.names, f"Expected settings of members ({self.members}), found some of {name!r}.")
-        whole = {name: dataclasses.asdict(_member(name, self.settings.get(name, {})).config) for name in self.names}
-        object.__setattr__(self, "settings", whole)  # what a model folder keeps must not hang on later defaults
         if self.weights:
             _check_weights(self.given_weights, self.names)
 
     @property
     def names(self) -> list[str]:
-        """Of the members."""
+        """Names of the members."""
         return [name.strip() for name in self.members.split(",") if name.strip()]
 
     @property
     def given_weights(self) -> list[float]:
-        """Empty where they are to be searched."""
+        """Weights of the members; empty if they are to be searched."""
         try:
             return [float(weight) for weight in self.weights.split(",") if weight.strip()]
         except ValueError as error:
@@ -83,32 +88,45 @@ def _shares(weights: Sequence[float]) -> Tensor:
     return torch.tensor(weights) / sum(weights)
 
 
-def _member(name: str, settings: Mapping[str, Any]) -> Recommender:
-    from recsys.models import MODELS, create_model  # they name this one too
-
-    model = create_model(name, settings)
-    able = [other for other, kind in MODELS.items() if kind.task == "ranking" and not kind.needs_training_users]
-    require(name in able and name != Blend.name, f"Expected members of {', '.join(able)}; found {name!r}.")
-    return model
-
-
-class Blend(Recommender):
+class Blend(Recommender[BlendConfig]):
     """Weighted sum of the members' scores, each divided by its scale.
 
-    weights, scales: float32 (members,), in the order of `members`; the weights' sum is 1.
+    Attributes
+    ----------
+    members : list of Recommender
+    weights, scales : Tensor, shape (members,)
+        Float32, in the order of `members`; the weights sum to 1.
+    kinds : mapping
+        The models a blend may have as members, by name; `recsys.models` fills it in, since it knows them all.
     """
 
     name = "blend"
     family = "blend"
     Config = BlendConfig
+    kinds: ClassVar[Mapping[str, type[Recommender]]] = {}
 
     members: list[Recommender]
     weights: Tensor
     scales: Tensor
 
+    def __init__(self, config: BlendConfig | None = None):
+        super().__init__(config)
+        # A model folder must not depend on later defaults: all settings of the members are part of the config.
+        full = {name: dataclasses.asdict(self._unfitted(name).config) for name in self.config.names}
+        self.config = replace(self.config, settings=full)
+
+    def _unfitted(self, name: str) -> Recommender:
+        allowed = [
+            other
+            for other, kind in self.kinds.items()
+            if kind.task == "ranking" and not kind.needs_training_users and kind is not type(self)
+        ]
+        require(name in allowed, f"Expected members of {', '.join(allowed)}; found {name!r}.")
+        return self.kinds[name].create(self.config.settings.get(name, {}))
+
     @classmethod
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
-        """A blend; `vae.latent` is the setting `latent` of its member `vae`."""
+        """Create a blend; `vae.latent` is the setting `latent` of its member `vae`. See `Recommender.create`."""
         own: dict[str, Any] = {}
         members: dict[str, dict[str, Any]] = {}
         for key, value in cls._with_preset(settings or {}).items():
@@ -121,15 +139,26 @@ class Blend(Recommender):
         require(isinstance(given, Mapping), f"Expected settings of members by their names, found {given!r}.")
         for name in given:
             members[name] = {**given[name], **members.get(name, {})}
-        # All at once: settings of a member that is not among the default ones are right where `members` names it.
+        # Created at once: settings of a member are checked against `members`, which may differ from the default.
         names = own.get("members", BlendConfig.members)
         return cls(replace(make_config(cls.Config, own, cls.name), members=names, settings=members))
 
     @classmethod
     def of(cls, members: Sequence[Recommender], user_items: csr_matrix, weights: Validate | Sequence[float]) -> Self:
-        """A blend of models that are fitted already, on `user_items`; a Validate as weights is what they are chosen by.
+        """Blend models that are already fitted.
 
-        Two members of one name must have equal settings.
+        Parameters
+        ----------
+        members : sequence of Recommender
+            Two members of one name must have equal settings.
+        user_items : csr_matrix, shape (users, items)
+            What they were fitted on.
+        weights : sequence of float or callable
+            A weight of each member, or a validation function to choose them by.
+
+        Returns
+        -------
+        Self
         """
         names = ",".join(member.name for member in members)
         model = cls(BlendConfig(names, settings={m.name: dataclasses.asdict(m.config) for m in members}))
@@ -142,14 +171,17 @@ class Blend(Recommender):
         given = self.config.given_weights
         if not given and context.validate is None:
             raise ConfigError(
-                "Expected validation users to choose the weights of a blend on, found none: hold some out "
-                "(--held-out), or give the weights (-s weights=0.5,0.3,0.2)."
+                "Expected validation users to choose the weights of a blend on, found none: hold out users for "
+                "validation, or give the setting weights, such as weights=0.5,0.3,0.2."
             )
-        self.members = [_member(name, self.config.settings[name]) for name in self.config.names]
-        for member, own in self._contexts(context):
+        self.members = [self._unfitted(name) for name in self.config.names]
+        for number, (member, own) in enumerate(self._contexts(context)):
+            context.on_phase(f"member {member.name}", number, len(self.members))
             member.fit(matrix, own)
+        context.on_phase("weights", 0, 1)
         self.scales = self._measure(matrix)
         self.weights = _shares(given) if given else self._search(context.validate)
+        context.on_phase("weights", 1, 1)
 
     def _refit(self, user_items: csr_matrix, context: TrainingContext) -> Self:
         fresh = type(self)(self.config)
@@ -159,12 +191,12 @@ class Blend(Recommender):
         return fresh
 
     def _contexts(self, context: TrainingContext) -> Iterator[tuple[Recommender, TrainingContext]]:
-        """A seed of its own for each member: a model named twice is then two models."""
+        """Members with their contexts; each has its own seed, so that a model named twice gives two models."""
         for number, member in enumerate(self.members):
             yield member, replace(context, seed=context.seed + number)
 
     def _measure(self, matrix: csr_matrix) -> Tensor:
-        """How far apart a member's scores of one user lie: standard deviation over items, mean over users."""
+        """Scale of each member: standard deviation of a user's scores over items, mean over users."""
         rows = np.linspace(0, matrix.shape[0] - 1, min(_MEASURED, matrix.shape[0])).astype(np.int64)
         spread = [member.score(matrix[rows]).std(dim=1).mean().cpu() for member in self.members]
         return torch.stack(spread).clamp_min(torch.finfo(torch.float32).tiny)
@@ -177,7 +209,7 @@ class Blend(Recommender):
         return torch.tensor(search_weights(lambda weights: validate(cache.scorer(weights)), len(self.members)))
 
     def _parts(self, history: csr_matrix) -> Tensor:
-        """The members' scores on one scale, float32 (members, users, items)."""
+        """The members' scaled scores, float32 (members, users, items)."""
         scores = [member.score(history) for member in self.members]
         return torch.stack([part / scale for part, scale in zip(scores, self.scales.tolist(), strict=True)])
 
@@ -191,47 +223,56 @@ class Blend(Recommender):
     def _sum(self, parts: Iterable[Tensor]) -> Tensor:
         factors = (self.weights / self.scales).tolist()
         total: Tensor | None = None
-        for factor, part in zip(factors, parts, strict=True):  # one at a time: no more than two tables in memory
+        for factor, part in zip(factors, parts, strict=True):  # one at a time: at most two score matrices in memory
             total = part * factor if total is None else total.add_(part, alpha=factor)
         assert total is not None
         return total
 
     def summary(self) -> str:
-        """How much each member counts."""
+        """Return the weight of each member."""
         return ", ".join(f"{name} {weight:.2f}" for name, weight in zip(self.config.names, self.weights, strict=True))
 
     def item_codes(self) -> Tensor:
-        """The members' codes side by side, (items, sum of sizes): cosines are the weighted means of theirs."""
+        """Return the members' codes side by side, (items, sum of sizes): cosines are weighted means of theirs."""
         codes = (torch.nn.functional.normalize(member.item_codes().float(), dim=1) for member in self.members)
         return torch.cat([code * weight**0.5 for code, weight in zip(codes, self.weights.tolist(), strict=True)], dim=1)
 
     def _get_state(self) -> dict[str, Tensor]:
         state = {"weights": self.weights, "scales": self.scales}
-        for prefix, member in self._prefixed():
+        for prefix, member in _prefixed(self.members):
             state |= {prefix + key: tensor for key, tensor in member.get_state().items()}
         return state
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         assert self.n_items is not None
         self.weights, self.scales = state["weights"], state["scales"]
-        self.members = [_member(name, self.config.settings[name]) for name in self.config.names]
-        for prefix, member in self._prefixed():
+        self.members = [self._unfitted(name) for name in self.config.names]
+        for prefix, member in _prefixed(self.members):
             own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
             member.set_state(own, self.n_items, str(device))
 
-    def _prefixed(self) -> Iterator[tuple[str, Recommender]]:
-        for number, member in enumerate(self.members):
-            yield f"{number}.{member.name}.", member
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        spec = StateSpec({name: TensorSpec((len(self.config.names),), low=0) for name in ("weights", "scales")})
+        for prefix, member in _prefixed([self._unfitted(name) for name in self.config.names]):
+            own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+            spec = spec | member._state_spec(n_items, own).prefixed(prefix)
+        return spec
+
+
+def _prefixed(members: Iterable[Recommender]) -> Iterator[tuple[str, Recommender]]:
+    """Members with the prefix of their tensors in the state."""
+    for number, member in enumerate(members):
+        yield f"{number}.{member.name}.", member
 
 
 def _narrow(blocks: Iterable[Tensor], width: int) -> Iterator[Tensor]:
-    """Blocks of `width` items, also of a member that makes all scores at once."""
+    """Blocks of `width` items, also of a member that returns all scores at once."""
     for block in blocks:
         yield from torch.split(block, width, dim=1)
 
 
 class _Cache:
-    """Members' scores of histories, kept up to _CACHE_BYTES: a trial of weights then costs no model."""
+    """Members' scores of histories, cached up to _CACHE_BYTES: a trial of weights then needs no model."""
 
     def __init__(self, parts: Callable[[csr_matrix], Tensor]):
         self.parts = parts
@@ -239,9 +280,9 @@ class _Cache:
         self.room = _CACHE_BYTES
 
     def scorer(self, weights: Sequence[float]) -> ScoreFunction:
-        """The score function of these weights."""
+        """Return the score function of these weights."""
 
-        def score(history: csr_matrix) -> Tensor:
+        def score(history: csr_matrix, /, *, users: ArrayLike | None = None) -> Tensor:
             parts = self._get(history)
             scores: Tensor = torch.tensordot(torch.tensor(weights, device=parts.device), parts, 1)
             return scores
@@ -259,10 +300,21 @@ class _Cache:
 
 
 def search_weights(value: Callable[[Sequence[float]], float], members: int) -> list[float]:
-    """Weights of sum 1 with a high `value`: from the best of equal ones and each member alone, step by step.
+    """Search weights by coordinate steps of decreasing size.
 
-    A step adds to one weight, or takes from it, what the others lose or gain in proportion. Steps shrink when none
-    helps: see _STEPS. A few dozen values are asked for.
+    It starts from the best of equal weights and each member alone. A step changes one weight and scales the others so
+    that the sum stays 1; steps shrink when none improves the value (see _STEPS).
+
+    Parameters
+    ----------
+    value : callable
+        The value of some weights, higher is better; called a few dozen times.
+    members : int
+
+    Returns
+    -------
+    list of float
+        Weights of sum 1.
     """
     starts = [[1 / members] * members, *np.eye(members).tolist()]
     best, weights = max(((value(start), start) for start in starts), key=lambda pair: pair[0])
@@ -279,7 +331,7 @@ def search_weights(value: Callable[[Sequence[float]], float], members: int) -> l
 
 
 def _moved(weights: Sequence[float], member: int, change: float) -> list[float]:
-    """One weight changed, not below 0, and all divided by their sum; unchanged where nothing would be left."""
+    """One weight changed, not below 0, and all divided by their sum; unchanged if the sum would be 0."""
     moved = list(weights)
     moved[member] = max(0.0, moved[member] + change)
     return [weight / sum(moved) for weight in moved] if sum(moved) > 0 else list(weights)

@@ -1,4 +1,4 @@
-"""From settings by name to a model's Config, with the checks that all share."""
+"""A model's Config from settings by name, and the checks that configs share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,27 @@ from recsys.errors import ConfigError
 
 
 def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> Any:
-    """A Config from settings by name, text turned into each field's type."""
+    """Create a Config from settings by name.
+
+    Parameters
+    ----------
+    config : type
+        A dataclass.
+    settings : mapping
+        Values by field; text is converted to the field's type. `none` and `auto` stand for None where it is allowed.
+    model : str
+        Name of the model, for messages.
+
+    Returns
+    -------
+    config
+        An instance.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or a value does not fit.
+    """
     hints = typing.get_type_hints(config)
     known = {item.name: hints[item.name] for item in dataclasses.fields(config)}
     for key in settings:
@@ -24,10 +44,10 @@ def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> A
 def _convert(value: Any, hint: Any, name: str) -> Any:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
     optional = len(typing.get_args(hint)) > len(kinds)
-    if optional and (value is None or (isinstance(value, str) and value.lower() == "none")):
+    if optional and (value is None or (isinstance(value, str) and value.lower() in ("none", "auto"))):
         return None
     if typing.get_origin(hint) is typing.Literal:
-        return value  # the config itself refuses what it does not know
+        return value  # the config itself checks it
     kind = kinds[0]
     try:
         if kind is bool:
@@ -54,7 +74,7 @@ def require(condition: bool, message: str) -> None:
 def check_training(
     dropout: float, epochs: int, batch_size: int | None, learning_rate: float, l2: float, average: float = 0.0
 ) -> None:
-    """Refuse nonsense in what all gradient-trained autoencoders share."""
+    """Check the settings that all autoencoders trained by gradients share; ConfigError for the first that is wrong."""
     require(0 <= dropout < 1, f"Expected dropout in [0, 1), found {dropout}.")
     require(epochs >= 1, f"Expected epochs of at least 1, found {epochs}.")
     require(batch_size is None or batch_size >= 1, f"Expected batch_size of at least 1, found {batch_size}.")

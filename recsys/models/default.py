@@ -1,12 +1,12 @@
-"""Which model to train where nobody named one: a rule by size, and the validation users decide the rest.
+"""The model to train if none is named: a rule by size; weights of a blend are chosen on the validation users.
 
-| the data | model |
+| data | model |
 | --- | --- |
-| up to 200 million cells of users x items | a blend of `edlae`, `ials` and `dae`, weights by validation |
-| more | a blend of `edlae` and `ials`: a network would take hours without a GPU |
+| up to 200 million cells of users x items | a blend of `edlae`, `ials` and `dae` |
+| more | a blend of `edlae` and `ials`: a network would take hours on a CPU |
 | too many items for a full item-item model | `sparse-ease` |
-| nobody held out to choose weights on | `edlae` |
-| several processes | `vae`, which they can train together |
+| no validation users to choose weights on | `edlae` |
+| several processes | `vae`, which supports data-parallel training |
 """
 
 from __future__ import annotations
@@ -19,31 +19,51 @@ import torch
 from recsys.models.linear.ease import closed_form_bytes
 from recsys.system.memory import available_memory
 
-# Items beyond which inverting their Gram matrix takes minutes on two cores: its cost grows with their cube.
+# Items beyond which inverting the Gram matrix takes minutes on two cores: its cost grows with their cube.
 _MOST_ITEMS = 20_000
-# Users x items up to which the epochs of a denoising autoencoder are over in a minute or two on two cores.
+# Users x items up to which a denoising autoencoder is trained in a minute or two on two cores.
 _MOST_CELLS = 200_000_000
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A model with settings, and why it was taken, in words."""
+class DefaultModel:
+    """The name of a model, its settings, and the reason for it in words."""
 
     model: str
     settings: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
 
 
-def choose_model(users: int, items: int, validated: bool, device: torch.device, processes: int = 1) -> Choice:
-    """The model for lists. `validated`: whether anybody is held out to choose by. Nothing is drawn or measured."""
+def choose_model(users: int, items: int, validated: bool, device: torch.device, processes: int = 1) -> DefaultModel:
+    """Choose a ranking model for the size of the data.
+
+    Parameters
+    ----------
+    users, items : int
+        Size of the training matrix.
+    validated : bool
+        Whether there are validation users.
+    device : torch.device
+        Its free memory is considered.
+    processes : int
+        Number of processes that train together.
+
+    Returns
+    -------
+    DefaultModel
+    """
     if processes > 1:
-        return Choice("vae", why=f"{processes} processes can train a network together")
+        return DefaultModel("vae", why=f"{processes} processes can train it together")
     needed, free = closed_form_bytes(items, device), available_memory(device)
     if items > _MOST_ITEMS or (free is not None and needed > free / 2):
-        return Choice("sparse-ease", why=f"{items:,} items are too many for a full item-item model in short time here")
+        return DefaultModel(
+            "sparse-ease", why=f"{items:,} items are too many for a full item-item model on this machine"
+        )
     if not validated:
-        return Choice("edlae", why="nobody is held out to choose a blend's weights on")
+        return DefaultModel("edlae", why="there are no validation users to choose the weights of a blend on")
     cells = f"{users:,} users x {items:,} items"
     if users * items > _MOST_CELLS:
-        return Choice("blend", {"members": "edlae,ials"}, f"{cells}: a linear model and a factorization, both quick")
-    return Choice("blend", {"members": "edlae,ials,dae"}, f"{cells}: small enough to fit three kinds and weigh them")
+        return DefaultModel(
+            "blend", {"members": "edlae,ials"}, f"{cells}: a linear model and a matrix factorization, both fast"
+        )
+    return DefaultModel("blend", {"members": "edlae,ials,dae"}, f"{cells}: small enough to blend three kinds of models")

@@ -1,4 +1,4 @@
-"""Popularity: everybody is offered what most people took. The floor every personal model must clear."""
+"""Popularity: the most popular items for every user; the non-personalized baseline of rankings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.models.base import Recommender
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import TrainingContext
 
 
@@ -20,8 +21,8 @@ class PopularityConfig:
     """No settings."""
 
 
-class Popularity(Recommender):
-    """Scores an item by the number of its users, the same for everybody."""
+class Popularity(Recommender[PopularityConfig]):
+    """Scores an item by its number of users, the same for all users."""
 
     name = "popularity"
     family = "baseline"
@@ -40,3 +41,6 @@ class Popularity(Recommender):
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.counts = state["counts"].to(device)
+
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"counts": TensorSpec((n_items,), low=0)})

@@ -1,4 +1,4 @@
-"""Where to look for a setting's best value: written beside its default, read by recsys.tuning.
+"""The search space of a setting: written beside its default, read by recsys.tuning.
 
 ```
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, both included; whole ones where both ends are. `log`: every decade gets its share."""
+    """Numbers from low to high, both included; integers if both are. `log`: sampled evenly on a logarithmic scale."""
 
     low: float
     high: float
@@ -24,25 +24,25 @@ class Range:
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+        """Whether the range is one of integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One of a few."""
+class Categorical:
+    """One of the given options."""
 
     options: tuple[Any, ...]
 
 
-Space = Range | Choice
+Space = Range | Categorical
 
 
 def tunable(default: Any, space: Space) -> Any:
-    """A field of a Config with its default and where to search."""
+    """Return a field of a Config with a default and a search space."""
     return dataclasses.field(default=default, metadata={"search": space})
 
 
 def search_space(config: type[Any]) -> dict[str, Space]:
-    """What can be searched of a Config, by setting; the others keep their defaults."""
+    """Return the search spaces of a Config by setting; settings without one are not searched."""
     return {item.name: item.metadata["search"] for item in dataclasses.fields(config) if "search" in item.metadata}

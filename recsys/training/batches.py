@@ -1,4 +1,4 @@
-"""Batches of rows cut from a CSR matrix on the device."""
+"""Batches of rows of a CSR matrix, cut on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from recsys.training.data_parallel import ALONE, Group
 
 @dataclass(frozen=True)
 class SparseBatch:
-    """Some rows of a sparse matrix: items (cells,) int64, values (cells,) float32, offsets (rows + 1,) int64."""
+    """Some rows of a sparse matrix.
+
+    Attributes
+    ----------
+    items : Tensor of int64, shape (cells,)
+    values : Tensor of float32, shape (cells,)
+    offsets : Tensor of int64, shape (rows + 1,)
+        Where each row begins, and the number of cells.
+    """
 
     items: Tensor
     values: Tensor
@@ -26,7 +34,7 @@ class SparseBatch:
 
     @property
     def lengths(self) -> Tensor:
-        """Cells in each row, int64 (rows,)."""
+        """Number of cells of each row, int64 (rows,)."""
         return self.offsets.diff()
 
     @property
@@ -36,8 +44,8 @@ class SparseBatch:
         return ids.repeat_interleave(self.lengths, output_size=len(self.items))
 
     def blocks(self, size: int) -> Iterator[tuple[slice, slice, SparseBatch]]:
-        """The batch in blocks of `size` rows: which rows, which cells, and the batch of them."""
-        if size >= len(self):  # asks nothing of the device
+        """Yield blocks of `size` rows: the slice of rows, the slice of cells, and their batch."""
+        if size >= len(self):  # without synchronizing with the device
             yield slice(0, len(self)), slice(0, len(self.items)), self
             return
         starts = range(0, len(self), size)
@@ -48,49 +56,59 @@ class SparseBatch:
             yield rows, cells, SparseBatch(self.items[cells], self.values[cells], offsets)
 
     def row_sums(self, per_cell: Tensor) -> Tensor:
-        """Sum of a value a cell over each row, (rows,)."""
+        """Sum values of cells (cells,) over each row, (rows,)."""
         return torch.zeros(len(self), device=per_cell.device, dtype=per_cell.dtype).index_add_(0, self.rows, per_cell)
 
 
 class SparseRows:
-    """A CSR matrix (users, items) held on the device whole; batches of rows are cut from it there."""
+    """A CSR matrix (users, items) that is held on the device; batches of rows are cut from it there."""
 
     def __init__(self, matrix: csr_matrix, device: torch.device):
         self.offsets = torch.as_tensor(matrix.indptr, device=device).long()
         self.items = torch.as_tensor(matrix.indices, device=device)
         self.values = torch.as_tensor(matrix.data, device=device, dtype=torch.float32)
-        self.lengths = torch.as_tensor(matrix.indptr).diff()  # on the host, so that a GPU is never asked and waited for
+        self.lengths = torch.as_tensor(matrix.indptr).diff()  # on the host, so that no batch waits for a GPU
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def everything(self) -> SparseBatch:
-        """All rows as one batch."""
+        """Return all rows as one batch."""
         return SparseBatch(self.items.long(), self.values, self.offsets)
 
     def cut(self, rows: Tensor, cells: int | None = None) -> SparseBatch:
-        """The given rows, int64 (batch,), in that order. `cells`: how many they have, where that is known."""
+        """Return the given rows, int64 (batch,), in that order. `cells`: their number of cells, if known."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         cells = int(offsets[-1]) if cells is None else cells
-        place = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=cells)
-        place += torch.arange(cells, device=rows.device)
-        return SparseBatch(self.items[place].long(), self.values[place], offsets)
+        position = (starts - offsets[:-1]).repeat_interleave(lengths, output_size=cells)
+        position += torch.arange(cells, device=rows.device)
+        return SparseBatch(self.items[position].long(), self.values[position], offsets)
 
     def shuffled(self, batch_size: int, group: Group = ALONE) -> Iterator[SparseBatch]:
-        """All rows in a new random order, the group's share of `batch_size` at a time; the last may be smaller."""
+        """Yield this process's shard of batches of `batch_size` rows, in random order; the last may be smaller."""
         order = torch.randperm(len(self))
-        group.broadcast([order])  # dropout, another number of draws in each process, has moved their streams apart
+        group.broadcast([order])  # the processes' random streams differ by the draws of dropout
         on_device = order.to(self.offsets.device)
         for rows, known in zip(torch.split(on_device, batch_size), torch.split(order, batch_size), strict=True):
             yield self.cut(group.shard(rows), int(self.lengths[group.shard(known)].sum()))
 
 
 def weighted_sum(batch: SparseBatch, table: Tensor, sparse: bool = False) -> Tensor:
-    """X @ table for a sparse batch X (rows, items) and table (items, width) -> (rows, width).
+    """Compute X @ table.
 
-    `sparse`: the gradient of the table is a sparse tensor.
+    Parameters
+    ----------
+    batch : SparseBatch, shape (rows, items)
+        X.
+    table : Tensor, shape (items, width)
+    sparse : bool
+        Give the table a sparse gradient.
+
+    Returns
+    -------
+    Tensor, shape (rows, width)
     """
     return F.embedding_bag(
         batch.items,

@@ -1,9 +1,9 @@
-"""Several processes that train one model, each on its share of every batch: who we are, and what we add up.
+"""Data-parallel training: several processes train one model, each on its shard of every batch.
 
-torchrun starts the processes and tells each its place. All hold the same ratings and weights; gradients are added up
-over the processes before each step, so that the step is the one a single process would make on the whole batch. That
-is all torch's DistributedDataParallel would do for us, and it is not used: it hooks into a module's `forward`, which
-our losses do not go through, and it averages processes, not rows, which is wrong where shares are unequal.
+torchrun starts the processes. All hold the same ratings and weights; gradients are summed over the processes before
+each step, so that the step equals that of a single process on the whole batch. torch's DistributedDataParallel is not
+used: it hooks into a module's `forward`, which our losses bypass, and it averages over processes instead of rows, which
+is wrong where shards have different sizes.
 """
 
 from __future__ import annotations
@@ -22,49 +22,66 @@ from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
 
-# The others wait for the main process while it validates and writes; torch would give up after ten minutes.
-_PATIENCE = timedelta(hours=6)
+# The others wait while the main process validates and writes; torch's own limit is ten minutes.
+_TIMEOUT = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place among `size` processes. Alone by default: then nothing is ever sent."""
+    """This process among those that train together. The default is a single process, which never communicates.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process, from 0, and number of processes.
+    local_rank : int
+        Number of this process on its machine: which GPU it uses.
+    """
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # place among those of this machine: which GPU is ours
+    local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
-        """Whether this process validates, tracks and writes for all."""
+        """Whether this is the process that validates, tracks and writes."""
         return self.rank == 0
 
     def shard(self, rows: Tensor) -> Tensor:
-        """Our part of a batch's rows: every `size`-th. Never empty; an idle process takes a row of weight 0."""
+        """Return this process's rows of a batch, every `size`-th; an idle process gets a row of weight 0."""
         return rows if self.size == 1 or len(rows) <= self.rank else rows[self.rank :: self.size]
 
     def weight(self, rows: int) -> float:
-        """Our part of a batch of `rows`, as a share of 1: what a mean over our rows counts in the mean over all."""
+        """Return this process's share of a batch of `rows`, in [0, 1]: the weight of its mean in that of all rows."""
         return len(range(self.rank, rows, self.size)) / rows
 
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
-        """Each tensor becomes, in place and in every process, the sum over the processes."""
+        """Replace each tensor in place, in every process, by the sum over the processes."""
         self._wait_for([dist.all_reduce(tensor, async_op=True) for tensor in tensors] if self.size > 1 else [])
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Each tensor becomes, in place, what it is in the main process."""
+        """Replace each tensor in place by that of the main process."""
         self._wait_for([dist.broadcast(tensor, 0, async_op=True) for tensor in tensors] if self.size > 1 else [])
 
     def broadcast_value(self, value: float | None) -> float | None:
-        """The main process's number, or None where it has none; what the others pass is not looked at."""
-        told = torch.tensor([float("nan") if value is None else value, value is None], dtype=torch.float64)
-        self.broadcast([told])
-        return None if told[1] else float(told[0])
+        """Return the main process's number, or None if it has none; what the others pass is ignored."""
+        sent = torch.tensor([float("nan") if value is None else value, value is None], dtype=torch.float64)
+        self.broadcast([sent])
+        return None if sent[1] else float(sent[0])
 
     def require_same(self, numbers: tuple[int, ...], what: str) -> None:
-        """Raise DataError in every process unless all have the same `numbers`: they would wait for each other for ever.
+        """Raise DataError in every process unless all pass the same `numbers`; otherwise training would deadlock.
 
-        `what` the numbers describe is named in the message.
+        Parameters
+        ----------
+        numbers : tuple of int
+        what : str
+            What they describe, for the message.
+
+        Raises
+        ------
+        DataError
+            In every process, if they differ.
         """
         mine = torch.tensor(numbers)
         main = mine.clone()
@@ -90,39 +107,54 @@ class _Optimizer(Protocol):
 
 
 class DataParallelOptimizer:
-    """An optimizer that adds the gradients up over the processes before it moves the weights."""
+    """An optimizer that sums the gradients over the processes before each step."""
 
     def __init__(self, optimizer: _Optimizer, network: nn.Module, group: Group):
         self.optimizer, self.weights, self.group = optimizer, list(network.parameters()), group
         group.broadcast(weight.detach() for weight in self.weights)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         self.optimizer.zero_grad()
 
     def step(self) -> None:
-        """The step of all processes."""
+        """Sum the gradients and take the step."""
         self.group.all_reduce(weight.grad for weight in self.weights if weight.grad is not None)
         self.optimizer.step()
 
 
 @contextmanager
 def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[Group]:
-    """The group that torchrun started this process in, while the block runs; alone where it was not torchrun.
+    """Join the processes that torchrun started, for the duration of the block.
 
-    GPUs talk through nccl, processors through gloo. Raises ConfigError where the others cannot be found.
+    GPUs communicate by nccl, CPUs by gloo.
+
+    Parameters
+    ----------
+    environment : mapping
+        The variables that torchrun sets.
+
+    Yields
+    ------
+    Group
+        A single process if torchrun did not start this one.
+
+    Raises
+    ------
+    ConfigError
+        If the other processes cannot be reached.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1 or "RANK" not in environment:
         yield ALONE
         return
-    # Optimizers import this. Were it imported inside the group, default arguments of torch.distributed would hold the
-    # group for ever: gloo's threads would outlive it, and one that frees its last tensor while Python ends aborts us.
+    # Optimizers import this. If it were imported inside the group, default arguments of torch.distributed would keep
+    # the group alive: gloo's threads would outlive it, and freeing a tensor in one of them at exit aborts the process.
     importlib.import_module("torch._dynamo")
     local_rank = int(environment.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"Expected the other processes torchrun started, found: {error}") from error
     try:

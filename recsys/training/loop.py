@@ -1,7 +1,7 @@
-"""The gradient loop: batches cut from a CSR matrix on the device, early stopping, best weights kept.
+"""The training loop: epochs, validation, early stopping, best weights restored.
 
-A model brings a network and says what one epoch is (`one_pass` for most); `train` repeats it, asks the validation
-function after each epoch, stops when patience runs out and puts the best weights back.
+A model provides a network and a function that trains one epoch (`one_pass` for most); `train` repeats it, calls the
+validation function after each epoch, stops when patience runs out and restores the best weights.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -25,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 
 class Optimizer(Protocol):
-    """What a step needs of an optimizer."""
+    """The methods of an optimizer that a step uses."""
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
 
     def step(self) -> object:
-        """Move the weights."""
+        """Update the weights."""
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
-    """Batches that hold all rows."""
+    """Return the number of batches that cover all rows."""
     return math.ceil(rows / batch_size)
 
 
@@ -46,9 +47,22 @@ def one_pass(
     optimizer: Optimizer,
     context: TrainingContext,
 ) -> float:
-    """One step of the optimizer for every batch of shuffled rows. Returns the mean of the loss over rows.
+    """Take one optimizer step for every batch of shuffled rows.
 
-    `batch_size` counts the rows of all processes of the context's group; `loss` is given this one's.
+    Parameters
+    ----------
+    rows : SparseRows
+    batch_size : int
+        Rows of a batch, over all processes of the context's group.
+    loss : callable
+        Mean loss of this process's rows of a batch.
+    optimizer : Optimizer
+    context : TrainingContext
+
+    Returns
+    -------
+    float
+        Mean loss over all rows.
     """
     group = context.group
     steps = steps_per_epoch(len(rows), batch_size)
@@ -68,41 +82,71 @@ def one_pass(
 def train(
     network: nn.Module, one_epoch: Callable[[], float], score: ScoreFunction, epochs: int, context: TrainingContext
 ) -> list[Epoch]:
-    """Run `one_epoch` up to `epochs` times; the network ends with the weights of the best validation value.
+    """Train for up to `epochs` epochs and restore the weights of the best validation value.
 
-    Raises ConfigError when the loss is no longer a number, DataError when the validation value is none.
+    Parameters
+    ----------
+    network : Module
+        Its state is what is kept; without validation, the last one.
+    one_epoch : callable
+        Trains for one epoch and returns the mean loss.
+    score : ScoreFunction
+        What `context.validate` is called with.
+    epochs : int
+    context : TrainingContext
+
+    Returns
+    -------
+    list of Epoch
+
+    Raises
+    ------
+    ConfigError
+        If the loss is not finite.
+    DataError
+        If the validation value is NaN.
     """
-    history: list[Epoch] = []
+    memory = freed_memory_kept() if context.keep_freed_memory else nullcontext()
+    with memory:
+        return _train(network, one_epoch, score, epochs, context)
+
+
+def _train(
+    network: nn.Module, one_epoch: Callable[[], float], score: ScoreFunction, epochs: int, context: TrainingContext
+) -> list[Epoch]:
+    done: list[Epoch] = []
     best_value, best_number, best_weights = -math.inf, 0, None
-    with freed_memory_kept():
-        for number in range(1, min(epochs, context.stop_after or epochs) + 1):
-            started = time.perf_counter()
-            network.train()
-            loss = one_epoch()
-            trained = time.perf_counter()
-            if not math.isfinite(loss):
-                raise ConfigError(f"Expected a finite loss, found {loss} in epoch {number}: lower the learning_rate.")
-            network.eval()
-            value = context.validate(score) if context.validate and context.group.is_main else None
-            value = context.group.broadcast_value(value)
-            if value is not None and math.isnan(value):
-                raise DataError("Expected a validation value, found NaN: no validation user has anything held out.")
-            better = value is not None and value > best_value
-            if value is not None and better:
-                best_value, best_number, best_weights = value, number, _copy_weights(network, best_weights)
-            history.append(Epoch(number, loss, value, trained - started, time.perf_counter() - trained, better))
-            context.on_epoch(history[-1], epochs)
-            if value is not None and number - best_number >= context.patience:
-                logger.info("stopped after epoch %d: no better value since epoch %d", number, best_number)
-                break
+    for number in range(1, min(epochs, context.stop_after or epochs) + 1):
+        started = time.perf_counter()
+        network.train()
+        loss = one_epoch()
+        trained = time.perf_counter()
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"Expected a finite loss, found {loss} in epoch {number}: lower the learning_rate, or scale the values "
+                "of the matrix to an ordinary range."
+            )
+        network.eval()
+        value = context.validate(score) if context.validate and context.group.is_main else None
+        value = context.group.broadcast_value(value)
+        if value is not None and math.isnan(value):
+            raise DataError("Expected a validation value, found NaN: no validation user has held-out items.")
+        better = value is not None and value > best_value
+        if value is not None and better:
+            best_value, best_number, best_weights = value, number, _copy_weights(network, best_weights)
+        done.append(Epoch(number, loss, value, trained - started, time.perf_counter() - trained, better))
+        context.on_epoch(done[-1], epochs)
+        if value is not None and number - best_number >= context.patience:
+            logger.info("stopped after epoch %d: no better validation value since epoch %d", number, best_number)
+            break
     if best_weights is not None:
         network.load_state_dict(best_weights)
     network.eval()
-    return history
+    return done
 
 
 def _copy_weights(network: nn.Module, into: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """A copy of the network's weights, in the memory of an earlier copy where there is one."""
+    """A copy of the network's weights, reusing the memory of an earlier copy."""
     if into is None:
         return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
     for name, weight in network.state_dict().items():

@@ -1,8 +1,8 @@
-"""bfloat16 on a processor: a table kept in float32 and used in bfloat16, without extra passes through memory.
+"""bfloat16 on a CPU: a table kept in float32 and used in bfloat16, without extra passes through memory.
 
-Under autocast every step turns the whole table to bfloat16 and its gradient back to float32. Here the bfloat16 copy is
-what the step reads, its gradient stays as it came, and Adam, on its only way through the table, widens the one and
-renews the other, some rows at a time while they are in the cache.
+Under autocast every step converts the whole table to bfloat16 and its gradient back to float32. Here a step reads a
+bfloat16 copy, whose gradient is bfloat16 too; in its single pass over the table Adam converts the gradient and updates
+the copy, some rows at a time while they are in the cache.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-_BLOCK = 1_200_000  # numbers of the table moved at once: with gradient and moments 22 MB, in the last cache
+_BLOCK = 1_200_000  # numbers of the table updated at once: with gradient and moments 22 MB, in the last-level cache
 
 
 class MixedAdam:
-    """Adam for one float32 table whose gradient comes by its bfloat16 copy, `working`; its own gradient is added.
+    """Adam for one float32 table that is used through a bfloat16 copy, `working`; gradients of both are added.
 
-    `l2`: the gradient of each weight w gets l2 * w.
+    Parameters
+    ----------
+    table : Parameter, shape (rows, width)
+    learning_rate : float
+    l2 : float
+        The gradient of each weight w gets l2 * w.
+    betas : tuple of float
+        Of Adam.
     """
 
     def __init__(self, table: nn.Parameter, learning_rate: float, l2: float, betas: tuple[float, float] = (0.9, 0.999)):
@@ -30,19 +37,19 @@ class MixedAdam:
         self._steps = [torch.zeros(()) for _ in self._blocks[0]]
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         self.table.grad = self.working.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the table, and renew the copy."""
+        """Update the table and its copy."""
         rows = len(self._gradient)
         found = [torch.split(part.grad, rows) for part in (self.working, self.table) if part.grad is not None]
         if found:
             for number, parts in enumerate(zip(*found, strict=True)):
-                self._move(number, parts)
+                self._update(number, parts)
 
-    def _move(self, block: int, gradients: tuple[Tensor, ...]) -> None:
+    def _update(self, block: int, gradients: tuple[Tensor, ...]) -> None:
         table, working, mean, square = (blocks[block] for blocks in self._blocks)
         gradient = self._gradient[: len(table)].copy_(gradients[0])
         for more in gradients[1:]:

@@ -1,7 +1,7 @@
 """Mult-DAE and Mult-VAE: autoencoders with a multinomial likelihood over the catalog.
 
 Liang, Krishnan, Hoffman, Jebara: Variational Autoencoders for Collaborative Filtering, WWW 2018, arXiv:1802.05814.
-Input rows are scaled to length 1 and half of their items hidden; items compete for probability at the output.
+Input rows are scaled to length 1, with dropout on their items; items compete for probability at the output.
 """
 
 from __future__ import annotations
@@ -26,14 +26,27 @@ def _check_target(smoothing: float, emphasis: float) -> None:
     require(emphasis > 0, f"Expected emphasis above 0, found {emphasis}.")
 
 
-def emphasize(target: SparseBatch, shown: SparseBatch, emphasis: float) -> SparseBatch:
-    """The target with `emphasis` times the weight on items the encoder was not shown; each row keeps its sum.
+def emphasize(target: SparseBatch, corrupted: SparseBatch, emphasis: float) -> SparseBatch:
+    """Weight the items hidden from the encoder more; each row keeps its sum.
 
-    Vincent et al.: Stacked Denoising Autoencoders, JMLR 11, 2010, section 3.3: what is hidden teaches more than a copy.
+    Parameters
+    ----------
+    target, corrupted : SparseBatch, shape (rows, items)
+        The same cells; those of value 0 in `corrupted` were hidden.
+    emphasis : float
+        Weight of a hidden item relative to one that was not hidden.
+
+    Returns
+    -------
+    SparseBatch, shape (rows, items)
+
+    References
+    ----------
+    Vincent et al.: Stacked Denoising Autoencoders, JMLR 11, 2010, section 3.3.
     """
     if emphasis == 1:
         return target
-    values = torch.where(shown.values == 0, emphasis * target.values, target.values)
+    values = torch.where(corrupted.values == 0, emphasis * target.values, target.values)
     scale = target.row_sums(target.values) / target.row_sums(values).clamp_min(1e-12)
     values = values * scale.repeat_interleave(target.lengths, output_size=len(values))
     return SparseBatch(target.items, values, target.offsets)
@@ -45,10 +58,10 @@ class DAEConfig:
 
     latent: int = tunable(200, Range(50, 400, log=True))  # width of the code
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
-    emphasis: float = 1.0  # weight of an item hidden in the target, for 1 of an item shown
+    emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
-    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
-    l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; .01 / 500 of the paper, twice
+    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
+    l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; 2 x .01 / 500 of the paper
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
@@ -67,22 +80,25 @@ class VAEConfig:
     latent: int = tunable(200, Range(50, 400, log=True))  # width of the code; a mean and a variance for each
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
     beta: float = tunable(0.2, Range(0.05, 1.0, log=True))  # weight of the KL term after annealing
-    gamma: float | None = None  # weight of a user's KL term for each of its items, in place of beta
+    gamma: float | None = None  # weight of the KL term per item of the user, instead of beta
     anneal: float = 0.5  # share of all planned updates over which beta or gamma rises from 0
-    emphasis: float = 1.0  # weight of an item hidden in the target, for 1 of an item shown
+    emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
-    average: float = 0.0  # share of the average of weights that stays at each epoch; 0: the last weights themselves
+    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
     l2: float = 0.0
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
-    beta2: float = 0.999  # how long Adam remembers squared gradients; large batches need it shorter
-    softmax: Literal["full", "sampled"] = "full"  # sampled: a step costs its batch's items, not the catalog's
+    beta2: float = 0.999  # decay of Adam's squared gradients; large batches need less
+    softmax: Literal["full", "sampled"] = "full"  # sampled: the cost of a step depends on the batch, not the catalog
     negatives: int = 4000  # items drawn for each step of a sampled softmax
 
     def __post_init__(self) -> None:
         require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
-        require(self.softmax == "full" or not self.l2, "Expected l2 of 0 with a sampled softmax: rows rest there.")
+        require(
+            self.softmax == "full" or not self.l2,
+            "Expected l2 of 0 with a sampled softmax, which updates only some rows.",
+        )
         require(self.softmax == "full" or not self.smoothing, "Expected smoothing of 0 with a sampled softmax.")
         require(0 <= self.beta2 < 1, f"Expected beta2 in [0, 1), found {self.beta2}.")
         require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
@@ -107,19 +123,19 @@ class DAENetwork(Network):
         self.decoder = ItemOutput(items, config.latent)
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Logits (rows, items)."""
+        """Return logits (rows, items)."""
         logits: Tensor = self.decoder(torch.tanh(self.encoder(batch)))
         return logits
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Logits (rows, up to `width`) of some items at a time."""
+        """Yield logits of up to `width` items at a time."""
         return self.decoder.blocks(torch.tanh(self.encoder(batch)), width)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Negative multinomial log-likelihood of the whole row, emphasized and smoothed by the settings."""
-        shown = self.encoder.shown(batch)
-        target = emphasize(batch, shown, self.emphasis)
-        return self.decoder.loss(torch.tanh(self.encoder.all_reduce(shown)), target, self.smoothing)
+        """Return the negative multinomial log-likelihood of the whole row, with emphasis and smoothing."""
+        corrupted = self.encoder.corrupt(batch)
+        target = emphasize(batch, corrupted, self.emphasis)
+        return self.decoder.loss(torch.tanh(self.encoder.project(corrupted)), target, self.smoothing)
 
 
 class VAENetwork(Network):
@@ -138,52 +154,52 @@ class VAENetwork(Network):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def encode(self, shown: SparseBatch) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the code, (rows, latent) each, of what the encoder is shown."""
-        mean, log_variance = self.posterior(torch.tanh(self.encoder.all_reduce(shown))).chunk(2, dim=1)
+    def encode(self, corrupted: SparseBatch) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of the code, (rows, latent) each, of corrupted rows."""
+        mean, log_variance = self.posterior(torch.tanh(self.encoder.project(corrupted))).chunk(2, dim=1)
         return mean, log_variance
 
     def decode_mean(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer (rows, hidden) at the mean of the posterior."""
-        return torch.tanh(self.hidden(self.encode(self.encoder.shown(batch))[0]))
+        """Return the last hidden layer (rows, hidden) at the mean of the posterior."""
+        return torch.tanh(self.hidden(self.encode(self.encoder.corrupt(batch))[0]))
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Logits (rows, items) at the mean of the posterior."""
+        """Return logits (rows, items) at the mean of the posterior."""
         logits: Tensor = self.decoder(self.decode_mean(batch))
         return logits
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Logits (rows, up to `width`) of some items at a time."""
+        """Yield logits of up to `width` items at a time."""
         return self.decoder.blocks(self.decode_mean(batch), width)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2 of the paper).
+        """Return the negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2).
 
-        With `gamma` a user's term weighs gamma times the sum of its row, as RecVAE has it (arXiv:1912.11160).
+        With `gamma` a user's KL term weighs gamma times the sum of its row, as in RecVAE (arXiv:1912.11160).
         """
-        shown = self.encoder.shown(batch)
-        mean, log_variance = (part.float() for part in self.encode(shown))
+        corrupted = self.encoder.corrupt(batch)
+        mean, log_variance = (part.float() for part in self.encode(corrupted))
         code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=1)  # (rows,)
         weighted = self.beta * kl if self.gamma is None else self.gamma * batch.row_sums(batch.values) * kl
         annealed = (min(1.0, progress / self.anneal) if self.anneal else 1.0) * weighted.mean()
-        target = emphasize(batch, shown, self.emphasis)
+        target = emphasize(batch, corrupted, self.emphasis)
         return self.decoder.loss(torch.tanh(self.hidden(code)), target, self.smoothing) + annealed
 
     def item_tables(self) -> list[nn.Parameter]:
-        """Both, where the softmax is sampled."""
+        """Return input and output table if the softmax is sampled."""
         return [self.encoder.weight, self.decoder.weight] if self.negatives else []
 
     def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
-        """A sampler for the output, and both item tables, where the softmax is sampled."""
+        """Prepare a sampled softmax if the settings ask for one; return both item tables."""
         if not self.negatives:
             return []
         self.encoder.sparse = True
         sampler = self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.negatives)
-        return [ItemTable(self.encoder.weight), ItemTable(self.decoder.weight, sampler.pace)]
+        return [ItemTable(self.encoder.weight), ItemTable(self.decoder.weight, sampler.lr_scale)]
 
 
-class DAE(NetworkRecommender):
+class DAE(NetworkRecommender[DAEConfig]):
     """Denoising autoencoder. preset=liang2018: the settings of the paper."""
 
     name = "dae"
@@ -208,7 +224,7 @@ class DAE(NetworkRecommender):
         return DAENetwork(items, self.config)
 
 
-class VAE(NetworkRecommender):
+class VAE(NetworkRecommender[VAEConfig]):
     """Variational autoencoder. preset=liang2018: settings of the paper for MovieLens-20M; large-batch: for a GPU."""
 
     name = "vae"
@@ -230,7 +246,7 @@ class VAE(NetworkRecommender):
             "batch_size": 500,
             "learning_rate": 1e-3,
         },
-        # NVIDIA's VAE-CF (Deep Learning Examples), for a GPU: few and large steps.
+        # NVIDIA's VAE-CF (Deep Learning Examples): few, large steps.
         "large-batch": {
             "beta": 0.1,
             "anneal": 0.75,

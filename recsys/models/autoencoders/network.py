@@ -1,4 +1,4 @@
-"""NetworkRecommender: a Recommender around a torch network that is trained by gradients."""
+"""NetworkRecommender: a Recommender around a torch network trained by gradients."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from recsys.errors import UnsupportedError
 from recsys.models.autoencoders.layers import ItemOutput
 from recsys.models.autoencoders.mixed_precision import MixedAdam
 from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam
 from recsys.models.base import Recommender
+from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import DataParallelOptimizer
@@ -26,27 +28,27 @@ from recsys.training.loop import Optimizer, one_pass, steps_per_epoch, train
 
 
 class Network(nn.Module):
-    """A network over sparse batches: `forward` gives scores (rows, items), `loss` a scalar to be made small."""
+    """A network over sparse batches: `forward` returns scores (rows, items), `loss` a scalar to minimize."""
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Training loss, mean over rows. `progress` runs from 0 to 1 over all planned updates."""
+        """Return the training loss, mean over rows. `progress` runs from 0 to 1 over all planned updates."""
         raise NotImplementedError
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Scores of some items at a time, side by side; of all at once where a network knows no better."""
+        """Yield scores of up to `width` items at a time; by default, of all items at once."""
         yield self(batch)
 
     def item_tables(self) -> list[nn.Parameter]:
-        """The tables whose gradients are sparse, where the settings ask for a sampled softmax."""
+        """Return the weights whose gradients are sparse: none without a sampled softmax."""
         return []
 
     def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
-        """Prepare a sampled softmax, where the settings ask for one; the tables whose gradients are then sparse."""
+        """Prepare a sampled softmax if the settings ask for one; return the tables with sparse gradients."""
         return []
 
 
 def default_batch_size(users: int) -> int:
-    """A twentieth of the users, within 32..500: few users need many updates an epoch, many need fast ones."""
+    """Return a twentieth of the users, within 32..500: small data need many updates per epoch, large data fast ones."""
     return min(500, max(32, users // 20))
 
 
@@ -58,11 +60,26 @@ def make_optimizer(
     mixed: bool = False,
     beta2: float = 0.999,
 ) -> Optimizer:
-    """Adam; for `tables`, whose gradients are sparse, RowAdam; with `mixed`, MixedAdam for the other output tables."""
+    """Create the optimizer of a network.
+
+    Parameters
+    ----------
+    network : Module
+    tables : list of ItemTable
+        Weights with sparse gradients; they get RowAdam, all others Adam.
+    learning_rate, l2, beta2 : float
+        Of Adam; the gradient of each weight w gets l2 * w.
+    mixed : bool
+        Use MixedAdam for the output tables (bfloat16 on a CPU).
+
+    Returns
+    -------
+    Optimizer
+    """
     betas = 0.9, beta2
     outputs = [output for output in _outputs(network) if mixed and output.sampler is None]
-    apart = [*(table.weight for table in tables), *(output.weight for output in outputs)]
-    others = [weight for weight in network.parameters() if all(weight is not other for other in apart)]
+    special = [*(table.weight for table in tables), *(output.weight for output in outputs)]
+    others = [weight for weight in network.parameters() if all(weight is not other for other in special)]
     fused = others[0].device.type in ("cpu", "cuda")
     optimizers: list[Optimizer] = [
         torch.optim.Adam(others, lr=learning_rate, betas=betas, weight_decay=l2, fused=fused)
@@ -77,7 +94,7 @@ def make_optimizer(
 
 
 def with_autocast(context: TrainingContext, loss: Callable[[SparseBatch], Tensor]) -> Callable[[SparseBatch], Tensor]:
-    """The loss with its products in the precision of the context."""
+    """Return the loss with its matrix products in the precision of the context."""
 
     def in_precision(batch: SparseBatch) -> Tensor:
         with torch.autocast(batch.values.device.type, torch.bfloat16, enabled=context.precision == "bf16"):
@@ -86,19 +103,37 @@ def with_autocast(context: TrainingContext, loss: Callable[[SparseBatch], Tensor
     return in_precision
 
 
-def averaging(one_epoch: Callable[[], float], learner: nn.Module, kept: nn.Module, share: float) -> Callable[[], float]:
-    """The epoch, after which `kept` holds the running average of the learner's weights.
+def with_weight_averaging(
+    one_epoch: Callable[[], float], trained: nn.Module, averaged: nn.Module, decay: float
+) -> Callable[[], float]:
+    """Return an epoch function that keeps a running average of the weights; it reduces noise from the final steps.
 
-    After epoch n the average moves max(1 / n, 1 - share) of the way to the weights: first it is their plain mean. Noise
-    of the last steps goes out of it (Izmailov et al.: Averaging Weights Leads to Wider Optima, UAI 2018).
+    After epoch n the average moves max(1 / n, 1 - decay) of the way to the trained weights: at first it is their mean.
+
+    Parameters
+    ----------
+    one_epoch : callable
+        Trains `trained` for one epoch and returns its loss.
+    trained, averaged : Module
+        Networks of the same shape; `averaged` is updated in place.
+    decay : float
+        Share of the average that is kept at each epoch, in [0, 1).
+
+    Returns
+    -------
+    callable
+
+    References
+    ----------
+    Izmailov et al.: Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018.
     """
     numbers = itertools.count(1)
 
     def epoch() -> float:
         loss = one_epoch()
-        step = max(1 / next(numbers), 1 - share)
+        step = max(1 / next(numbers), 1 - decay)
         with torch.no_grad():
-            for average, weight in zip(kept.parameters(), learner.parameters(), strict=True):
+            for average, weight in zip(averaged.parameters(), trained.parameters(), strict=True):
                 average.lerp_(weight, step)
         return loss
 
@@ -110,25 +145,33 @@ def _outputs(network: nn.Module) -> list[ItemOutput]:
 
 
 class CombinedOptimizer:
-    """Several optimizers as one."""
+    """Several optimizers behind the interface of one."""
 
     def __init__(self, optimizers: list[Optimizer]):
         self.optimizers = optimizers
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all."""
+        """Reset the gradients of all."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
 
     def step(self) -> None:
-        """A step of each."""
+        """Take a step with each."""
         for optimizer in self.optimizers:
             optimizer.step()
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes that training holds for a network whatever the batch. `kept`: a copy of the best weights, if validated."""
+    """Bytes that training holds for a network, independent of the batch.
+
+    Attributes
+    ----------
+    parameters, gradients, optimizer : int
+        Weights, their dense gradients, and the optimizer's state.
+    kept : int
+        The copy of the best weights, if validated.
+    """
 
     parameters: int
     gradients: int
@@ -137,7 +180,7 @@ class TrainingMemory:
 
     @classmethod
     def of(cls, network: Network, averaged: bool = False) -> TrainingMemory:
-        """Of dense tables in full; of sparse ones no gradients, which are a batch's, and RowAdam's state."""
+        """Count the bytes of a network; tables with sparse gradients hold none, and the state of RowAdam."""
         tables, sizes = network.item_tables(), [weight.numel() for weight in network.parameters()]
         sparse, rows, every = sum(t.numel() for t in tables), sum(map(len, tables)), sum(sizes)
         return cls(
@@ -146,21 +189,46 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of the parts."""
         return self.parameters + self.gradients + self.optimizer + self.kept
 
     def __str__(self) -> str:
         parts = ("parameters", "gradients", "optimizer state", "best weights kept")
         sizes = (self.parameters, self.gradients, self.optimizer, self.kept)
         named = ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in zip(parts, sizes, strict=True))
-        return f"{named}; {self.total / 1e6:,.1f} MB in all"
+        return f"{named}; {self.total / 1e6:,.1f} MB in total"
 
 
-class NetworkRecommender(Recommender):
-    """Trains with Adam on shuffled batches. A subclass says which network; its Config has at least the fields
+class NetworkConfig(Protocol):
+    """The settings that every NetworkRecommender needs; `average` and `beta2` are optional."""
 
-    epochs, batch_size, learning_rate and l2 (the gradient of each weight w gets l2 * w). With a field `average` above 0
-    the model is the running average of the weights after each epoch (see `averaging`); `beta2` is Adam's.
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def epochs(self) -> int:
+        """Planned number of epochs."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows in a batch; None for `default_batch_size`."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size of Adam."""
+
+    @property
+    def l2(self) -> float:
+        """Weight decay: the gradient of each weight w gets l2 * w."""
+
+
+NetworkConfigT = TypeVar("NetworkConfigT", bound=NetworkConfig, default=Any)
+
+
+class NetworkRecommender(Recommender[NetworkConfigT]):
+    """A model trained with Adam on shuffled batches; a subclass implements `_build`.
+
+    With a setting `average` above 0 the model is the running average of the weights after each epoch (see
+    `with_weight_averaging`); `beta2` is Adam's.
     """
 
     network: Network
@@ -174,18 +242,36 @@ class NetworkRecommender(Recommender):
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = SparseRows(matrix, device)
         if context.group.size > 1:
-            self._join(matrix, context)
+            self._prepare_process(matrix, context)
         average = getattr(config, "average", 0.0)
-        kept = copy.deepcopy(network) if average else network
+        averaged = copy.deepcopy(network) if average else network
         one_epoch = self._one_epoch(rows, config.batch_size or default_batch_size(len(rows)), context)
         if average:
-            self.network, one_epoch = kept, averaging(one_epoch, network, kept, average)
-        self.epochs = train(kept, one_epoch, self.score, config.epochs, context)
+            self.network, one_epoch = averaged, with_weight_averaging(one_epoch, network, averaged, average)
+        self.epochs = train(averaged, one_epoch, self.score, config.epochs, context)
         for output in _outputs(network):
             output.working = None
 
+    def untrained(self, n_items: int) -> Self:
+        """Initialize the model with random weights, without training, for tests and benchmarks.
+
+        Parameters
+        ----------
+        n_items : int
+            Size of the catalog.
+
+        Returns
+        -------
+        Self
+            The model itself, ready to score. Weights are drawn from torch's current generator.
+        """
+        self.n_items, self.epochs = n_items, []
+        self.network = self._build(n_items)
+        self.network.eval()
+        return self
+
     def _one_epoch(self, rows: SparseRows, batch_size: int, context: TrainingContext) -> Callable[[], float]:
-        """What one epoch is: here a pass over all rows, every weight learning. Returns a function of its mean loss."""
+        """A function that trains for one epoch, here one pass over all rows, and returns the mean loss."""
         network, config = self.network, self.config
         tables = network.sample_output(rows, cast(int, self.n_items), batch_size)
         optimizer = self._optimizer(network, tables, context)
@@ -198,29 +284,31 @@ class NetworkRecommender(Recommender):
         return lambda: one_pass(rows, batch_size, with_autocast(context, loss), optimizer, context)
 
     def _optimizer(self, part: nn.Module, tables: list[ItemTable], context: TrainingContext) -> Optimizer:
-        """For a part of the network, or all of it: Adam by the config, shared over the processes of the context."""
+        """The optimizer of a part of the network, by the config; data-parallel in a group of processes."""
         on_cpu = context.resolve_device().type == "cpu"
-        mixed = context.precision == "bf16" and on_cpu and context.group.size == 1  # gradients of several are float32
+        mixed = (
+            context.precision == "bf16" and on_cpu and context.group.size == 1
+        )  # several processes add up float32 gradients
         config, beta2 = self.config, getattr(self.config, "beta2", 0.999)
         optimizer = make_optimizer(part, tables, config.learning_rate, config.l2, mixed, beta2)
         if context.group.size == 1:
             return optimizer
         if tables:
             raise UnsupportedError(
-                f"Expected softmax=full in {context.group.size} processes, found sampled: its gradients are sparse and "
-                "are not added up. Train it in one process."
+                f"Expected softmax=full in {context.group.size} processes, found sampled: its sparse gradients cannot "
+                "be added up over processes. Train it in one process."
             )
         return DataParallelOptimizer(optimizer, part, context.group)
 
     def training_memory(self, items: int) -> TrainingMemory:
-        """What training on a catalog of `items` will hold, before it is taken."""
+        """Return the memory that training on a catalog of `items` will hold, without allocating it."""
         with torch.device("meta"):
             return TrainingMemory.of(self._build(items), getattr(self.config, "average", 0.0) > 0)
 
-    def _join(self, matrix: csr_matrix, context: TrainingContext) -> None:
+    def _prepare_process(self, matrix: csr_matrix, context: TrainingContext) -> None:
         group = context.group
         group.require_same((*matrix.shape, matrix.nnz, int(matrix.indices.sum(dtype="int64"))), "ratings")
-        if not group.is_main:  # another stream of dropout and noise; order and weights come from the main process
+        if not group.is_main:  # its own dropout and noise; order and weights come from the main process
             torch.manual_seed(context.seed + group.rank)
 
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
@@ -233,13 +321,13 @@ class NetworkRecommender(Recommender):
         return self.network.blocks(SparseRows(history, device).everything(), width)
 
     def to_bf16(self) -> None:
-        """Score with weights and products in bfloat16 from now on; half the memory."""
+        """Score with weights and products in bfloat16 from now on, in half the memory."""
         self.network.to(torch.bfloat16)
 
     def item_codes(self) -> Tensor:
-        """Weights of the output layer, (items, its width)."""
+        """Return the weights of the output layer, (items, width)."""
         output = self.network.decoder
-        assert isinstance(output, ItemOutput)  # a network that ends otherwise has codes of its own
+        assert isinstance(output, ItemOutput)  # networks with another output override this
         return output.weight.detach()
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -247,7 +335,14 @@ class NetworkRecommender(Recommender):
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         assert self.n_items is not None
-        with torch.device("meta"):  # no weights are drawn, only to be replaced
-            self.network = self._build(self.n_items)
+        self.network = self._on_meta(self.n_items)
         self.network.load_state_dict(state, assign=True)
         self.network.to(device).eval()
+
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return module_spec(self._on_meta(n_items))
+
+    def _on_meta(self, n_items: int) -> Network:
+        """A network without memory: no weights are drawn only to be replaced."""
+        with torch.device("meta"):
+            return self._build(n_items)

@@ -1,4 +1,4 @@
-"""Plain and sparse autoencoders: a history through a code and back, with no noise on the way.
+"""Plain and sparse autoencoders: a history is encoded and reconstructed, without noise.
 
 Plain: Rumelhart, Hinton, Williams: Learning Internal Representations by Error Propagation, 1986; as a recommender
 Ferreira, Silva, Abelha, Machado: Recommendation System Using Autoencoders, Applied Sciences 10, 5510, 2020. Sparse:
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput, squared_error
 from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.config import check_training, require
-from recsys.models.search_space import Choice, Range, tunable
+from recsys.models.search_space import Categorical, Range, tunable
 from recsys.training.batches import SparseBatch
 
 Loss = Literal["multinomial", "squared"]
@@ -31,12 +31,12 @@ def _check_loss(loss: str) -> None:
 class AEConfig:
     """items - hidden - latent - hidden - items, or items - latent - items where hidden is 0.
 
-    Undercomplete where latent is less than the items. An overcomplete one can copy its input: l2 keeps it from that.
+    Undercomplete if latent is less than the items. An overcomplete one could copy its input; l2 prevents that.
     """
 
     latent: int = tunable(200, Range(20, 800, log=True))  # width of the code
     hidden: int = 0  # width of a layer on each side of the code; 0: none
-    loss: Loss = tunable("multinomial", Choice(("multinomial", "squared")))
+    loss: Loss = tunable("multinomial", Categorical(("multinomial", "squared")))
     l2: float = tunable(1e-3, Range(1e-5, 1.0, log=True))  # weight decay
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -51,13 +51,13 @@ class AEConfig:
 
 @dataclass(frozen=True)
 class SparseAEConfig:
-    """items - latent - items, few of the code's units at work for a user."""
+    """items - latent - items, with few active units for a user."""
 
     latent: int = tunable(600, Range(100, 2000, log=True))  # width of the code
-    # l1: units of relu, the sum of their activations is made small; kl: of sigmoid, their mean over users is held
-    penalty: Literal["l1", "kl"] = tunable("l1", Choice(("l1", "kl")))
+    # l1: ReLU units, penalty on the sum of activations; kl: sigmoid units, penalty on their mean over users
+    penalty: Literal["l1", "kl"] = tunable("l1", Categorical(("l1", "kl")))
     sparsity: float = tunable(0.1, Range(1e-3, 10.0, log=True))  # weight of the penalty
-    density: float = 0.05  # mean activation that kl holds each unit to; l1 needs none
+    density: float = 0.05  # target mean activation of a unit with kl; unused with l1
     dropout: float = tunable(0.5, Range(0.0, 0.8))  # share of a user's items hidden from the encoder
     loss: Loss = "multinomial"
     l2: float = 0.0  # weight decay
@@ -75,7 +75,7 @@ class SparseAEConfig:
 
 
 class Reconstruction(Network):
-    """What the networks here share: the last hidden layer, `last`, gives all scores."""
+    """Base of the networks here: the scores are a linear function of the last hidden layer."""
 
     decoder: ItemOutput
 
@@ -84,27 +84,27 @@ class Reconstruction(Network):
         self.kind = loss
 
     def last(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer, (rows, width)."""
+        """Return the last hidden layer, (rows, width)."""
         raise NotImplementedError
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Scores (rows, items)."""
+        """Return scores (rows, items)."""
         scores: Tensor = self.decoder(self.last(batch))
         return scores
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Scores (rows, up to `width`) of some items at a time."""
+        """Yield scores of up to `width` items at a time."""
         return self.decoder.blocks(self.last(batch), width)
 
-    def distance(self, last: Tensor, batch: SparseBatch) -> Tensor:
-        """Of the rows from their reconstruction, a mean over rows: the negative log-likelihood or squared error."""
+    def reconstruction_error(self, last: Tensor, batch: SparseBatch) -> Tensor:
+        """Return the reconstruction error, mean over rows: negative log-likelihood or squared error."""
         if self.kind == "multinomial":
             return self.decoder.loss(last, batch)
         return squared_error(last, self.decoder.weight, self.decoder.bias, batch)
 
 
 class AENetwork(Reconstruction):
-    """tanh layers down to the code and up again; the last one linear."""
+    """tanh layers to the code and back; the output is linear."""
 
     def __init__(self, items: int, config: AEConfig):
         super().__init__(config.loss)
@@ -115,15 +115,15 @@ class AENetwork(Reconstruction):
         self.decoder = ItemOutput(items, width)
 
     def last(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer, (rows, hidden or latent)."""
+        """Return the last hidden layer, (rows, hidden or latent)."""
         layer = torch.tanh(self.encoder(batch))
         for inner in self.inner:
             layer = torch.tanh(inner(layer))
         return layer
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Distance of the rows from what comes out."""
-        return self.distance(self.last(batch), batch)
+        """Return the reconstruction error."""
+        return self.reconstruction_error(self.last(batch), batch)
 
 
 class SparseAENetwork(Reconstruction):
@@ -136,28 +136,28 @@ class SparseAENetwork(Reconstruction):
         self.decoder = ItemOutput(items, config.latent)
 
     def last(self, batch: SparseBatch) -> Tensor:
-        """The code, (rows, latent)."""
+        """Return the code, (rows, latent)."""
         activate = torch.relu if self.penalty == "l1" else torch.sigmoid
         return activate(self.encoder(batch))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Distance of the rows from what comes out, plus `sparsity` times the penalty.
+        """Return the reconstruction error plus `sparsity` times the penalty.
 
         l1: sum of a row's activations, mean over rows. kl: sum over units of KL(density, mean activation over rows).
         """
         code = self.last(batch)
         penalty = code.sum(dim=1).mean() if self.penalty == "l1" else bernoulli_kl(self.density, code.mean(dim=0)).sum()
-        return self.distance(code, batch) + self.sparsity * penalty
+        return self.reconstruction_error(code, batch) + self.sparsity * penalty
 
 
 def bernoulli_kl(density: float, means: Tensor) -> Tensor:
-    """KL divergence of coins with chance `means` from one with chance `density`, in nats; the shape of `means`."""
+    """Compute KL(Bernoulli(density) || Bernoulli(means)) in nats; the shape of `means`."""
     means = means.clamp(1e-6, 1 - 1e-6)
     wanted = torch.full_like(means, density)
     return wanted * (wanted / means).log() + (1 - wanted) * ((1 - wanted) / (1 - means)).log()
 
 
-class AE(NetworkRecommender):
+class AE(NetworkRecommender[AEConfig]):
     """Plain autoencoder, under- or overcomplete."""
 
     name = "ae"
@@ -169,7 +169,7 @@ class AE(NetworkRecommender):
         return AENetwork(items, self.config)
 
 
-class SparseAE(NetworkRecommender):
+class SparseAE(NetworkRecommender[SparseAEConfig]):
     """Autoencoder with a sparse code."""
 
     name = "sparse-ae"

@@ -1,8 +1,9 @@
 """RBM: a restricted Boltzmann machine of binary items and binary hidden units.
 
-Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007, here for items taken
-or not. Hinton: Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 14, 2002.
-Persistent chains: Tieleman, ICML 2008. The steps are Adam's, which has momentum.
+Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007, here for binary
+interactions. Hinton: Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 14, 2002.
+Persistent chains: Tieleman: Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient,
+ICML 2008. Optimized with Adam.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class RBMConfig:
     """items x hidden units, all binary."""
 
     hidden: int = tunable(200, Range(50, 1000, log=True))
-    steps: int = 1  # of Gibbs sampling for the model's own samples: the k of CD-k
-    persistent: bool = False  # samples go on from those of the batch before, not from the data
+    steps: int = 1  # Gibbs sampling steps, the k of CD-k
+    persistent: bool = False  # continue the chains of the previous batch instead of starting from the data
     l2: float = tunable(1e-4, Range(1e-6, 1e-2, log=True))  # weight decay
     epochs: int = 50
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -48,24 +49,24 @@ class RBMNetwork(Network):
         self.weight = nn.Parameter(0.01 * torch.randn(items, config.hidden))
         self.item_bias = nn.Parameter(torch.zeros(items))
         self.unit_bias = nn.Parameter(torch.zeros(config.hidden))
-        self.chains: Tensor | None = None  # items of the persistent chains; never saved
+        self.chains: Tensor | None = None  # states of the persistent chains; never saved
 
     def units(self, batch: SparseBatch) -> Tensor:
-        """What the hidden units get from each row, c + v W, (rows, hidden)."""
+        """Return the inputs of the hidden units, c + v W, (rows, hidden)."""
         return weighted_sum(_binary(batch), self.weight) + self.unit_bias
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Log-odds of each item given the expected hidden units of each row: one reconstruction, (rows, items)."""
+        """Return the log-odds of items given the expected hidden units: one reconstruction, (rows, items)."""
         return F.linear(torch.sigmoid(self.units(batch)), self.weight, self.item_bias)
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Log-odds (rows, up to `width`) of some items at a time."""
+        """Yield log-odds of up to `width` items at a time."""
         expected = torch.sigmoid(self.units(batch))
         for weight, bias in zip(torch.split(self.weight, width), torch.split(self.item_bias, width), strict=True):
             yield F.linear(expected, weight, bias)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Mean free energy of the rows less that of samples held fixed: its gradient is contrastive divergence's."""
+        """Return the mean free energy of the rows minus that of fixed samples (contrastive divergence)."""
         data = _binary(batch)
         from_items = self.units(data)
         samples = self.sample(from_items.detach())
@@ -76,7 +77,7 @@ class RBMNetwork(Network):
 
     @torch.no_grad()
     def sample(self, from_items: Tensor) -> Tensor:
-        """Items after `steps` of Gibbs sampling, 0 or 1, (rows, items); from the rows, or from the chains."""
+        """Sample items by `steps` of Gibbs sampling, 0 or 1, (rows, items), from the rows or from the chains."""
         items = self.chains if self.persistent else None
         for _ in range(self.steps):
             units_in = from_items if items is None else items @ self.weight + self.unit_bias
@@ -91,7 +92,7 @@ def _binary(batch: SparseBatch) -> SparseBatch:
     return SparseBatch(batch.items, (batch.values > 0).float(), batch.offsets)
 
 
-class RBM(NetworkRecommender):
+class RBM(NetworkRecommender[RBMConfig]):
     """Binary restricted Boltzmann machine, scored by reconstruction."""
 
     name = "rbm"
@@ -110,5 +111,5 @@ class RBM(NetworkRecommender):
         return super()._one_epoch(rows, batch_size, context)
 
     def item_codes(self) -> Tensor:
-        """Weights of the items, (items, hidden)."""
+        """Return the weights of the items, (items, hidden)."""
         return self.network.weight.detach()

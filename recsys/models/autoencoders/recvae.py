@@ -1,4 +1,4 @@
-"""RecVAE: a variational autoencoder whose encoder and decoder take turns, under a prior that remembers.
+"""RecVAE: a VAE with a composite prior; encoder and decoder are trained alternately.
 
 Shenbin, Alekseev, Tutubalina, Malykh, Nikolenko: RecVAE, a New Variational Autoencoder for Top-N Recommendations with
 Implicit Feedback, WSDM 2020, arXiv:1912.11160.
@@ -25,22 +25,22 @@ from recsys.training.context import TrainingContext
 from recsys.training.loop import one_pass
 
 LAYERS = 5
-# Shares of the prior's parts: standard normal, posterior of the encoder as it was an epoch ago, wide normal.
+# Mixture weights of the prior: standard normal, posterior of the previous epoch's encoder, wide normal (equation 6).
 PRIOR = (3 / 20, 3 / 4, 1 / 10)
 WIDE = 10.0  # log-variance of the wide normal
 
 
 @dataclass(frozen=True)
 class RecVAEConfig:
-    """items - five dense layers of `hidden` - latent - items. Defaults served MovieLens-1M best; presets: the paper."""
+    """items - five dense layers of `hidden` - latent - items. Defaults are tuned on MovieLens-1M."""
 
     hidden: int = tunable(600, Range(200, 1000, log=True))  # width of each of the encoder's layers
     latent: int = tunable(400, Range(100, 800, log=True))  # width of the code; a mean and a variance for each
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
-    gamma: float = tunable(0.005, Range(0.001, 0.05, log=True))  # weight of a user's KL term, for each of its items
+    gamma: float = tunable(0.005, Range(0.001, 0.05, log=True))  # weight of the KL term per item of the user
     smoothing: float = tunable(0.2, Range(0.0, 0.4))  # share of the target spread over all items
-    encoder_passes: int = 3  # passes an epoch for the encoder; the decoder has one
-    average: float = 0.9  # share of the average of weights that stays at each epoch; 0: the last weights themselves
+    encoder_passes: int = 3  # passes per epoch that train the encoder; one trains the decoder
+    average: float = 0.9  # decay of the running average of weights per epoch; 0: no averaging
     l2: float = 0.0
     epochs: int = 50
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -60,7 +60,7 @@ class RecVAEConfig:
 class Encoder(nn.Module):
     """h_1 = norm(swish(x W_1)); h_k = norm(swish(h_(k-1) W_k + h_1 + ... + h_(k-1))); the posterior from h_5.
 
-    x: rows scaled to length 1, some of their items hidden in training.
+    x: rows scaled to length 1, with dropout on their items in training.
     """
 
     def __init__(self, items: int, config: RecVAEConfig):
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         self.posterior = nn.Linear(config.hidden, 2 * config.latent)
 
     def forward(self, batch: SparseBatch) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the code, float32 (rows, latent) each."""
+        """Return mean and log-variance of the code, float32 (rows, latent) each."""
         hidden = self.norms[0](F.silu(self.input(batch)))
         earlier = torch.zeros_like(hidden)
         for layer, norm in zip(self.layers, self.norms[1:], strict=True):
@@ -82,14 +82,22 @@ class Encoder(nn.Module):
 
 
 def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log-density of each of z's numbers under N(mean, exp(log_variance)); the shape of z."""
+    """Compute the log-density of each element of z under N(mean, exp(log_variance)); the shape of z."""
     return -0.5 * (log_variance + math.log(2 * math.pi) + (z - mean).square() / log_variance.exp())
 
 
 def log_prior(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log-density of each of z's numbers, (rows, latent), under the three parts of PRIOR.
+    """Compute the log-density of each element of z under the composite prior (equation 6 of the paper).
 
-    mean, log_variance: of the posterior that the encoder of an epoch ago gives the same rows.
+    Parameters
+    ----------
+    z : Tensor, shape (rows, latent)
+    mean, log_variance : Tensor, shape (rows, latent)
+        Of the posterior that the previous epoch's encoder gives the same rows.
+
+    Returns
+    -------
+    Tensor, shape (rows, latent)
     """
     zero = torch.zeros((), device=z.device)
     parts = (log_normal(z, zero, zero), log_normal(z, mean, log_variance), log_normal(z, zero, zero + WIDE))
@@ -106,41 +114,43 @@ class RecVAENetwork(Network):
         self.decoder = ItemOutput(items, config.latent)
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Logits (rows, items) at the mean of the posterior."""
+        """Return logits (rows, items) at the mean of the posterior."""
         logits: Tensor = self.decoder(self.encoder(batch)[0])
         return logits
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Logits (rows, up to `width`) of some items at a time."""
+        """Yield logits of up to `width` items at a time."""
         return self.decoder.blocks(self.encoder(batch)[0], width)
 
     def encoder_loss(self, batch: SparseBatch, earlier: Encoder) -> Tensor:
-        """Negative likelihood of the rows plus gamma n_u KL(posterior, prior), estimated at the code drawn; a mean.
+        """Return the negative log-likelihood plus gamma n_u KL(posterior || prior), mean over rows.
 
-        n_u: sum of row u. `earlier`: the encoder of an epoch ago, at rest; it is shown the whole rows.
+        The KL term is estimated at the sampled code; n_u is the sum of row u. `earlier` is the encoder of the previous
+        epoch, frozen and without dropout.
         """
         mean, log_variance = self.encoder(batch)
-        code = _draw(mean, log_variance)
+        code = _sample(mean, log_variance)
         with torch.no_grad():
-            was = earlier(batch)
-        kl = (log_normal(code, mean, log_variance) - log_prior(code, *was)).sum(dim=1)  # (rows,)
+            earlier_posterior = earlier(batch)
+        kl = (log_normal(code, mean, log_variance) - log_prior(code, *earlier_posterior)).sum(dim=1)  # (rows,)
         weights = self.gamma * batch.row_sums(batch.values)
         return self.decoder.loss(code, batch, self.smoothing) + (weights * kl).mean()
 
     def decoder_loss(self, batch: SparseBatch) -> Tensor:
-        """Negative likelihood of the rows at codes drawn; no gradient reaches the encoder."""
+        """Return the negative log-likelihood at sampled codes; no gradient reaches the encoder."""
         with torch.no_grad():
-            code = _draw(*self.encoder(batch))
+            code = _sample(*self.encoder(batch))
         return self.decoder.loss(code, batch, self.smoothing)
 
 
-def _draw(mean: Tensor, log_variance: Tensor) -> Tensor:
+def _sample(mean: Tensor, log_variance: Tensor) -> Tensor:
     return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
 
 
-class RecVAE(NetworkRecommender):
-    """Each epoch: passes for the encoder, items hidden; the prior takes this encoder; one pass for the decoder, none
-    hidden. An Adam for each of the two. preset=shenbin2020: the settings of the paper for MovieLens-20M.
+class RecVAE(NetworkRecommender[RecVAEConfig]):
+    """An epoch trains the encoder with dropout, updates the prior, and trains the decoder (algorithm 1 of the paper).
+
+    Encoder and decoder have an Adam optimizer each. preset=shenbin2020: the settings of the paper for MovieLens-20M.
     """
 
     name = "recvae"
@@ -181,14 +191,14 @@ class RecVAE(NetworkRecommender):
             for _ in range(passes):
                 one_pass(rows, batch_size, with_autocast(context, encoder_loss), encoder_steps, context)
             earlier.load_state_dict(encoder.state_dict())
-            encoder.eval()  # hides nothing
+            encoder.eval()  # no dropout
             decoder.requires_grad_(True)
             return one_pass(rows, batch_size, with_autocast(context, network.decoder_loss), decoder_steps, context)
 
         return one_epoch
 
     def training_memory(self, items: int) -> TrainingMemory:
-        """What training on a catalog of `items` will hold: the encoder of an epoch ago too."""
+        """Return the memory that training will hold; the previous epoch's encoder counts too."""
         held, config = super().training_memory(items), self.config
         with torch.device("meta"):
             earlier = 4 * sum(weight.numel() for weight in Encoder(items, config).parameters())

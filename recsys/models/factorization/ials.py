@@ -1,13 +1,15 @@
-"""iALS: matrix factorization by alternating least squares, with regularization that grows with what is known.
+"""iALS: matrix factorization by alternating least squares, with frequency-scaled regularization.
 
 Rendle, Krichene, Zhang, Koren: Revisiting the Performance of iALS on Item Recommendation Benchmarks, RecSys 2022,
-arXiv:2110.14037. With users w_u, items h_i, values x_ui of the observed cells S and n their number in a row or column:
+arXiv:2110.14037, equations 2 to 5. With users w_u, items h_i, values x_ui of the observed cells S and
+n their number in a row or column:
 
     sum_S x_ui (w_u.h_i - 1)^2  +  unobserved sum_all (w_u.h_i)^2
     +  l2 sum_u (n_u + unobserved |I|)^power |w_u|^2  +  l2 sum_i (n_i + unobserved |U|)^power |h_i|^2
 
-Given the items, a user is a small linear system. It is solved in the basis where sum_i h_i h_i' is diagonal, so that a
-row of n cells costs min(n, factors)^2 max(n, factors): many factors are cheap where histories are short.
+Given the items, a user's factors solve a small linear system. It is solved in the basis where sum_i h_i h_i' is
+diagonal, so that a row of n cells costs min(n, factors)^2 max(n, factors): many factors are cheap where histories are
+short.
 """
 
 from __future__ import annotations
@@ -26,22 +28,23 @@ from torch import Tensor
 from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import TrainingContext
 
-# Numbers held at once in a batch of systems: 64 MB of float32.
+# Numbers held at once in a batch of systems (64 MB of float32).
 _BATCH = 16_000_000
-_SPREAD = 0.1  # of the first factors, over the root of their number, as the paper has it
+_SPREAD = 0.1  # standard deviation of the initial factors times the root of their number, as in the paper
 
 
 @dataclass(frozen=True)
 class IALSConfig:
-    """Matrix factorization with frequency-scaled regularization."""
+    """Settings of iALS."""
 
     factors: int = tunable(128, Range(16, 512, log=True))
     l2: float = tunable(0.007, Range(1e-4, 0.1, log=True))
-    # weight of every cell, observed or not; an observed one weighs its value more
+    # weight of every cell; an observed one has its value added to it
     unobserved: float = tunable(0.3, Range(0.003, 1.0, log=True))
-    power: float = 1.0  # how the regularization grows with the weight of a row: 0 not at all, 1 in proportion
+    power: float = 1.0  # exponent of the frequency scaling: 0 the same regularization for all, 1 in proportion
     iterations: int = tunable(8, Range(4, 24))
 
     def __post_init__(self) -> None:
@@ -52,8 +55,8 @@ class IALSConfig:
         require(self.iterations >= 1, f"Expected iterations of at least 1, found {self.iterations}.")
 
 
-class IALS(Recommender):
-    """A history is folded in by solving for its factors. Memory: 4 x factors x (users + items) bytes and 64 MB."""
+class IALS(Recommender[IALSConfig]):
+    """iALS; histories are folded in by a solve. Memory: 4 x factors x (users + items) bytes, and 64 MB."""
 
     name = "ials"
     family = "matrix factorization"
@@ -64,9 +67,11 @@ class IALS(Recommender):
         by_item = matrix.T.tocsr()
         items = torch.randn(matrix.shape[1], self.config.factors) * _SPREAD / math.sqrt(self.config.factors)
         items = _on_axes(items.to(device))
-        for _ in range(self.config.iterations):
+        context.on_phase("iterations", 0, self.config.iterations)
+        for iteration in range(self.config.iterations):
             users = _on_axes(_solve(matrix, items, self.config))
             items = _on_axes(_solve(by_item, users, self.config))
+            context.on_phase("iterations", iteration + 1, self.config.iterations)
         self.item_factors = items
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
@@ -77,7 +82,7 @@ class IALS(Recommender):
         return (folded @ factors.T for factors in torch.split(self.item_factors, width))
 
     def item_codes(self) -> Tensor:
-        """Item factors, (items, factors)."""
+        """Return the item factors, (items, factors)."""
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -86,15 +91,18 @@ class IALS(Recommender):
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"].to(device)
 
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))})
+
 
 def _on_axes(table: Tensor) -> Tensor:
-    """The table in the basis in which table' table is diagonal: the same products of its rows, (rows, factors)."""
+    """Rotate a table (rows, factors) so that table' table is diagonal; products of its rows stay the same."""
     basis: Tensor = torch.linalg.eigh((table.T @ table).double())[1]
     return table @ basis.to(table.dtype)
 
 
 def _solve(matrix: csr_matrix, table: Tensor, config: IALSConfig) -> Tensor:
-    """The best factors of each row of the matrix, (rows, factors), given those of its columns, on their axes."""
+    """The optimal factors of the rows of the matrix, (rows, factors), given those of its columns, rotated."""
     squares = table.square().sum(0)
     solved = table.new_zeros(matrix.shape[0], table.shape[1])
     for rows, columns, values in _batches(matrix, table.shape[1]):
@@ -111,7 +119,7 @@ def _solve_batch(known: Tensor, target: Tensor, diagonal: Tensor) -> Tensor:
     """(K'K + diag(diagonal))^-1 K' target of each row.
 
     Shapes: K (rows, cells, factors), target (rows, cells), diagonal (rows, factors) -> (rows, factors). With fewer
-    cells than factors the same is D^-1 K' (K D^-1 K' + I)^-1 target, a system of cells x cells.
+    cells than factors the equal D^-1 K' (K D^-1 K' + I)^-1 target is a smaller system, cells x cells.
     """
     if known.shape[1] < known.shape[2]:
         scaled = known / diagonal[:, None, :]
@@ -125,9 +133,9 @@ def _solve_batch(known: Tensor, target: Tensor, diagonal: Tensor) -> Tensor:
 
 
 def _batches(matrix: csr_matrix, factors: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
-    """Rows of about one length: their numbers (rows,), their columns and values (rows, cells), padded with value 0.
+    """Rows of similar length: their numbers (rows,), their columns and values (rows, cells), padded with value 0.
 
-    Rows without cells are left out. The padding depends on a row alone: it is solved the same in any company.
+    Rows without cells are left out. The padding depends on the row alone: a row gets the same result in any batch.
     """
     lengths = np.diff(matrix.indptr)
     padded = _round_up(lengths)

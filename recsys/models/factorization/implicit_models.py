@@ -1,15 +1,14 @@
 """ALS, BPR and LMF: matrix factorization by the `implicit` package, behind our protocol.
 
-`implicit` fits; the rest is ours: it gets a csr_matrix with int32 indices, one BLAS thread while it works, and never cuts
-a list. ALS folds new histories in; BPR and LMF know only the users they were trained on and say so. All are reproducible
-under a seed (BPR and LMF by using one thread).
+`implicit` fits; the rest is ours: it gets a csr_matrix with int32 indices, one BLAS thread while it works, and never
+cuts a list. ALS folds new histories in; BPR and LMF know only the users they were trained on and say so. All are
+reproducible under a seed (BPR and LMF by using one thread).
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -36,14 +35,14 @@ class ALSConfig:
     """Settings of implicit ALS: an observed cell weighs alpha times its value, every other cell weighs 1."""
 
     factors: int = tunable(128, Range(16, 256, log=True))
-    alpha: float = tunable(ALPHA_DEFAULT, Range(1.0, 50.0, log=True))
-    # None: scaled with the data, see scaled_l2
+    # None: scaled with the data, see scaled_weights
+    alpha: float | None = tunable(None, Range(1.0, 50.0, log=True))
     l2: float | None = tunable(None, Range(0.1, 300.0, log=True))
     iterations: int = tunable(15, Range(5, 30))
 
     def __post_init__(self) -> None:
         _check_factors(self.factors, self.l2, self.iterations)
-        require(self.alpha > 0, f"Expected alpha above 0, found {self.alpha}.")
+        require(self.alpha is None or self.alpha > 0, f"Expected alpha above 0, found {self.alpha}.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,32 @@ def _check_factors(factors: int, l2: float | None, iterations: int) -> None:
     require(iterations >= 1, f"Expected iterations of at least 1, found {iterations}.")
 
 
-SCALED_L2
+def scaled_weights(user_items: csr_matrix, alpha: float | None = None) -> tuple[float, float]:
+    """Scale the two weights of ALS with the data.
+
+        alpha = 11 (density / 1 %)^-0.3 / mean value         within 2..30 for values of 1
+        l2    = alpha mean value 3.3 (n / 20)^0.3            n: interactions per item; the ratio within 0.5..16
+
+    An observed cell must weigh more the rarer it is, and factors of items with many interactions need more
+    regularization. The numbers were fitted to the validation users of eleven data sets (benchmarks/als_defaults.py).
+
+    Parameters
+    ----------
+    user_items : csr_matrix, shape (users, items)
+        The training matrix.
+    alpha : float, optional
+        Used instead of the scaled one.
+
+    Returns
+    -------
+    alpha, l2 : float
+    """
+    n_users, n_items = user_items.shape
+    value = max(float(user_items.data.mean(dtype=np.float64)), 1e-12)
+    if alpha is None:
+        alpha = float(np.clip(11 * (user_items.nnz / (n_users * n_items) / 0.01) ** -0.3, 2, 30)) / value
+    ratio = float(np.clip(3.3 * (user_items.nnz / n_items / 20) ** 0.3, 0.5, 16))
+    return alpha, alpha * value * ratio
 
 
 class ALS(Recommender[ALSConfig]):
@@ -95,16 +119,19 @@ class ALS(Recommender[ALSConfig]):
     family = "matrix factorization"
     Config = ALSConfig
 
-    l2: float  # the value in use, given or scaled
+    alpha: float  # the values in use, given or scaled
+    l2: float
     _solver: Any = None  # made at the first history, so that a model can be loaded without implicit
 
     def scaled_config(self, user_items: csr_matrix) -> ALSConfig:
-        """Return the config with l2 scaled with the data where it is None."""
-        config = self.config
-        return config if config.l2 is not None else replace(config, l2=scaled_l2(user_items, config.alpha))
+        """Return the config with alpha and l2 scaled with the data where they are None."""
+        alpha, l2 = scaled_weights(user_items, self.config.alpha)
+        return replace(self.config, alpha=alpha, l2=l2 if self.config.l2 is None else self.config.l2)
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        self.l2 = _known(self.scaled_config(matrix).l2)
+        scaled = self.scaled_config(matrix)
+        assert scaled.alpha is not None and scaled.l2 is not None
+        self.alpha, self.l2 = scaled.alpha, scaled.l2
         with _one_blas_thread():
             model = self._model(self.config.factors, context.seed)
             _fit_with_implicit(model, matrix, self.config.iterations, context)
@@ -115,7 +142,7 @@ class ALS(Recommender[ALSConfig]):
         return _implicit("als").AlternatingLeastSquares(
             factors=factors,
             regularization=self.l2,
-            alpha=self.config.alpha,
+            alpha=self.alpha,
             iterations=self.config.iterations,
             random_state=seed,
             num_threads=0,  # as many as OpenMP would take: the processors allowed, or OMP_NUM_THREADS
@@ -144,25 +171,34 @@ class ALS(Recommender[ALSConfig]):
         user_factors = self._fold_in(history)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
+    @property
+    def _scaled(self) -> list[str]:
+        """Names of the settings that are scaled with the data."""
+        return [name for name in ("alpha", "l2") if getattr(self.config, name) is None]
+
     def summary(self) -> str:
-        """Return the l2 that was scaled with the data."""
-        return "" if self.config.l2 is not None or self.n_items is None else f"l2 {self.l2:.3g}, scaled with the data"
+        """Return the settings that were scaled with the data."""
+        if self.n_items is None or not self._scaled:
+            return ""
+        return ", ".join(f"{name} {getattr(self, name):.3g}" for name in self._scaled) + " (scaled with the data)"
 
     def item_codes(self) -> Tensor:
         """Return the item factors, (items, factors)."""
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
-        scaled = {} if self.config.l2 is not None else {"l2": torch.tensor(self.l2, dtype=torch.float64)}
+        scaled = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in self._scaled}
         return {"item_factors": self.item_factors} | scaled
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"]
-        self.l2 = float(state["l2"]) if self.config.l2 is None else self.config.l2
+        for name in ("alpha", "l2"):
+            given = getattr(self.config, name)
+            setattr(self, name, float(state[name]) if given is None else given)
         self._solver = None
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        scaled = {} if self.config.l2 is not None else {"l2": TensorSpec((), torch.float64, low=0)}
+        scaled = {name: TensorSpec((), torch.float64, low=0) for name in self._scaled}
         return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | scaled)
 
 
@@ -255,11 +291,6 @@ class LMF(_KnownUsersFactorization[LMFConfig]):
             random_state=seed,
             num_threads=1,
         )
-
-
-def _known(value: float | None) -> float:
-    assert value is not None
-    return value
 
 
 def _implicit(module: str) -> Any:

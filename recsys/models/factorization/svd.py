@@ -1,7 +1,7 @@
-"""SVD: the history projected on the leading singular vectors of the user-item matrix.
+"""SVD: a history is projected onto the leading singular vectors of the user-item matrix.
 
 scores = history D^-a V V' D^a, V the leading right singular vectors of N^-b X D^-a, where a = item_power / 2,
-b = user_power / 2, N = users' row sums and D = items' column sums. Powers of 0: PureSVD (Cremonesi, Koren, Turrin:
+b = user_power / 2, N the row sums and D the column sums of X. Powers of 0: PureSVD (Cremonesi, Koren, Turrin:
 Performance of Recommender Algorithms on Top-N Recommendation Tasks, RecSys 2010); of 1: the ideal low-pass filter of
 GF-CF (Shen et al.: How Powerful is Graph Convolution for Recommendation?, CIKM 2021, arXiv:2108.07567).
 """
@@ -23,13 +23,14 @@ from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.batches import SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
 class SVDConfig:
-    """How many directions, and what is divided by how popular an item and how active a user is."""
+    """Settings of the decomposition: number of factors, powers of item popularity and user activity."""
 
     factors: int = tunable(64, Range(8, 512, log=True))
     item_power: float = tunable(0.0, Range(0.0, 1.0))
@@ -42,8 +43,8 @@ class SVDConfig:
             require(0 <= value <= 1, f"Expected {name} from 0 to 1, found {value}.")
 
 
-class SVD(Recommender):
-    """Principal directions by ARPACK, on the processor. Memory: 8 x factors x (users + items) bytes, three times."""
+class SVD(Recommender[SVDConfig]):
+    """Truncated SVD by ARPACK, on the CPU. Memory: 3 x 8 x factors x (users + items) bytes."""
 
     name = "svd"
     family = "matrix factorization"
@@ -53,7 +54,9 @@ class SVD(Recommender):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         config, device = self.config, context.resolve_device()
         users, items = inverse_roots(matrix, config.user_power, 1), inverse_roots(matrix, config.item_power, 0)
+        context.on_phase("singular vectors", 0, 1)
         vectors = right_singular_vectors(csr_matrix(diags(users) @ matrix @ diags(items)), config.factors)
+        context.on_phase("singular vectors", 1, 1)
         scale = items[:, None]
         self.input = torch.as_tensor((vectors * scale).astype(np.float32), device=device)
         self.output = torch.as_tensor((vectors / scale).astype(np.float32), device=device)
@@ -69,7 +72,7 @@ class SVD(Recommender):
         return (codes @ output.T for output in torch.split(self.output, width))
 
     def item_codes(self) -> Tensor:
-        """What an item adds to a history's code, (items, factors)."""
+        """Return each item's contribution to the code of a history, (items, factors)."""
         return self.input
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -78,12 +81,29 @@ class SVD(Recommender):
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.input, self.output = state["input"].to(device), state["output"].to(device)
 
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({name: TensorSpec((n_items, "factors")) for name in ("input", "output")})
+
 
 def right_singular_vectors(matrix: csr_matrix, count: int) -> NDArray[Any]:
-    """The `count` leading right singular vectors, (items, count); all there are of a matrix with fewer."""
+    """Compute the leading right singular vectors of a matrix.
+
+    Parameters
+    ----------
+    matrix : csr_matrix, shape (users, items)
+    count : int
+        Number of vectors, at least 1.
+
+    Returns
+    -------
+    ndarray, shape (items, min(count, users, items))
+        Largest singular value first.
+    """
     if count >= min(matrix.shape):
         _, _, vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)
         return vectors.T
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape))  # where ARPACK begins: it converges from any
+    start = np.random.default_rng(0).standard_normal(
+        min(matrix.shape)
+    )  # any starting vector converges; a fixed one is reproducible
     _, _, vectors = svds(matrix, count, v0=start, return_singular_vectors="vh")  # type: ignore[arg-type]
     return vectors[::-1].T

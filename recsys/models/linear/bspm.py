@@ -1,12 +1,12 @@
-"""BSPM: histories blurred over the graph of who took what, then sharpened.
+"""BSPM: histories blurred over the user-item graph, then sharpened.
 
-With R = N^-1/2 X D^-1/2 (N and D what users and items have taken), P = R'R and V its leading eigenvectors, a history x
-is turned into
+With R = N^-1/2 X D^-1/2 (N and D diagonal: the row and column sums of X), P = R'R and V its leading eigenvectors, a
+history x is turned into
 
-    blurred = x P + low_pass x D^-1/2 V V' D^1/2     what its neighbors took, and its projection on the main tastes
+    blurred = x P + low_pass x D^-1/2 V V' D^1/2     linear filter plus ideal low-pass filter (equations 11 and 12)
     scores  = blurred - s blurred P + s^2 / 2! blurred P^2 - s^3 / 3! blurred P^3 + s^4 / 4! blurred P^4
 
-which is one Runge-Kutta step of length s = sharpening along dr/dt = -r P: what everybody shares is taken back.
+which is one fourth-order Runge-Kutta step of length s = sharpening along dr/dt = -r P: it removes what all users share.
 
 Choi et al.: Blurring-Sharpening Process Models for Collaborative Filtering, SIGIR 2023, arXiv:2211.09324. Without
 sharpening it is GF-CF (Shen et al.: How Powerful is Graph Convolution for Recommendation?, CIKM 2021).
@@ -29,20 +29,21 @@ from recsys.models.config import require
 from recsys.models.factorization.svd import right_singular_vectors
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
 from recsys.training.batches import SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
-# Histories filtered at once on a processor: few enough that the numbers of each item stay in its cache.
+# Histories filtered at once on a CPU: few enough that the numbers of each item stay in its cache.
 _WIDTH = 32
 
 
 @dataclass(frozen=True)
 class BSPMConfig:
-    """How many tastes, how much of them, and how sharp."""
+    """Settings of the blurring-sharpening process."""
 
     factors: int = tunable(256, Range(32, 1024, log=True))
-    low_pass: float = tunable(0.2, Range(0.0, 1.0))  # weight of the projection; 0 leaves the factors out
-    sharpening: float = tunable(2.0, Range(0.0, 2.7))  # beyond 2.7 the series is none of an inverse any more
+    low_pass: float = tunable(0.2, Range(0.0, 1.0))  # weight of the ideal low-pass filter; 0 switches it off
+    sharpening: float = tunable(2.0, Range(0.0, 2.7))  # length of the sharpening step; beyond 2.7 it diverges
 
     def __post_init__(self) -> None:
         require(self.factors >= 1, f"Expected factors of at least 1, found {self.factors}.")
@@ -50,8 +51,11 @@ class BSPMConfig:
         require(self.sharpening >= 0, f"Expected sharpening of 0 or more, found {self.sharpening}.")
 
 
-class BSPM(Recommender):
-    """It keeps the training matrix: memory 16 bytes an interaction and 8 x factors an item, and no square of items."""
+class BSPM(Recommender[BSPMConfig]):
+    """Blurring-sharpening process model.
+
+    It keeps the training matrix. Memory: 16 bytes per interaction and 8 x factors per item; no items x items matrix.
+    """
 
     name = "bspm"
     family = "graph filter"
@@ -63,11 +67,12 @@ class BSPM(Recommender):
         active = np.asarray(matrix.sum(axis=1)).ravel().clip(1)
         popular = np.asarray(matrix.sum(axis=0)).ravel().clip(1)
         graph = csr_matrix(diags(active**-0.5) @ matrix @ diags(popular**-0.5), dtype=np.float32)
+        context.on_phase("singular vectors", 0, 1)
         vectors = right_singular_vectors(graph, self.config.factors)
+        context.on_phase("singular vectors", 1, 1)
         tables = {"input": vectors * items[:, None], "output": vectors / items[:, None]}
         state = {name: torch.as_tensor(table.astype(np.float32)) for name, table in tables.items()}
-        parts = {part: torch.as_tensor(getattr(graph, part)) for part in ("data", "indices", "indptr")}
-        self._set_state(state | parts, context.resolve_device())
+        self._set_state(state | csr_state(graph), context.resolve_device())
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         device = self.output.device
@@ -78,37 +83,39 @@ class BSPM(Recommender):
         return scores
 
     def _filter(self, history: csr_matrix) -> Tensor:
-        """Scores of a few histories, (items, users)."""
+        """Scores of some histories, (items, users)."""
         low = self.output @ weighted_sum(SparseRows(history, self.output.device).everything(), self.input).T
-        taken = torch.as_tensor(history.T.toarray(), device=low.device)
-        blurred = self._propagate(taken).add_(low, alpha=self.config.low_pass)
+        columns = torch.as_tensor(history.T.toarray(), device=low.device)
+        blurred = self._propagate(columns).add_(low, alpha=self.config.low_pass)
         scores = blurred
         for term in (4, 3, 2, 1) if self.config.sharpening else ():
             scores = torch.add(blurred, self._propagate(scores), alpha=-self.config.sharpening / term)
         return scores
 
     def _propagate(self, columns: Tensor) -> Tensor:
-        """P times (items, users)."""
+        """P times columns, (items, users)."""
         propagated: Tensor = self._back @ (self._graph @ columns)
         return propagated
 
     def item_codes(self) -> Tensor:
-        """What an item adds to a history's projection, (items, factors)."""
+        """Return each item's contribution to the projection of a history, (items, factors)."""
         return self.input
 
     def _get_state(self) -> dict[str, Tensor]:
-        graph = {part: torch.as_tensor(getattr(self._matrix, part)) for part in ("data", "indices", "indptr")}
-        return {"input": self.input, "output": self.output, **graph}
+        return {"input": self.input, "output": self.output, **csr_state(self._matrix)}
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.input, self.output = state["input"].to(device), state["output"].to(device)
-        data, indices, indptr = (state[part].cpu().numpy() for part in ("data", "indices", "indptr"))
-        self._matrix = csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, len(self.input)))
+        self._matrix = csr_from_state(state, columns=len(self.input))
         self._graph, self._back = _on_device(self._matrix, device), _on_device(self._matrix.T.tocsr(), device)
+
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        tables = {name: TensorSpec((n_items, "factors")) for name in ("input", "output")}
+        return StateSpec(tables, {"": CsrSpec("users", n_items)})
 
 
 def _on_device(matrix: csr_matrix, device: torch.device) -> Tensor:
     rows, columns, values = (torch.as_tensor(part) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says that its sparse tensors may change
+        warnings.simplefilter("ignore")  # torch warns that its sparse tensors are in beta state
         return torch.sparse_csr_tensor(rows, columns, values, size=matrix.shape, device=device)

@@ -1,8 +1,8 @@
-"""Linear autoencoders in closed form: EASE, and EDLAE with its kin as settings of one formula.
+"""Linear autoencoders in closed form: EASE, and EDLAE and its relatives as settings of one formula.
 
 scores = history @ D^damping B D^-damping with B = I - P diag(c) and P = (X' W X + diag(r))^-1, where
 
-    W    weight of a user, (n / mean n)^-user_power: 0 counts every interaction alike, 1 every user
+    W    weight of a user, (n / mean n)^-user_power: 0 gives equal weight to interactions, 1 to users
     d    popularity of an item, the diagonal of X' W X; D = diag(d / mean d)
     r    ridge of an item, l2 (d / mean d)^item_power + dropout / (1 - dropout) d
     c    max(r, (1 - diagonal) / diag P), which bounds the diagonal of B
@@ -18,7 +18,7 @@ Park et al.: Why is Normalization Necessary for Linear Recommenders?, SIGIR 2025
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,21 +28,22 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.errors import ConfigError
-from recsys.models.base import Recommender
+from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
 from recsys.models.scaling import weigh_users
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.system.memory import require_memory
 from recsys.training.batches import SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
-# Rows of the Gram matrix made at once: what is sparse before it is dense takes no more memory than this many rows.
+# Rows of the Gram matrix computed at once: bounds the memory of their sparse form.
 _BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class EASEConfig:
-    """One number."""
+    """Settings of EASE."""
 
     # added to the diagonal of the Gram matrix; 100 to 1000 for most data
     l2: float = tunable(500.0, Range(10.0, 10_000.0, log=True))
@@ -53,14 +54,14 @@ class EASEConfig:
 
 @dataclass(frozen=True)
 class RidgeConfig:
-    """Whose interactions count how much, and what holds an item's weights back."""
+    """Weights of users and ridge of items, shared by EDLAE and sparse EASE."""
 
-    # of an item of mean popularity
+    # ridge of an item of mean popularity
     l2: float = tunable(300.0, Range(10.0, 10_000.0, log=True))
-    # share of a history hidden from the (infinitely many) training inputs
+    # share of each history hidden from the input, in expectation
     dropout: float = tunable(0.5, Range(0.0, 0.8))
     item_power: float = 0.0
-    # half and half was near the best on MovieLens-1M and on Gowalla
+    # 0.5 was near the best on MovieLens-1M and on Gowalla
     user_power: float = tunable(0.5, Range(0.0, 1.0))
 
     def __post_init__(self) -> None:
@@ -72,10 +73,10 @@ class RidgeConfig:
 
 @dataclass(frozen=True)
 class EDLAEConfig(RidgeConfig):
-    """All of the family. With nothing but l2 it is EASE."""
+    """All settings of the formula. With only l2 it is EASE."""
 
-    diagonal: float = 0.0  # what an item may say of itself at most; above 0 it is RDLAE, with dropout 0 RLAE
-    damping: float = 0.0  # how much less a popular item is offered, and the more it says of others
+    diagonal: float = 0.0  # upper bound of an item's weight on itself; above 0 it is RDLAE, with dropout 0 RLAE
+    damping: float = 0.0  # lowers the scores of popular items and raises their weight as inputs
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,8 +84,8 @@ class EDLAEConfig(RidgeConfig):
         require(0 <= self.damping <= 1, f"Expected damping from 0 to 1, found {self.damping}.")
 
 
-class _ClosedForm(Recommender):
-    """The family. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted."""
+class _ClosedForm(Recommender[ConfigT]):
+    """The common fit. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted."""
 
     family = "linear autoencoder"
     is_random = False
@@ -92,30 +93,35 @@ class _ClosedForm(Recommender):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device, settings = context.resolve_device(), self._settings()
         require_memory(
-            self.name, closed_form_bytes(matrix.shape[1], device), device, "sparse-ease or elsa, which need no square"
+            self.name,
+            closed_form_bytes(matrix.shape[1], device),
+            device,
+            "sparse-ease or elsa, which need no items x items matrix",
         )
-        gram = gram_matrix(weigh_users(matrix, settings.user_power), device)
+        gram = gram_matrix(weigh_users(matrix, settings.user_power), device, context.on_phase)
         popularity = relative_popularity(gram.diagonal())
         ridge = ridge_of(gram.diagonal(), settings)
         gram.diagonal().add_(ridge)
+        context.on_phase("matrix inverse", 0, 1)
         inverse = _invert(gram, settings.l2)
+        context.on_phase("matrix inverse", 1, 1)
         scale = torch.maximum(ridge, (1 - settings.diagonal) / inverse.diagonal())
         self.weights = inverse.mul_(-scale)
         self.weights.diagonal().add_(1)
-        if not settings.diagonal:  # what rounding left
+        if not settings.diagonal:  # rounding errors
             self.weights.fill_diagonal_(0)
         if settings.damping:
             self.weights.mul_(popularity[:, None] ** settings.damping).mul_(popularity**-settings.damping)
 
     @abstractmethod
     def _settings(self) -> EDLAEConfig:
-        """The config as the family's settings."""
+        """The config in terms of the common formula."""
 
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
         return weighted_sum(SparseRows(history, self.weights.device).everything(), self.weights)
 
     def item_codes(self) -> Tensor:
-        """Rows of B: what an item says about all others, (items, items)."""
+        """Return the rows of B: the weights of an item as an input, (items, items)."""
         return self.weights
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -124,9 +130,12 @@ class _ClosedForm(Recommender):
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.weights = state["weights"].to(device)
 
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"weights": TensorSpec((n_items, n_items))})
 
-class EDLAE(_ClosedForm):
-    """The family with all its settings. preset=steck2020 and moon2023: settings of the papers for MovieLens-20M."""
+
+class EDLAE(_ClosedForm[EDLAEConfig]):
+    """The formula with all its settings. preset=steck2020 and moon2023: settings of the papers for MovieLens-20M."""
 
     name = "edlae"
     Config = EDLAEConfig
@@ -136,12 +145,11 @@ class EDLAE(_ClosedForm):
     }
 
     def _settings(self) -> EDLAEConfig:
-        settings: EDLAEConfig = self.config
-        return settings
+        return self.config
 
 
-class EASE(_ClosedForm):
-    """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1: the family with nothing but l2."""
+class EASE(_ClosedForm[EASEConfig]):
+    """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1: the formula with only l2."""
 
     name = "ease"
     Config = EASEConfig
@@ -151,37 +159,64 @@ class EASE(_ClosedForm):
 
 
 def closed_form_bytes(items: int, device: torch.device) -> int:
-    """Bytes that fitting a full items x items model takes, float32: one square, two on a GPU."""
+    """Return the bytes that fitting an items x items model takes: one float32 matrix, two on a GPU.
+
+    Parameters
+    ----------
+    items : int
+    device : torch.device
+
+    Returns
+    -------
+    int
+    """
     squares = 1 if device.type == "cpu" else 2
     return 4 * items * (squares * items + 2 * min(items, _BLOCK))
 
 
-def gram_matrix(matrix: csr_matrix, device: torch.device) -> Tensor:
-    """X'X dense, float32 (items, items), made a block of rows at a time."""
+def gram_matrix(matrix: csr_matrix, device: torch.device, on_phase: Callable[[str, int, int], None]) -> Tensor:
+    """Compute X'X as a dense matrix, a block of rows at a time.
+
+    Parameters
+    ----------
+    matrix : csr_matrix, shape (users, items)
+    device : torch.device
+    on_phase : callable
+        As in `TrainingContext`; told the items done.
+
+    Returns
+    -------
+    Tensor
+        Float32 (items, items), on the device.
+    """
     items = matrix.shape[1]
     gram = torch.empty(items, items, device=device)
     columns = matrix.T.tocsr()
     for start in range(0, items, _BLOCK):
+        on_phase("Gram matrix", start, items)
         rows = slice(start, start + _BLOCK)
         gram[rows] = torch.as_tensor((columns[rows] @ matrix).toarray(), device=device)
+    on_phase("Gram matrix", items, items)
     return gram
 
 
 def ridge_of(popularity: Tensor, settings: RidgeConfig) -> Tensor:
-    """What is added to the diagonal of the Gram matrix, (items,)."""
+    """Return the ridge added to the diagonal of the Gram matrix, (items,), given the popularity of the items."""
     dropped = settings.dropout / (1 - settings.dropout) * popularity
     return settings.l2 * relative_popularity(popularity) ** settings.item_power + dropped
 
 
 def relative_popularity(popularity: Tensor) -> Tensor:
-    """In units of the mean of the items that anybody took; an item nobody took counts as the least of those."""
-    taken = popularity[popularity > 0]
-    return popularity.clamp_min(taken.min()) / taken.mean()
+    """Return popularity over its mean among items with interactions; items without any get the smallest of those."""
+    known = popularity[popularity > 0]
+    if not len(known):  # values so small that their squares are 0
+        return torch.ones_like(popularity)
+    return popularity.clamp_min(known.min()) / known.mean()
 
 
 def _invert(gram: Tensor, l2: float) -> Tensor:
-    """The inverse of a symmetric matrix, written into its own memory."""
-    columns = gram.mT  # LAPACK's order: no copy is made
+    """The inverse of a symmetric matrix, in place."""
+    columns = gram.mT  # column-major as LAPACK wants it: no copy
     try:
         torch.linalg.cholesky(columns, out=columns)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]

@@ -1,12 +1,12 @@
-"""ELSA: a linear autoencoder of low rank, for catalogs whose square does not fit.
+"""ELSA: a low-rank linear autoencoder, for catalogs whose items x items matrix does not fit.
 
 Vančura, Alves, Kasalický, Kordík: Scalable Linear Shallow Autoencoder for Collaborative Filtering, RecSys 2022.
-scores = x A A' - x, rows of A of length 1, so that an item says nothing about itself. The loss is the squared distance
-of scores and history, both scaled to length 1, without the rectifier some programs put on the scores. With z = x A,
+scores = x A A' - x with rows of A of length 1, so that no item contributes to its own score. The loss is the squared
+distance of scores and history, both scaled to length 1 (equation 8), without a rectifier on the scores. With z = x A,
 
     |scores/|scores| - x/|x||^2 = 2 - 2 (|z|^2 - |x|^2) / (|x| |scores|),   |scores|^2 = z A'A z' - 2 |z|^2 + |x|^2
 
-so that training never makes the scores: a step costs items x latent^2 however many users it holds.
+so that training never computes the scores: a step costs items x latent^2 for any number of users.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from recsys.training.batches import SparseBatch, weighted_sum
 
 @dataclass(frozen=True)
 class ELSAConfig:
-    """A linear autoencoder with tied weights."""
+    """Settings of a linear autoencoder with tied weights."""
 
     latent: int = tunable(256, Range(64, 1024, log=True))
     dropout: float = tunable(0.0, Range(0.0, 0.8))  # share of a history hidden from the input
     epochs: int = 30
-    batch_size: int | None = None  # None: by the number of users
+    batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = tunable(0.01, Range(1e-3, 0.3, log=True))
-    l2: float = 0.0  # of little meaning: rows are scaled to length 1
+    l2: float = 0.0  # of little effect: rows are scaled to length 1
 
     def __post_init__(self) -> None:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
@@ -41,7 +41,7 @@ class ELSAConfig:
 
 
 class ELSANetwork(Network):
-    """One table of item codes (items, latent), in and out."""
+    """One table of item codes (items, latent), used as input and as output."""
 
     def __init__(self, items: int, latent: int, dropout: float):
         super().__init__()
@@ -50,15 +50,15 @@ class ELSANetwork(Network):
 
     @property
     def codes(self) -> Tensor:
-        """A: item codes of length 1, (items, latent)."""
+        """The item codes A, of length 1, (items, latent)."""
         return F.normalize(self.weight, dim=1)
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Scores (rows, items)."""
+        """Return scores (rows, items)."""
         return torch.cat(list(self.blocks(batch, len(self.weight))), dim=1)
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Scores of up to `width` items at a time."""
+        """Yield scores of up to `width` items at a time."""
         codes = self.codes
         sums = weighted_sum(batch, codes)
         for start in range(0, len(codes), width):
@@ -68,8 +68,8 @@ class ELSANetwork(Network):
             yield scores
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """2 - 2 cos(scores, history), mean over rows."""
-        with torch.autocast(self.weight.device.type, enabled=False):  # it lives on differences of large numbers
+        """Return 2 - 2 cos(scores, history), mean over rows."""
+        with torch.autocast(self.weight.device.type, enabled=False):  # it subtracts large numbers
             codes = self.codes
             seen = F.dropout(batch.values, self.dropout, self.training)
             sums = weighted_sum(SparseBatch(batch.items, seen, batch.offsets), codes)  # z
@@ -80,8 +80,8 @@ class ELSANetwork(Network):
             return (2 - 2 * found / lengths.clamp_min(1e-12).sqrt()).mean()
 
 
-class ELSA(NetworkRecommender):
-    """Memory: 16 x items x latent bytes while it is fitted, 4 x items x latent after."""
+class ELSA(NetworkRecommender[ELSAConfig]):
+    """ELSA. Memory: 16 x items x latent bytes while it is fitted, 4 x items x latent after."""
 
     name = "elsa"
     family = "linear autoencoder"
@@ -92,5 +92,5 @@ class ELSA(NetworkRecommender):
         return ELSANetwork(items, self.config.latent, self.config.dropout)
 
     def item_codes(self) -> Tensor:
-        """Codes of length 1, (items, latent)."""
+        """Return the codes of length 1, (items, latent)."""
         return self.network.codes.detach()

@@ -40,7 +40,7 @@ class AutoRecNetwork(MaskedNetwork):
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * self.encoder.penalty()
 
 
-class AutoRec(MaskedAutoencoder):
+class AutoRec(MaskedAutoencoder[MaskedConfig]):
     """I-AutoRec, or U-AutoRec with side=user."""
 
     name = "autorec"

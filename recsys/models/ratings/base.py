@@ -1,8 +1,8 @@
-"""RatingRecommender: what all models of ratings share, and the two plainest of them.
+"""RatingRecommender: what all models of ratings share, and the two simplest of them.
 
-A rating is what one could say without knowing the person's taste (mean + bias of the item + bias of the user) and what
-taste adds to it. The first is taken out here before a model learns and put back when it predicts; what a model predicts
-lies within the scale of the ratings it learned from.
+A rating is a baseline (mean + bias of the item + bias of the user) plus what personal taste adds. The baseline is
+subtracted here before a model is fitted and added back when it predicts. Predictions stay within the scale of the
+training ratings.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, UnsupportedError
 from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 
-_ROUNDS = 10  # of biases fitted in turn: they move by less than .001 after that
-_NUMBERS = 32_000_000  # held at once by fold_in (128 MB)
-_EDGE = 0.002  # share of the scale at each end that holds all predictions beyond it
-_SHARED = 10_000  # items whose products with each other are held (400 MB)
+_ROUNDS = 10  # alternating updates of the biases; they change by less than .001 after that
+_NUMBERS = 32_000_000  # numbers held at once by fold_in (128 MB)
+_EDGE = 0.002  # share of the scale at each end onto which predictions beyond it are mapped
+_SHARED = 10_000  # largest number of items whose products with each other are held (400 MB)
 
 
 @dataclass(frozen=True)
 class RatingConfig:
-    """The settings of all models of ratings that take biases out."""
+    """The settings of all models of ratings that subtract biases."""
 
-    # a bias is a mean over so many more ratings, all of them exactly as expected
+    # a bias is a sum of residuals over their number plus this shrinkage
     user_shrinkage: float = tunable(5.0, Range(0.5, 50.0, log=True))
     item_shrinkage: float = tunable(5.0, Range(0.5, 50.0, log=True))
 
@@ -46,11 +48,25 @@ class RatingConfig:
             require(getattr(self, name) >= 0, f"Expected {name} of 0 or more, found {getattr(self, name)}.")
 
 
+RatingConfigT = TypeVar("RatingConfigT", bound=RatingConfig, default=Any)
+
+
 @dataclass(frozen=True)
 class Baseline:
-    """Rating without taste: mean + item bias (items,) + user bias, which is worked out from a history, so of anybody.
+    """A rating without personal taste: mean + bias of the item + bias of the user.
 
-    lowest, highest: the scale.
+    The bias of a user is computed from a history, so that new users have one too.
+
+    Attributes
+    ----------
+    mean : Tensor
+        Mean of all ratings, a scalar.
+    items : Tensor, shape (items,)
+        Biases of the items.
+    lowest, highest : Tensor
+        Ends of the rating scale, scalars.
+    user_shrinkage : Tensor
+        Shrinkage of users' biases, a scalar; infinity for none.
     """
 
     mean: Tensor
@@ -61,7 +77,20 @@ class Baseline:
 
     @classmethod
     def fit(cls, matrix: csr_matrix, user_shrinkage: float, item_shrinkage: float, device: torch.device) -> Baseline:
-        """From CSR (users, items) of ratings, by turns."""
+        """Fit biases by alternating updates.
+
+        Parameters
+        ----------
+        matrix : csr_matrix, shape (users, items)
+            Ratings.
+        user_shrinkage, item_shrinkage : float
+            A bias is a sum of residuals over their number plus this.
+        device : torch.device
+
+        Returns
+        -------
+        Baseline
+        """
         rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         mean = matrix.data.mean(dtype=np.float64)
         rest = matrix.data - mean
@@ -72,50 +101,82 @@ class Baseline:
         numbers = (mean, items, matrix.data.min(), matrix.data.max(), user_shrinkage)
         return cls(*(torch.as_tensor(number, dtype=torch.float32, device=device) for number in numbers))
 
+    @staticmethod
+    def state_spec(n_items: int) -> StateSpec:
+        """Declare the tensors of a baseline."""
+        scalars = {name: TensorSpec(()) for name in ("mean", "lowest", "highest")}
+        shrinkage = {"user_shrinkage": TensorSpec((), low=0, infinite=True)}
+        return StateSpec(scalars | shrinkage | {"items": TensorSpec((n_items,))})
+
     def split(self, ratings: SparseBatch) -> tuple[SparseBatch, Tensor]:
-        """What is left of ratings (rows, items), and the biases of their users (rows,)."""
+        """Subtract the baseline.
+
+        Parameters
+        ----------
+        ratings : SparseBatch, shape (rows, items)
+
+        Returns
+        -------
+        residuals : SparseBatch, shape (rows, items)
+            The same cells.
+        users : Tensor, shape (rows,)
+            Biases of the users.
+        """
         rest = ratings.values - self.mean - self.items[ratings.items]
         users = ratings.row_sums(rest) / (ratings.lengths + self.user_shrinkage).clamp_min(1e-12)
         rest = rest - users.repeat_interleave(ratings.lengths, output_size=len(rest))
         return SparseBatch(ratings.items, rest, ratings.offsets), users
 
     def split_matrix(self, matrix: csr_matrix) -> csr_matrix:
-        """What is left of a matrix of ratings (users, items), the same cells stored."""
+        """Return the residuals of a matrix of ratings (users, items), the same cells stored."""
         residuals, _ = self.split(SparseRows(matrix, self.mean.device).everything())
         return csr_matrix((residuals.values.cpu().numpy(), matrix.indices, matrix.indptr), shape=matrix.shape)
 
     def residual_rows(self, matrix: csr_matrix, transposed: bool) -> SparseRows:
-        """The same on the device: rows are users, or items if transposed."""
+        """Return the residuals on the device; rows are users, or items if transposed."""
         rest = self.split_matrix(matrix)
         return SparseRows(csr_matrix(rest.T) if transposed else rest, self.mean.device)
 
     def with_items(self, rest: SparseBatch, shrinkage: float) -> tuple[Baseline, SparseBatch]:
-        """A baseline of more items, (items + new,), and what their biases leave of their ratings.
+        """Add biases of new items.
 
-        rest: rows are new items, cells their ratings less mean and user bias. A bias is a shrunken mean of those.
+        Parameters
+        ----------
+        rest : SparseBatch, shape (new items, users)
+            Their ratings minus mean and bias of the user.
+        shrinkage : float
+            A bias is a sum of these over their number plus the shrinkage.
+
+        Returns
+        -------
+        baseline : Baseline
+            Of (items + new items,).
+        residuals : SparseBatch, shape (new items, users)
+            Without the new biases.
         """
         biases = rest.row_sums(rest.values) / (rest.lengths + shrinkage).clamp_min(1e-12)
         left = rest.values - biases.repeat_interleave(rest.lengths, output_size=len(rest.values))
         return replace(self, items=torch.cat([self.items, biases])), SparseBatch(rest.items, left, rest.offsets)
 
     def join(self, taste: Tensor, users: Tensor) -> Tensor:
-        """Ratings from what taste adds (rows, items) and biases of users (rows,), within the scale."""
+        """Return ratings within the scale from taste (rows, items) and biases of users (rows,)."""
         return self.within(taste + (self.mean + self.items) + users[:, None])
 
     def within(self, ratings: Tensor) -> Tensor:
-        """Ratings in the scale, their order kept: what lies beyond an end is laid into the last _EDGE of the scale.
+        """Clip ratings softly to the scale, preserving their order.
 
-        A cut would make equals of all a generous person is expected to like; their list would go by position. With the
-        width m of that edge and x how far a rating reaches over its beginning, the rest of it is m x / (m + x).
+        A hard clip would make all items equal that a generous user is expected to like. Instead, values beyond an end
+        are mapped into the last _EDGE of the scale: with m the width of that edge and x the distance beyond its start,
+        the result is m x / (m + x) beyond the start.
         """
         edge = (self.highest - self.lowest) * _EDGE
         low, high = self.lowest + edge, self.highest - edge
         above, below = (ratings - high).clamp_min_(0), (low - ratings).clamp_min_(0)
-        return ratings.clamp(low, high).add_(_part(above, edge)).sub_(_part(below, edge))
+        return ratings.clamp(low, high).add_(_soft(above, edge)).sub_(_soft(below, edge))
 
 
-def _part(reach: Tensor, edge: Tensor) -> Tensor:
-    return reach.mul_(edge / (reach + edge).clamp_min_(1e-12))
+def _soft(distance: Tensor, edge: Tensor) -> Tensor:
+    return distance.mul_(edge / (distance + edge).clamp_min_(1e-12))
 
 
 def _shrunken_means(values: NDArray[np.float64], groups: NDArray[Any], count: int, more: float) -> NDArray[np.float64]:
@@ -124,10 +185,11 @@ def _shrunken_means(values: NDArray[np.float64], groups: NDArray[Any], count: in
     return means
 
 
-class RatingRecommender(Recommender):
-    """A model of ratings, real zeros and negative ones included: `score` gives ratings, on the scale of training.
+class RatingRecommender(Recommender[RatingConfigT]):
+    """A model of ratings, zeros and negative ones included: `score` predicts ratings on the scale of the training data.
 
-    A subclass brings `_learn`, `_rate` and its weights. `fit` has made `self.baseline` before it asks to learn.
+    A subclass implements `_learn`, which finds `self.baseline` fitted, `_rate`, and its weights: `_get_weights`,
+    `_set_weights` and `_weights_spec`.
     """
 
     task = "rating"
@@ -152,13 +214,30 @@ class RatingRecommender(Recommender):
         self.baseline = Baseline(**{name[9:]: own.pop(name) for name in state if name.startswith("baseline.")})
         self._set_weights(own)
 
-    def with_new_items(self, histories: csr_matrix, ratings: csr_matrix) -> Self:
-        """A copy that knows more items, from what people gave them, the model's weights standing as they are.
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return Baseline.state_spec(n_items).prefixed("baseline.") | self._weights_spec(n_items, state)
 
-        histories: CSR (users, items) of items the model knows, of anybody; ratings: CSR (users, new items) of the same
-        people, of every new item at least one. Positions of new items follow those of the others. The copy scores, and
-        is saved, like any model. Raises UnsupportedError for a model that cannot, DataError for matrices that do not
-        fit.
+    def with_new_items(self, histories: csr_matrix, ratings: csr_matrix) -> Self:
+        """Return a copy of the model that knows more items, without training again.
+
+        Parameters
+        ----------
+        histories : csr_matrix, shape (users, items)
+            Ratings of known items by any users.
+        ratings : csr_matrix, shape (users, new items)
+            Ratings of the new items by the same users; at least one of every new item.
+
+        Returns
+        -------
+        Self
+            The new items follow the others. The copy scores and is saved like any model.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model cannot take new items.
+        DataError
+            If the matrices do not match, hold NaN or infinity, or a new item has no rating.
         """
         self.check_new_items()
         known, _ = self._checked(histories, None)
@@ -166,10 +245,10 @@ class RatingRecommender(Recommender):
         if new.shape[0] != known.shape[0]:
             raise DataError(f"Expected a row of ratings for each of {known.shape[0]} histories, found {new.shape[0]}.")
         if not np.isfinite(new.data).all():
-            raise DataError("Expected finite ratings of new items, found NaN or infinity: leave those out.")
+            raise DataError("Expected finite ratings of new items, found NaN or infinity: remove those.")
         unrated = new.shape[1] - len(np.unique(new.indices))
         if unrated:
-            raise DataError(f"Expected a rating of every new item, found none of {unrated:,}: leave those out.")
+            raise DataError(f"Expected a rating of every new item, found none of {unrated:,}: remove those items.")
         raters = np.flatnonzero(np.diff(new.indptr))
         model = copy(self)
         model.n_items = known.shape[1] + new.shape[1]
@@ -188,14 +267,14 @@ class RatingRecommender(Recommender):
     def check_new_items(self) -> None:
         """Raise UnsupportedError if the model cannot take new items without being trained again."""
         raise UnsupportedError(
-            f"{self.name} knows an item by more than a bias and a code, so new ones cannot be added: train it again "
-            "with them, or use biases, biased-mf or an autoencoder of ratings by items (side=item)."
+            f"{self.name} cannot represent an item by a bias and a code alone, so new items cannot be added: train it "
+            "again with them, or use biases, biased-mf or a rating autoencoder by items (side=item)."
         )
 
     def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
-        """Put codes of new items after the others, from residuals of their raters (people, items), (new items, people).
+        """Append codes of new items, from residuals of their raters: known (users, items), new (new items, users).
 
-        Ridge regression of the latter on the weights of the people, who are folded in: what folds people in, turned.
+        Ridge regression of `new` on the weights of the users, who are folded in first.
         """
 
     @abstractmethod
@@ -203,42 +282,57 @@ class RatingRecommender(Recommender):
 
     @abstractmethod
     def _rate(self, ratings: SparseBatch) -> Tensor:
-        """Ratings of all items (rows, items), in the scale, new memory, for people who gave `ratings`."""
+        """Predict ratings of all items (rows, items), within the scale, in new memory, from the users' `ratings`."""
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {}
 
     def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take what `_get_weights` gave, on the right device."""
+        """Take what `_get_weights` returned, on the right device."""
+
+    def _weights_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        """Declare what `_get_weights` returns."""
+        return StateSpec()
 
 
 def rate_by_codes(baseline: Baseline, codes: Tensor, l2: Tensor, ratings: SparseBatch) -> Tensor:
-    """Ratings (rows, items) of people folded in on codes of items (items, width) with l2 (rows,)."""
+    """Predict ratings (rows, items) of users folded in on item codes (items, width) with l2 (rows,)."""
     residuals, users = baseline.split(ratings)
     weights = fold_in(residuals, codes, l2)
     return baseline.join(weights @ codes.T, users)
 
 
 def fold_in(residuals: SparseBatch, codes: Tensor, l2: Tensor) -> Tensor:
-    """Weights (rows, width) of people: ridge regression of their residuals on the codes (items, width) of the items.
+    """Fold users in: ridge regression of their residuals on the codes of the items they rated.
 
-    min_w sum_i (residual_i - w . code_i)^2 + l2 |w|^2, l2 (rows,) above 0. Exact, in blocks of people with as many
-    ratings each; short histories by the equations of their ratings, long ones by those of the weights.
+    Solves min_w sum_i (residual_i - w . code_i)^2 + l2 |w|^2 exactly, in blocks of users with similar numbers of
+    ratings; short histories in the dual form, long ones in the primal form.
+
+    Parameters
+    ----------
+    residuals : SparseBatch, shape (rows, items)
+    codes : Tensor, shape (items, width)
+    l2 : Tensor, shape (rows,)
+        Above 0.
+
+    Returns
+    -------
+    Tensor, shape (rows, width)
     """
     lengths = residuals.lengths
     order = lengths.argsort(stable=True)
     weights = torch.zeros(len(residuals), codes.shape[1], device=codes.device)
-    # Products of all items with all, once, where people together would ask for more of them than there are.
+    # Products of all pairs of items are computed once if the users together would need more of them.
     shared = len(codes) <= _SHARED and int(lengths.clamp_max(codes.shape[1]).square().sum()) > len(codes) ** 2
     products = codes @ codes.T if shared else None
-    for rows in _alike(order, lengths[order], codes.shape[1]):
+    for rows in _blocks(order, lengths[order], codes.shape[1]):
         items, targets = _padded(residuals, rows)
         weights[rows] = _ridge(items, targets, codes, products, l2[rows])
     return weights
 
 
-def _alike(order: Tensor, lengths: Tensor, width: int) -> Iterator[Tensor]:
-    """Rows in blocks, from short to long, that need at most _NUMBERS numbers when all are as long as the last."""
+def _blocks(order: Tensor, lengths: Tensor, width: int) -> Iterator[Tensor]:
+    """Rows in blocks of similar length, from short to long, that need at most _NUMBERS numbers each."""
     sizes, start = lengths.tolist(), int((lengths == 0).sum())
     while start < len(sizes):
         stop = start + 1
@@ -252,7 +346,7 @@ def _alike(order: Tensor, lengths: Tensor, width: int) -> Iterator[Tensor]:
 
 
 def _padded(residuals: SparseBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Items (rows, longest), -1 where a row has no more, and residuals, 0 there."""
+    """Items (rows, longest), -1 after the end of a row, and residuals, 0 there."""
     lengths = residuals.lengths[rows]
     place = torch.arange(int(lengths.max()), device=rows.device)
     here = place < lengths[:, None]
@@ -261,7 +355,7 @@ def _padded(residuals: SparseBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _ridge(items: Tensor, targets: Tensor, codes: Tensor, products: Tensor | None, l2: Tensor) -> Tensor:
-    """Weights (rows, width) from items and targets (rows, n), -1 being none, and l2 (rows,)."""
+    """Weights (rows, width) from padded items and targets (rows, n), and l2 (rows,)."""
     here = items >= 0
     inputs = codes[items.clamp_min(0)] * here[..., None]  # (rows, n, width)
     dual = items.shape[1] < codes.shape[1]
@@ -283,7 +377,7 @@ class GlobalMeanConfig:
 
 
 class GlobalMean(RatingRecommender):
-    """The mean of all ratings, for everybody and everything."""
+    """The mean of all ratings, for all users and items."""
 
     name = "global-mean"
     family = "baseline"
@@ -294,14 +388,17 @@ class GlobalMean(RatingRecommender):
         return Baseline.fit(matrix, np.inf, np.inf, device)
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        """Nothing more."""
+        """Nothing beyond the baseline."""
 
     def _rate(self, ratings: SparseBatch) -> Tensor:
         return self.baseline.mean.repeat(len(ratings), len(self.baseline.items))
 
 
-class Biases(RatingRecommender):
-    """Mean + bias of the item + bias of the user: the floor every model of taste must clear."""
+class Biases(RatingRecommender[RatingConfig]):
+    """Mean + bias of the item + bias of the user; the non-personalized baseline of ratings.
+
+    Koren: Factorization Meets the Neighborhood, KDD 2008, equation 1.
+    """
 
     name = "biases"
     family = "baseline"
@@ -312,7 +409,7 @@ class Biases(RatingRecommender):
         """A bias is all an item needs."""
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        """Nothing more."""
+        """Nothing beyond the baseline."""
 
     def _rate(self, ratings: SparseBatch) -> Tensor:
         _, users = self.baseline.split(ratings)

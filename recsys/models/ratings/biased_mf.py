@@ -1,7 +1,8 @@
-"""Matrix factorization of ratings, as strong as it comes: well regularized, biases learned with the factors.
+"""Matrix factorization of ratings by alternating ridge regressions, biases learned jointly with the factors.
 
-By alternating ridge regressions (Zhou, Wilkinson, Schreiber, Pan: Large-scale Parallel Collaborative Filtering for the
-Netflix Prize, 2008). Rendle, Zhang, Koren (On the Difficulty of Evaluating Baselines, 2019) show how far this goes.
+Zhou, Wilkinson, Schreiber, Pan: Large-scale Parallel Collaborative Filtering for the Netflix Prize, AAIM 2008. Rendle,
+Zhang, Koren: On the Difficulty of Evaluating Baselines, 2019, arXiv:1905.01395, show how strong it is if regularized
+well.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from torch import Tensor
 from recsys.models.config import require
 from recsys.models.ratings.base import RatingConfig, RatingRecommender, fold_in, rate_by_codes
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
 class BiasedMFConfig(RatingConfig):
-    """The weights of a user or an item with n ratings are held by l2 * n^power."""
+    """Settings of biased matrix factorization. A user or item with n ratings has the regularization l2 * n^power."""
 
     factors: int = tunable(32, Range(8, 256, log=True))
     l2: float = tunable(1.5, Range(0.02, 30.0, log=True))
@@ -37,10 +39,13 @@ class BiasedMFConfig(RatingConfig):
         require(0 <= self.power <= 1, f"Expected power in [0, 1], found {self.power}.")
 
 
-class BiasedMF(RatingRecommender):
-    """rating = mean + bias of the item + bias of the user + user . item; the biases are learned with the factors.
+class BiasedMF(RatingRecommender[BiasedMFConfig]):
+    """rating = mean + bias of the item + bias of the user + user . item, with biases learned jointly.
 
-    codes: float32 (items, factors + 1), the last column 1: its weight in a person's ridge regression is their bias.
+    Attributes
+    ----------
+    codes : Tensor, shape (items, factors + 1)
+        Item factors and a last column of ones: its weight in a user's ridge regression is the user's bias.
     """
 
     name = "biased-mf"
@@ -53,12 +58,13 @@ class BiasedMF(RatingRecommender):
         by_user = self._less_mean(SparseRows(matrix, device).everything())
         by_item = self._less_mean(SparseRows(csr_matrix(matrix.T), device).everything())
         items, biases = torch.randn(len(by_item), config.factors).to(device), self.baseline.items
+        context.on_phase("iterations", 0, config.iterations)
         for iteration in range(config.iterations):
             users = fold_in(_less(by_user, biases), _with_one(items), self._l2(by_user))
             found = fold_in(_less(by_item, users[:, -1]), _with_one(users[:, :-1]), self._l2(by_item))
             items, biases = found[:, :-1], found[:, -1]
-            context.on_step(iteration + 1, config.iterations)
-        # People's biases are the weight of the last column, so that the baseline has none of its own.
+            context.on_phase("iterations", iteration + 1, config.iterations)
+        # Users' biases are the weight of the last column, so the baseline has none of its own.
         self.baseline = replace(self.baseline, items=biases.clone(), user_shrinkage=biases.new_tensor(torch.inf))
         self.codes = _with_one(items)
 
@@ -73,18 +79,18 @@ class BiasedMF(RatingRecommender):
         return rate_by_codes(self.baseline, self.codes, self._l2(ratings), ratings)
 
     def check_new_items(self) -> None:
-        """Factors of an item follow from those of its raters."""
+        """New items are supported: their factors follow from those of their raters."""
 
     def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
-        people = fold_in(known, self.codes, self._l2(known))
-        found = fold_in(_less(new, people[:, -1]), _with_one(people[:, :-1]), self._l2(new))
+        users = fold_in(known, self.codes, self._l2(known))
+        found = fold_in(_less(new, users[:, -1]), _with_one(users[:, :-1]), self._l2(new))
         biases = self.baseline.items.clone()
         biases[len(self.codes) :] += found[:, -1]
         self.baseline = replace(self.baseline, items=biases)
         self.codes = torch.cat([self.codes, _with_one(found[:, :-1])])
 
     def item_codes(self) -> Tensor:
-        """Factors of items, (items, factors)."""
+        """Return the item factors, (items, factors)."""
         return self.codes[:, :-1]
 
     def _get_weights(self) -> dict[str, Tensor]:
@@ -92,6 +98,9 @@ class BiasedMF(RatingRecommender):
 
     def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.codes = weights["codes"]
+
+    def _weights_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"codes": TensorSpec((n_items, self.config.factors + 1))})
 
 
 def _with_one(factors: Tensor) -> Tensor:

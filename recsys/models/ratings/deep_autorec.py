@@ -81,7 +81,7 @@ class DeepNetwork(MaskedNetwork):
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * inner
 
 
-class DeepAutoRec(MaskedAutoencoder):
+class DeepAutoRec(MaskedAutoencoder[DeepConfig]):
     """Deep, with re-feeding."""
 
     name = "deep-autorec"

@@ -95,7 +95,7 @@ class KernelNetwork(MaskedNetwork):
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * inner
 
 
-class KernelAE(MaskedAutoencoder):
+class KernelAE(MaskedAutoencoder[KernelConfig]):
     """KernelNet."""
 
     name = "kernel-ae"

@@ -1,7 +1,9 @@
-"""Item neighbors on ratings: what a person thought of items alike, beyond biases.
+"""Item-based nearest neighbors on ratings: residuals of a user's ratings of similar items.
 
-Similarities are cosines of residuals over the people who rated both items, shrunk where these are few (Koren, Bell:
-Advances in Collaborative Filtering, 2011). Memory: about 3 x items^2 x 4 bytes.
+Similarities are cosines of residuals over the users who rated both items, shrunk where these are few. Memory: about
+3 x items^2 x 4 bytes.
+
+Koren, Bell: Advances in Collaborative Filtering, in Recommender Systems Handbook, 2011, equations 5.16 to 5.19.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ from torch import Tensor
 from recsys.models.config import require
 from recsys.models.ratings.base import RatingConfig, RatingRecommender
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.batches import SparseBatch, weighted_sum
 from recsys.training.context import TrainingContext
+
+_TOLERANCE = 1e-5  # similarities closer than this share are equal: sums in another order differ in their last digits
 
 
 @dataclass(frozen=True)
 class RatingKNNConfig(RatingConfig):
-    """Neighbors are the same for everybody; those a person has not rated count for nothing."""
+    """Neighbors are the same for all users; those a user has not rated have no influence."""
 
     neighbors: int = tunable(200, Range(20, 500, log=True))  # of each item
-    shrinkage: float = tunable(
-        30.0, Range(1.0, 300.0, log=True)
-    )  # a similarity is as if so many more agreed in nothing
-    damping: float = tunable(0.5, Range(0.01, 5.0, log=True))  # added to the sum of similarities a mean is divided by
+    # a similarity over n users is multiplied by n / (n + shrinkage)
+    shrinkage: float = tunable(30.0, Range(1.0, 300.0, log=True))
+    damping: float = tunable(0.5, Range(0.01, 5.0, log=True))  # added to the sum of similarities in the denominator
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,17 +42,24 @@ class RatingKNNConfig(RatingConfig):
         require(self.damping > 0, f"Expected damping above 0, found {self.damping}.")
 
 
-class RatingKNN(RatingRecommender):
-    """rating = biases + mean of the residuals of an item's neighbors, by similarity."""
+class RatingKNN(RatingRecommender[RatingKNNConfig]):
+    """rating = baseline + weighted mean of the user's residuals of an item's neighbors.
+
+    Attributes
+    ----------
+    similarities : Tensor, shape (items, items)
+        Row j, column i: weight of item j in the prediction of item i.
+    """
 
     name = "rating-knn"
     family = "neighborhood"
     Config = RatingKNNConfig
     is_random = False
-    similarities: Tensor  # (items, items): row j, column i: how much j says about i
+    similarities: Tensor
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        residuals = self.baseline.split_matrix(matrix)
+        context.on_phase("similarities of items", 0, 1)
+        residuals = _scaled(self.baseline.split_matrix(matrix))
         present = csr_matrix((np.ones_like(residuals.data), residuals.indices, residuals.indptr), residuals.shape)
         squares = residuals.multiply(residuals).tocsr()
         both, energy = (torch.as_tensor((left.T @ present).toarray()) for left in (present, squares))
@@ -57,8 +68,10 @@ class RatingKNN(RatingRecommender):
         found *= both / (both + self.config.shrinkage).clamp_min(1e-9)
         found.clamp_min_(0).fill_diagonal_(0)
         count = min(self.config.neighbors, len(found))
-        found[found < found.topk(count, dim=0).values[-1]] = 0
-        self.similarities = found.to(self.baseline.mean.device).contiguous()  # row by row, as scoring reads it
+        # Neighbors as similar as the last one are all kept: the order of items must not decide between equals.
+        found[found < found.topk(count, dim=0).values[-1] * (1 - _TOLERANCE)] = 0
+        self.similarities = found.to(self.baseline.mean.device).contiguous()  # row-major, as scoring reads it
+        context.on_phase("similarities of items", 1, 1)
 
     def _rate(self, ratings: SparseBatch) -> Tensor:
         residuals, users = self.baseline.split(ratings)
@@ -67,7 +80,7 @@ class RatingKNN(RatingRecommender):
         return self.baseline.join(weighted_sum(residuals, self.similarities) / weights, users)
 
     def item_codes(self) -> Tensor:
-        """Columns of similarities, an item's with itself being 1, (items, items)."""
+        """Return the columns of the similarities, with 1 of an item with itself, (items, items)."""
         return self.similarities.T + torch.eye(len(self.similarities), device=self.similarities.device)
 
     def _get_weights(self) -> dict[str, Tensor]:
@@ -75,3 +88,13 @@ class RatingKNN(RatingRecommender):
 
     def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.similarities = weights["similarities"]
+
+    def _weights_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"similarities": TensorSpec((n_items, n_items))})
+
+
+def _scaled(residuals: csr_matrix) -> csr_matrix:
+    """Divide by the power of two next to the largest residual: cosines stay the same, squares stay in range."""
+    largest = float(np.abs(residuals.data).max())
+    exponent = np.frexp(largest)[1] if largest > 0 else 0
+    return csr_matrix((np.ldexp(residuals.data, -exponent), residuals.indices, residuals.indptr), residuals.shape)

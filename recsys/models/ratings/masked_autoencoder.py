@@ -1,9 +1,9 @@
-"""Autoencoders over ratings: what goes in are the ratings that are there, and only they are compared.
+"""Masked autoencoders over ratings: input and loss cover the observed ratings only.
 
-A row is an item with its ratings by all users, or a user with those of all items; columns are the other of the two.
-Time and memory go with the number of ratings, not with rows x columns: in training neither input nor predictions are
-made dense. By items, people, new ones too, are folded in by ridge regression on the codes of the items they rated;
-by users, the network answers.
+A row is an item with its ratings by all users, or a user with the ratings of all items; columns are the other of the
+two. Time and memory follow the number of ratings, not rows x columns: in training neither input nor predictions are
+dense. By items, users (new ones too) are folded in by ridge regression on the codes of the items they rated; by users,
+the network predicts.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from recsys.errors import UnsupportedError
 from recsys.models.config import require
 from recsys.models.ratings.base import RatingConfig, RatingRecommender, fold_in, rate_by_codes
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 from recsys.training.context import Epoch, TrainingContext
 from recsys.training.loop import one_pass, steps_per_epoch, train
 from recsys.types import ScoreFunction
 
-_FINAL_RATE = 0.05  # the learning rate falls along a line to this share of itself
-_LEAST_SHRINKAGE = 0.1  # of a new item's code, in ratings: without any it would have no answer
+_FINAL_RATE = 0.05  # the learning rate decays linearly to this share of itself
+_LEAST_SHRINKAGE = 0.1  # of a new item's code, in ratings: without any the regression may be singular
 
 
 @dataclass(frozen=True)
 class TrainingConfig(RatingConfig):
-    """How a network over ratings is trained."""
+    """Settings of the training of a network over ratings."""
 
     epochs: int = 50
     batch_size: int | None = None  # None: a third of the rows, at most 500
@@ -52,15 +54,17 @@ class TrainingConfig(RatingConfig):
 class MaskedConfig(TrainingConfig):
     """The settings of all autoencoders over ratings. Each l2 has the unit of a sum of squared errors."""
 
-    side: Literal["item", "user"] = "item"  # whose ratings are a row
-    members: int = 1  # networks, none knowing of the others, that predict together
+    side: Literal["item", "user"] = "item"  # what a row of the input is
+    members: int = 1  # size of the ensemble: independent networks whose predictions are averaged
     hidden: int = tunable(400, Range(50, 500, log=True))
     dropout: float = tunable(0.8, Range(0.0, 0.9))  # share of a row's ratings hidden from the encoder
-    code_dropout: float = tunable(0.5, Range(0.0, 0.8))  # share of the code silenced
-    presence: float = tunable(2.0, Range(0.0, 4.0))  # what it counts that a rating is there, whatever its value
+    code_dropout: float = tunable(0.5, Range(0.0, 0.8))  # dropout of the code
+    presence: float = tunable(
+        2.0, Range(0.0, 4.0)
+    )  # weight of the second input: which ratings exist, whatever their value
     l2: float = tunable(30.0, Range(1.0, 300.0, log=True))  # of the output table
     input_l2: float = tunable(8.0, Range(0.1, 100.0, log=True))  # of all other weights
-    fold_l2: float = tunable(40.0, Range(5.0, 200.0, log=True))  # of the ridge regression that folds people in
+    fold_l2: float = tunable(40.0, Range(5.0, 200.0, log=True))  # of the ridge regression that folds users in
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,26 +79,36 @@ class MaskedConfig(TrainingConfig):
 
 
 class Embedding(nn.Module):
-    """A vector for each of many rows, drawn as Xavier has it."""
+    """A table of vectors (rows, width) with Xavier initialization."""
 
     def __init__(self, rows: int, width: int):
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
 
     def read(self) -> Tensor:
-        """(rows, width)."""
+        """Return the vectors, (rows, width)."""
         return self.weight
 
     def penalty(self) -> Tensor:
-        """Sum of squared weights."""
+        """Return the sum of squared weights."""
         return self.weight.square().sum()
 
 
 class MaskedInput(nn.Module):
-    """First layer: values @ V + presence * (1 where there is a value) @ P + b -> (rows, width).
+    """First layer: values @ V + presence * (1 where a value exists) @ P + b -> (rows, width).
 
-    Which ratings are there says as much as their values (Koren's SVD++); some are hidden in training, value and all.
-    V and P are made by `table`.
+    Which ratings exist is as informative as their values (Koren 2008, SVD++). Dropout hides a rating and its presence.
+
+    Parameters
+    ----------
+    columns, width : int
+        Shape of V and P.
+    dropout : float
+        Probability of hiding a rating in training.
+    presence : float
+        Weight of the presence input; 0 for none.
+    table : callable
+        Creates V and P.
     """
 
     def __init__(
@@ -112,26 +126,26 @@ class MaskedInput(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Shapes: batch (rows, columns) -> (rows, width)."""
+        """Return (rows, width) for a batch (rows, columns)."""
         kept = F.dropout(torch.ones_like(batch.values), self.dropout, self.training)
         sums = weighted_sum(SparseBatch(batch.items, kept * batch.values, batch.offsets), self.values.read())
         if self.presence:
-            here = SparseBatch(batch.items, self.presence * kept, batch.offsets)
-            sums = sums + weighted_sum(here, self.places.read())
+            observed = SparseBatch(batch.items, self.presence * kept, batch.offsets)
+            sums = sums + weighted_sum(observed, self.places.read())
         return sums + self.bias
 
     def dense(self, rows: Tensor) -> Tensor:
-        """The same of rows (rows, columns) without gaps, nothing hidden."""
+        """Return the same for dense rows (rows, columns), without dropout."""
         sums = F.linear(rows, self.values.read().T, self.bias)
         return sums + self.presence * self.places.read().sum(0)
 
     def penalty(self) -> Tensor:
-        """Of both tables."""
+        """Return the penalty of both tables."""
         return self.values.penalty() + self.places.penalty()
 
 
 class ItemRatings(nn.Module):
-    """Last layer: codes (rows, width) @ table (columns, width)' + bias, everywhere or where a rating is."""
+    """Last layer: codes (rows, width) @ table (columns, width)' + bias, for all cells or for the observed ones."""
 
     def __init__(self, table: Embedding):
         super().__init__()
@@ -139,24 +153,25 @@ class ItemRatings(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(table.weight)))
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(rows, columns)."""
+        """Return predictions of all cells, (rows, columns)."""
         return F.linear(codes, self.table.read(), self.bias)
 
     def at(self, codes: Tensor, batch: SparseBatch) -> Tensor:
-        """At the cells of the batch, (cells,)."""
+        """Return predictions of the cells of the batch, (cells,)."""
         return cell_products(codes, self.table.read(), batch) + self.bias[batch.items]
 
 
 def cell_products(codes: Tensor, table: Tensor, batch: SparseBatch) -> Tensor:
-    """(codes @ table.T) at the cells of the batch: codes (rows, width), table (columns, width) -> (cells,)."""
+    """Compute codes @ table.T at the cells of the batch: codes (rows, width), table (columns, width) -> (cells,)."""
     products: Tensor = _CellProducts.apply(codes, table, batch)  # type: ignore[no-untyped-call]
     return products
 
 
 class _CellProducts(torch.autograd.Function):
-    """Made of weighted sums, which go over the cells once and hold nothing else: these products are the gradient
+    """Products at cells, expressed by weighted sums, which pass over the cells once without temporary memory.
 
-    of a weighted sum by its weights, and their own gradients are a weighted sum and the gradient of one by its table.
+    The products are the gradient of a weighted sum with respect to its weights; their own gradients are a weighted sum,
+    and the gradient of a weighted sum with respect to its table.
     """
 
     @staticmethod
@@ -187,34 +202,34 @@ class MaskedModule(nn.Module):
     """A network whose loss is a sum over the cells of a batch."""
 
     def loss(self, batch: SparseBatch) -> Tensor:
-        """What counts against it over the cells of the batch, such as a sum of squared errors."""
+        """Return the loss over the cells of the batch, such as a sum of squared errors."""
         raise NotImplementedError
 
     def penalty(self) -> Tensor:
-        """What counts against its weights, in the same unit."""
+        """Return the penalty of the weights, in the unit of the loss."""
         raise NotImplementedError
 
 
 class MaskedNetwork(MaskedModule):
-    """An autoencoder: `encode` makes codes, `self.decoder` residuals of them."""
+    """An autoencoder: `encode` returns codes, `self.decoder` predicts residuals from them."""
 
     decoder: ItemRatings
 
     def encode(self, batch: SparseBatch) -> Tensor:
-        """Codes (rows, width) of sparse rows of residuals."""
+        """Return codes (rows, width) of sparse rows of residuals."""
         raise NotImplementedError
 
     def loss(self, batch: SparseBatch) -> Tensor:
-        """Sum of squared errors: the Gaussian likelihood's part that the weights can change."""
+        """Return the sum of squared errors: the Gaussian negative log-likelihood up to constants."""
         return self.errors(self.encode(batch), batch)
 
     def errors(self, codes: Tensor, batch: SparseBatch) -> Tensor:
-        """Sum of squared errors over the cells of what is made of codes."""
+        """Return the sum of squared errors over the cells of predictions from codes."""
         return (self.decoder.at(codes, batch) - batch.values).square().sum()
 
 
 class Ensemble(MaskedModule):
-    """Autoencoders side by side, none knowing of the others."""
+    """Independent autoencoders whose predictions are averaged."""
 
     def __init__(self, each: list[MaskedNetwork]):
         super().__init__()
@@ -222,24 +237,30 @@ class Ensemble(MaskedModule):
         self.members = nn.ModuleList(each)
 
     def encode(self, batch: SparseBatch) -> Tensor:
-        """Codes (rows, members x width), scaled so that a product of two is the mean of the members' products."""
+        """Return codes (rows, members x width), scaled so that products are means of the members' products."""
         return torch.cat([member.encode(batch) for member in self.each], dim=1) / math.sqrt(len(self.each))
 
     def forward(self, batch: SparseBatch) -> Tensor:
-        """Residuals (rows, columns), the mean of the members'."""
+        """Return residuals (rows, columns), the mean over the members."""
         return torch.stack([member.decoder.forward(member.encode(batch)) for member in self.each]).mean(0)
 
     def loss(self, batch: SparseBatch) -> Tensor:
-        """Mean of the members' losses."""
+        """Return the mean loss of the members."""
         return torch.stack([member.loss(batch) for member in self.each]).mean()
 
     def penalty(self) -> Tensor:
-        """Mean of the members' penalties."""
+        """Return the mean penalty of the members."""
         return torch.stack([member.penalty() for member in self.each]).mean()
 
 
-class MaskedAutoencoder(RatingRecommender):
-    """By items, the state is a code an item; by users, it is the networks. A subclass says which network."""
+MaskedConfigT = TypeVar("MaskedConfigT", bound=MaskedConfig, default=Any)
+
+
+class MaskedAutoencoder(RatingRecommender[MaskedConfigT]):
+    """A masked autoencoder; a subclass implements `_build`.
+
+    By items, the state is a code per item; by users, it is the weights of the networks.
+    """
 
     family = "rating autoencoder"
     network: Ensemble
@@ -251,17 +272,17 @@ class MaskedAutoencoder(RatingRecommender):
 
     @property
     def by_items(self) -> bool:
-        """Whether a row is an item's."""
-        return bool(self.config.side == "item")
+        """Whether the rows of the input are items."""
+        return self.config.side == "item"
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
         rows = self.baseline.residual_rows(matrix, transposed=self.by_items)
-        self.network = self._members(matrix.shape[0 if self.by_items else 1]).to(rows.offsets.device)
+        self.network = self._ensemble(matrix.shape[0 if self.by_items else 1]).to(rows.offsets.device)
         keep = self._encode if self.by_items else _keep_nothing
-        self.epochs = train_cells(self.network, rows, self.config, context, self.score, keep)
+        self.epochs = train_masked(self.network, rows, self.config, context, self.score, keep)
         keep(rows)
 
-    def _members(self, columns: int) -> Ensemble:
+    def _ensemble(self, columns: int) -> Ensemble:
         return Ensemble([self._build(columns) for _ in range(self.config.members)])
 
     @torch.no_grad()
@@ -279,22 +300,22 @@ class MaskedAutoencoder(RatingRecommender):
         return torch.full((len(rows),), self.config.fold_l2, device=self.codes.device)
 
     def check_new_items(self) -> None:
-        """By items they can be added; by users the network has an input and an output for each item of training."""
+        """Raise UnsupportedError by users, where the network has an input and an output for each training item."""
         if not self.by_items:
             raise UnsupportedError(
-                f"{self.name} by users has an input and an output for each item of training, so new ones cannot be "
+                f"{self.name} by users has an input and an output for each training item, so new items cannot be "
                 "added: train it again with them, or use side=item."
             )
 
     def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
-        people = fold_in(known, self.codes, self._fold_l2(known))
-        # As a bias is shrunk: as if so many more ratings, by people of average weights, were exactly as expected.
+        users = fold_in(known, self.codes, self._fold_l2(known))
+        # Shrinkage as of a bias, in units of ratings by users of average weights.
         more = max(self.config.item_shrinkage, _LEAST_SHRINKAGE)
-        l2 = (more * people.square().sum(1).mean()).clamp_min(1e-12).expand(len(new))
-        self.codes = torch.cat([self.codes, fold_in(new, people, l2)])
+        l2 = (more * users.square().sum(1).mean()).clamp_min(1e-12).expand(len(new))
+        self.codes = torch.cat([self.codes, fold_in(new, users, l2)])
 
     def item_codes(self) -> Tensor:
-        """Codes of items; of networks by users, their output tables."""
+        """Return the codes of items; by users, the output tables of the networks."""
         if self.by_items:
             return self.codes
         return torch.cat([member.decoder.table.read().detach() for member in self.network.each], dim=1)
@@ -306,17 +327,25 @@ class MaskedAutoencoder(RatingRecommender):
         if self.by_items:
             self.codes = weights["codes"]
             return
-        with torch.device("meta"):
-            self.network = self._members(len(self.baseline.items))
+        self.network = self._on_meta(len(self.baseline.items))
         self.network.load_state_dict(weights, assign=True)
         self.network.eval()
 
+    def _weights_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        if self.by_items:
+            return StateSpec({"codes": TensorSpec((n_items, self.config.members * self.config.hidden))})
+        return module_spec(self._on_meta(n_items))
+
+    def _on_meta(self, columns: int) -> Ensemble:
+        with torch.device("meta"):
+            return self._ensemble(columns)
+
 
 def _keep_nothing(rows: SparseRows) -> None:
-    """Networks by users answer as they are."""
+    """Do nothing: networks by users need no codes."""
 
 
-def train_cells(
+def train_masked(
     network: MaskedModule,
     rows: SparseRows,
     config: TrainingConfig,
@@ -324,10 +353,24 @@ def train_cells(
     score: ScoreFunction,
     keep: Callable[[SparseRows], None] = _keep_nothing,
 ) -> list[Epoch]:
-    """Train with Adam on shuffled batches of rows; the loss is a mean over all cells, of them and the penalty.
+    """Train a masked network with Adam on shuffled batches of rows; the loss is a mean over all cells.
 
-    `keep`: what turns the network into what `score` needs, called before every validation. Patience is that of the
-    context, but half of the epochs at least.
+    Parameters
+    ----------
+    network : MaskedModule
+    rows : SparseRows
+        Residuals.
+    config : TrainingConfig
+    context : TrainingContext
+        Its patience is raised to half of the epochs if it is less.
+    score : ScoreFunction
+        What is validated.
+    keep : callable
+        Called with the rows before every validation, to store what `score` needs.
+
+    Returns
+    -------
+    list of Epoch
     """
     batch_size = config.batch_size or max(1, min(500, -(-len(rows) // 3)))
     cells, planned = len(rows.items), config.epochs * steps_per_epoch(len(rows), batch_size)
@@ -344,7 +387,7 @@ def train_cells(
             keep(rows)
         return found
 
-    # People folded in on codes that mean little yet do well, then worse, and best once the rate has come down: patience
-    # of less than half of the epochs would keep the first.
+    # Validation is good at first, when users are folded in on almost random codes, then worse, and best once the
+    # learning rate has decayed: a patience of less than half of the epochs would keep the first.
     patient = replace(context, patience=max(context.patience, config.epochs // 2))
     return train(network, one_epoch, score, config.epochs, patient)

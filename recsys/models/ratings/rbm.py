@@ -1,7 +1,7 @@
-"""A restricted Boltzmann machine over the ratings of a user: a softmax of levels a rated item, binary hidden units.
+"""A restricted Boltzmann machine over the ratings of a user: softmax units for rated items, binary hidden units.
 
 Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007. Trained by
-contrastive divergence of one step. Predicted is the mean of an item's levels given the hidden units' probabilities.
+contrastive divergence of one step. A prediction is the mean of an item's levels given the hidden units' probabilities.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from torch import Tensor, nn
 
 from recsys.models.config import require
 from recsys.models.ratings.base import RatingRecommender
-from recsys.models.ratings.masked_autoencoder import MaskedModule, TrainingConfig, cell_products, train_cells
+from recsys.models.ratings.masked_autoencoder import MaskedModule, TrainingConfig, cell_products, train_masked
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, TensorSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
 class RatingRBMConfig(TrainingConfig):
-    """One layer of hidden units."""
+    """Settings of the RBM."""
 
     hidden: int = tunable(100, Range(20, 400, log=True))
-    levels: int = 10  # ratings on a scale of more values than this are put on so many, equally far apart
+    levels: int = 10  # ratings with more distinct values than this are rounded to this many, equally spaced
     batch_size: int | None = 32
     learning_rate: float = tunable(0.01, Range(3e-4, 3e-2, log=True))
     l2: float = tunable(2.0, Range(0.1, 100.0, log=True))
@@ -41,7 +42,7 @@ class RatingRBMConfig(TrainingConfig):
 
 
 class RBMNetwork(MaskedModule):
-    """Weights (items x levels, hidden). Batches hold numbers of levels as values."""
+    """Weights (items x levels, hidden). The values of batches are indices of levels."""
 
     def __init__(self, items: int, levels: int, config: RatingRBMConfig):
         super().__init__()
@@ -51,22 +52,22 @@ class RBMNetwork(MaskedModule):
         self.bias = nn.Parameter(torch.zeros(config.hidden))
 
     def units(self, batch: SparseBatch) -> SparseBatch:
-        """The visible units that are on: one of each rated item's."""
+        """Return the visible units that are on: one for each rated item."""
         on = batch.items * self.levels + batch.values.long()
         return SparseBatch(on, torch.ones_like(batch.values), batch.offsets)
 
     def hidden(self, batch: SparseBatch) -> Tensor:
-        """Inputs of hidden units (rows, hidden), given levels."""
+        """Return the inputs of the hidden units (rows, hidden)."""
         return weighted_sum(self.units(batch), self.weight) + self.bias
 
     def level_logits(self, hidden: Tensor, batch: SparseBatch) -> Tensor:
-        """(cells, levels) at the rated items of the batch, given hidden units (rows, hidden)."""
+        """Return logits (cells, levels) at the rated items of the batch, given hidden units (rows, hidden)."""
         units = (batch.items[:, None] * self.levels + torch.arange(self.levels, device=hidden.device)).ravel()
         every = SparseBatch(units, torch.ones(len(units), device=hidden.device), batch.offsets * self.levels)
         return (cell_products(hidden, self.weight, every) + self.visible[units]).view(-1, self.levels)
 
     def loss(self, batch: SparseBatch) -> Tensor:
-        """Free energy of the ratings minus that of their reconstruction: its gradient is contrastive divergence."""
+        """Return the free energy of the ratings minus that of their reconstruction (contrastive divergence)."""
         with torch.no_grad():
             states = torch.bernoulli(torch.sigmoid(self.hidden(batch)))
             chances = torch.softmax(self.level_logits(states, batch), dim=1)
@@ -74,7 +75,7 @@ class RBMNetwork(MaskedModule):
         return self.free_energy(batch) - self.free_energy(SparseBatch(batch.items, levels, batch.offsets))
 
     def free_energy(self, batch: SparseBatch) -> Tensor:
-        """Summed over rows."""
+        """Return the free energy, summed over rows."""
         return -self.visible[self.units(batch).items].sum() - F.softplus(self.hidden(batch)).sum()
 
     def penalty(self) -> Tensor:
@@ -88,14 +89,14 @@ class RBMNetwork(MaskedModule):
         return chances @ values
 
 
-class RatingRBM(RatingRecommender):
+class RatingRBM(RatingRecommender[RatingRBMConfig]):
     """The RBM, by users."""
 
     name = "rating-rbm"
     family = "rating autoencoder"
     Config = RatingRBMConfig
     network: RBMNetwork
-    levels: Tensor  # their ratings, rising
+    levels: Tensor  # the ratings they stand for, ascending
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
         values = np.unique(matrix.data)
@@ -106,15 +107,15 @@ class RatingRBM(RatingRecommender):
         rows.values = self._nearest(rows.values)
         self.network = RBMNetwork(matrix.shape[1], len(values), self.config).to(self.levels.device)
         self.network.visible.data = self._popular_levels(rows)
-        self.epochs = train_cells(self.network, rows, self.config, context, self.score)
+        self.epochs = train_masked(self.network, rows, self.config, context, self.score)
 
     def _nearest(self, ratings: Tensor) -> Tensor:
-        """Numbers of the levels nearest to ratings, as float32."""
+        """Indices of the nearest levels, as float32."""
         between = (self.levels[1:] + self.levels[:-1]) / 2
         return torch.bucketize(ratings, between).float()
 
     def _popular_levels(self, rows: SparseRows) -> Tensor:
-        """Log-frequencies of an item's levels, as if it had one more rating spread as all are, (items x levels,)."""
+        """Log-frequencies of each item's levels, (items x levels,), smoothed by one rating of the overall mix."""
         levels = len(self.levels)
         cells = rows.items.long() * levels + rows.values.long()
         counts = torch.bincount(cells, minlength=len(self.baseline.items) * levels).view(-1, levels).float()
@@ -125,7 +126,7 @@ class RatingRBM(RatingRecommender):
         return self.network.expect(found, self.levels)
 
     def item_codes(self) -> Tensor:
-        """Weights of all levels of an item, (items, levels x hidden)."""
+        """Return the weights of all levels of an item, (items, levels x hidden)."""
         return self.network.weight.detach().view(len(self.baseline.items), -1)
 
     def _get_weights(self) -> dict[str, Tensor]:
@@ -134,7 +135,15 @@ class RatingRBM(RatingRecommender):
     def _set_weights(self, weights: Mapping[str, Tensor]) -> None:
         own = dict(weights)
         self.levels = own.pop("levels")
-        with torch.device("meta"):
-            self.network = RBMNetwork(len(self.baseline.items), len(self.levels), self.config)
+        self.network = self._on_meta(len(self.baseline.items), len(self.levels))
         self.network.load_state_dict(own, assign=True)
         self.network.eval()
+
+    def _weights_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        levels = state.get("levels", torch.zeros(1))
+        count = min(levels.numel(), self.config.levels)
+        return module_spec(self._on_meta(n_items, count)) | StateSpec({"levels": TensorSpec((count,))})
+
+    def _on_meta(self, n_items: int, levels: int) -> RBMNetwork:
+        with torch.device("meta"):
+            return RBMNetwork(n_items, levels, self.config)

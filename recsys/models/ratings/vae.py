@@ -102,7 +102,7 @@ class RatingVAENetwork(RatingDAENetwork):
         return self.errors(self.unfold(latent), batch) + self.config.beta * kl
 
 
-class RatingDAE(MaskedAutoencoder):
+class RatingDAE(MaskedAutoencoder[RatingDAEConfig]):
     """Denoising autoencoder over ratings."""
 
     name = "rating-dae"
@@ -112,7 +112,7 @@ class RatingDAE(MaskedAutoencoder):
         return RatingDAENetwork(columns, self.config, self.config.latent)
 
 
-class RatingVAE(MaskedAutoencoder):
+class RatingVAE(MaskedAutoencoder[RatingVAEConfig]):
     """Variational autoencoder over ratings."""
 
     name = "rating-vae"

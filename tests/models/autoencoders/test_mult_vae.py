@@ -84,19 +84,19 @@ def test_with_gamma_a_users_divergence_weighs_as_many_times_as_the_user_has_item
 
 def test_emphasis_weighs_hidden_items_more_and_each_row_keeps_its_sum():
     target = batch_of([[1, 1, 1, 2], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
-    shown = SparseBatch(target.items, torch.tensor([0.5, 0, 0, 0.5, 0.7, 0.7, 0, 0]), target.offsets)
-    found = emphasize(target, shown, 3.0).values  # first row: weights 1, 3, 3, 2 of 9 instead of 1, 1, 1, 2 of 5
+    corrupted = SparseBatch(target.items, torch.tensor([0.5, 0, 0, 0.5, 0.7, 0.7, 0, 0]), target.offsets)
+    found = emphasize(target, corrupted, 3.0).values  # first row: weights 1, 3, 3, 2 of 9 instead of 1, 1, 1, 2 of 5
     torch.testing.assert_close(found, torch.tensor([5, 15, 15, 10, 9, 9, 9, 9]) / 9)
-    assert emphasize(target, shown, 1.0) is target
+    assert emphasize(target, corrupted, 1.0) is target
 
 
 @pytest.mark.parametrize(("network", "config"), [(DAENetwork, DAEConfig), (VAENetwork, VAEConfig)])
-def test_the_emphasised_and_smoothed_loss_is_that_of_the_dense_target(network, config):
+def test_the_emphasized_and_smoothed_loss_is_that_of_the_dense_target(network, config):
     settings = {"dropout": 0.5, "emphasis": 4.0, "smoothing": 0.2, "latent": 3}
     settings |= {"beta": 0.0} if config is VAEConfig else {}
     model, x, hidden = network(ITEMS, config(**settings)), torch.as_tensor(preferences()), []
-    shown = model.encoder.shown
-    model.encoder.shown = lambda batch: hidden.append(shown(batch)) or hidden[-1]
+    corrupted = model.encoder.corrupted
+    model.encoder.corrupted = lambda batch: hidden.append(corrupted(batch)) or hidden[-1]
     codes = []
     model.decoder.loss = lambda *given: codes.append(given[0]) or ItemOutput.loss(model.decoder, *given)
     ours = model.loss(batch_of(x), 1.0)

@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recsys.models import create_model
-from recsys.models.autoencoders.network import averaging
+from recsys.models.autoencoders.network import with_weight_averaging
 from recsys.training.context import TrainingContext
 
 SMALL = {"latent": 3, "epochs": 4, "batch_size": 4, "learning_rate": 0.02}
@@ -25,7 +25,7 @@ def test_the_average_is_the_mean_at_first_and_then_a_running_one():
         torch.nn.init.constant_(learner.weight, next(weights))
         return learner.weight.item() * 10
 
-    epoch, found = averaging(one_epoch, learner, kept, 0.6), []
+    epoch, found = with_weight_averaging(one_epoch, learner, kept, 0.6), []
     for _ in range(4):
         loss = epoch()
         found.append(kept.weight.item())

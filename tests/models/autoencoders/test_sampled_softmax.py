@@ -116,12 +116,12 @@ def test_a_square_fades_while_its_row_rests():
 
 
 def test_a_row_moves_as_many_times_further_as_its_pace_says():
-    assert moved([2.0], pace=torch.tensor([3.0, 1.0])) == pytest.approx(-0.3)
+    assert moved([2.0], lr_scale=torch.tensor([3.0, 1.0])) == pytest.approx(-0.3)
 
 
 def test_the_pace_of_an_item_makes_up_for_the_square_of_its_rare_gradients(rows):
     sampler = CandidateSampler(rows, 30, batch_size=5, negatives=3)
-    torch.testing.assert_close(sampler.pace, sampler.log_chance.exp().rsqrt())
+    torch.testing.assert_close(sampler.lr_scale, sampler.log_chance.exp().rsqrt())
 
 
 def test_a_sampled_vae_learns_two_tastes():

@@ -138,9 +138,7 @@ def test_without_implicit_one_is_told_what_to_install(name, monkeypatch):
     for module in [module for module in sys.modules if module.partition(".")[0] == "implicit"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "implicit", None)
-    with pytest.raises(
-        MissingPackageError, match=r"needs the package implicit: run  pip install .*\[baselines\]"
-    ):
+    with pytest.raises(MissingPackageError, match=r"needs the package implicit: run  pip install .*\[baselines\]"):
         create_model(name).fit(preferences())
 
 
