@@ -1,7 +1,7 @@
-"""The best settings of a model by its validation users: Optuna's search, with the same budget for every model.
+"""Search of a model's best settings on its validation part, by Optuna, with the same budget for every model.
 
-Every trial is a proposal of (seed, number of finished trials, their results): a search that was killed goes on as if
-it had not been, and the trial it died in is made again. The defaults are the first trial. Only importer of optuna.
+Every trial is a function of the seed, the number of finished trials and their results: a search that was interrupted
+continues as if it had not been, and the trial that was running is repeated. The defaults are the first trial.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,23 +19,33 @@ from typing import Any, Literal
 import numpy as np
 
 from recsys.errors import ArtifactError, ConfigError, RecsysError, UnsupportedError
-from recsys.evaluation.evaluate import validator
+from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
+from recsys.evaluation.results import TuningFacts
+from recsys.evaluation.study import Study, TunedSettings
 from recsys.models import MODELS, Recommender, create_model
-from recsys.models.search_space import Choice, Space, search_space
+from recsys.models.search_space import Categorical, Space, search_space
 from recsys.splitting.holdout import Split
 from recsys.system.packages import missing_package
 from recsys.training.context import Epoch, TrainingContext
 
-# Trials that run to their end before others are measured against their median.
+# Trials that run to their end before others are compared with their median.
 _UNPRUNED = 4
-# Share of the planned epochs that no trial is denied.
+# Share of the planned epochs that every trial gets.
 _WARM_UP = 0.2
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When a search ends: after so many trials, or so many minutes of trials if given; one trial is always made."""
+    """When a search ends; at least one trial is always made.
+
+    Attributes
+    ----------
+    trials : int
+        After so many trials, unless `minutes` is given.
+    minutes : float, optional
+        After so many minutes of trials, however many they are.
+    """
 
     trials: int = 20
     minutes: float | None = None
@@ -44,7 +55,7 @@ class Budget:
             raise ConfigError(f"Expected at least 1 trial and more than 0 minutes, found {self}.")
 
     def is_spent(self, trials: list[Trial]) -> bool:
-        """Whether nothing more may be tried. With minutes, trials are counted no more."""
+        """Whether the budget is used up."""
         if self.minutes is None:
             return len(trials) >= self.trials
         return bool(trials) and sum(trial.seconds for trial in trials) >= 60 * self.minutes
@@ -52,13 +63,25 @@ class Budget:
 
 @dataclass(frozen=True)
 class Trial:
-    """One proposal and what came of it.
+    """One proposal and its outcome.
 
-    value: validation metric of the best epoch (of an error, the lowest); None for a trial that failed, `reason` then
-    says why. state: "complete", "pruned" (worse than half of the others at the same epoch) or "failed".
+    Attributes
+    ----------
+    number : int
+        From 1.
+    settings : mapping
+        The settings that were proposed.
+    value : float, optional
+        Validation metric of the best epoch; None for a trial that failed.
+    state : {"complete", "pruned", "failed"}
+        Pruned: stopped early, being worse than half of the others at the same epoch.
+    seconds : float
+        Duration.
+    reason : str
+        Why it failed.
     """
 
-    number: int  # from 1
+    number: int
     settings: Mapping[str, Any]
     value: float | None
     state: Literal["complete", "pruned", "failed"]
@@ -68,7 +91,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """All trials of a model, in order; the best of them wins."""
+    """All trials of a model.
+
+    Attributes
+    ----------
+    model, metric : str
+        What was searched, and by what it was judged.
+    trials : list of Trial
+        In order.
+    """
 
     model: str
     metric: str
@@ -76,27 +107,43 @@ class Tuned:
 
     @property
     def leader(self) -> Trial | None:
-        """The complete trial with the best value, the first of equals; None before there is one."""
+        """The complete trial with the best value, the first of equals; None while there is none."""
         complete = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
         return max(complete, key=lambda trial: (goodness(self.metric, trial.value or 0), -trial.number), default=None)
 
     @property
     def best(self) -> Trial:
-        """The leader. Raises ConfigError where no trial came to a good end."""
+        """The complete trial with the best value; ConfigError if there is none."""
         if self.leader is None:
             reasons = "; ".join(dict.fromkeys(trial.reason for trial in self.trials if trial.reason))
-            raise ConfigError(f"Expected a trial of {self.model} that ends well, found none. {reasons}")
+            raise ConfigError(f"Expected at least one completed trial of {self.model}, found none. {reasons}")
         return self.leader
 
     @property
     def seconds(self) -> float:
-        """Time spent in trials."""
+        """Total time of the trials."""
         return sum(trial.seconds for trial in self.trials)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: a model, the settings a person fixed, the split it is judged on (which fold) and the metric."""
+    """What is searched.
+
+    Attributes
+    ----------
+    model : str
+        Name of the model.
+    fixed : mapping
+        Settings that are not searched.
+    split : Split
+        Training and validation parts; the test part is not used.
+    metric : str
+        Validation metric.
+    seed : int
+        Of the proposals and of the fits.
+    fold : str
+        Name of the fold; empty for a single split.
+    """
 
     model: str
     fixed: Mapping[str, Any]
@@ -107,17 +154,17 @@ class Search:
 
     @property
     def name(self) -> str:
-        """Of the study: one a model and fold."""
+        """Name of the search: one per model and fold."""
         return " ".join(filter(None, (self.model, self.fold)))
 
     def space(self) -> dict[str, Space]:
-        """What can be searched: the model's space without what is fixed."""
+        """Return the model's search space without the fixed settings."""
         config = MODELS[self.model].Config
         return {key: space for key, space in search_space(config).items() if key not in self.fixed}
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of what is searched: the first trial, unless they lie outside of their own space."""
-        config = create_model(self.model, self.fixed).config
+        config = create_model(self.model, self.fixed).scaled_config(self.split.train.matrix)
         return {key: getattr(config, key) for key in self.space()}
 
 
@@ -129,14 +176,39 @@ def tune(
     context: TrainingContext | None = None,
     on_trial: Callable[[Trial, Tuned], None] | None = None,
 ) -> Tuned:
-    """Search until the budget is spent; go on from what the SQLite file `storage` holds of this model already.
+    """Search settings until the budget is spent, continuing with the trials in `storage`.
 
-    `plan` says what a trial's value depends on besides its settings (data, split, ...). A model without anything to
-    search gets one trial. Raises ArtifactError where the file holds trials of another plan, UnsupportedError where
-    the split has no validation part.
+    Parameters
+    ----------
+    search : Search
+        What is searched. A model without a search space gets one trial.
+    budget : Budget
+        When to stop; earlier trials count.
+    storage : Path
+        SQLite file with the trials, made where it does not exist; it may hold other searches too.
+    plan : mapping
+        What a trial's value depends on besides the settings and the split, such as the fingerprint of the data.
+    context : TrainingContext, optional
+        Device, precision and patience of the fits.
+    on_trial : callable, optional
+        Called after each trial with it and with all trials so far.
+
+    Returns
+    -------
+    Tuned
+        All trials, earlier ones included.
+
+    Raises
+    ------
+    ArtifactError
+        If `storage` holds trials of this model under another plan.
+    UnsupportedError
+        If the split has no validation part.
+    MissingPackageError
+        If Optuna is not installed.
     """
     if search.split.validation is None:
-        raise UnsupportedError("Expected validation users to choose settings on, found none: give --validation FILE.")
+        raise UnsupportedError("Expected a validation part to choose settings on, found none in the split.")
     study = _open_study(search, storage, plan)
     trials = _finished(study, search.metric)
     if not search.space():
@@ -150,8 +222,75 @@ def tune(
     return Tuned(search.model, search.metric, trials)
 
 
+@dataclass(frozen=True)
+class Tuner:
+    """Finds the settings of every model of a comparison: `compare(data, models, tuner=Tuner(trials=15))`.
+
+    Attributes
+    ----------
+    trials : int
+        Settings to try for each model and fold, the defaults first.
+    minutes : float, optional
+        Minutes of trials, in place of their number.
+    storage : Path, optional
+        SQLite file that keeps the trials, to continue with; a temporary one without it.
+    """
+
+    trials: int = 20
+    minutes: float | None = None
+    storage: Path | None = None
+
+    def __call__(self, study: Study, model: Recommender) -> TunedSettings:
+        """Search the settings of a model on every fold; those that differ from the defaults are kept fixed."""
+        defaults = dataclasses.asdict(type(model.config)())
+        fixed = {key: value for key, value in dataclasses.asdict(model.config).items() if value != defaults[key]}
+        plan, budget = study.plan, Budget(self.trials, self.minutes)
+        with tempfile.TemporaryDirectory() as folder:
+            storage = self.storage or Path(folder) / "trials.db"
+            found = {
+                fold: tune(
+                    Search(model.name, fixed, split, plan.metric, plan.seed, fold),
+                    budget,
+                    storage,
+                    {"patience": plan.context.patience, "precision": plan.context.precision},
+                    replace(plan.context, seed=plan.seed),
+                )
+                for fold, split in study.splits.items()
+            }
+        return tuned_settings(found)
+
+
+def tuned_settings(found: Mapping[str, Tuned]) -> TunedSettings:
+    """Collect the best settings of a model on each fold, and how they were found, for a comparison.
+
+    Parameters
+    ----------
+    found : mapping of str to Tuned
+        The searches of one model, by fold.
+
+    Returns
+    -------
+    TunedSettings
+        Counts and seconds are over all folds, the rest of the first one.
+    """
+    first = next(iter(found.values()))
+    trials = [trial for tuned in found.values() for trial in tuned.trials]
+    facts: TuningFacts = {
+        "trials": len(trials),
+        "pruned": sum(trial.state == "pruned" for trial in trials),
+        "failed": sum(trial.state == "failed" for trial in trials),
+        "seconds": sum(trial.seconds for trial in trials),
+        "defaults": first.trials[0].value,
+        "best": first.best.value,
+        "best_trial": first.best.number,
+        "values": [trial.value if trial.state == "complete" else None for trial in first.trials],
+        "settings": dict(first.best.settings),
+    }
+    return TunedSettings({fold: dict(tuned.best.settings) for fold, tuned in found.items()}, facts)
+
+
 def _run(study: Any, trial: Any, search: Search, context: TrainingContext) -> None:
-    """Fit and validate one proposal, and tell the study how it went."""
+    """Fit and validate one proposal, and record the outcome."""
     from optuna import TrialPruned
     from optuna.trial import TrialState
 
@@ -162,12 +301,12 @@ def _run(study: Any, trial: Any, search: Search, context: TrainingContext) -> No
     except TrialPruned:
         outcome: dict[str, Any] = {"state": TrialState.PRUNED}
     except (RecsysError, MemoryError) as error:
-        # These settings do not work; the search goes on. Anything else is a fault of ours and ends it.
+        # These settings do not work; the search goes on. Any other exception is a bug and ends it.
         trial.set_user_attr("reason", str(error))
         outcome = {"state": TrialState.FAIL}
     else:
         outcome = {"values": value}
-    # Its own clock: the study's stamps would count the time a killed search lay dead.
+    # Its own clock: the study's timestamps would count the time during which the search was interrupted.
     trial.set_user_attr("seconds", time.perf_counter() - started)
     study.tell(trial, **outcome)
 
@@ -175,13 +314,13 @@ def _run(study: Any, trial: Any, search: Search, context: TrainingContext) -> No
 def _fit_and_validate(search: Search, settings: Mapping[str, Any], context: TrainingContext) -> float:
     assert search.split.validation is not None
     model = create_model(search.model, {**search.fixed, **settings})
-    validate = validator(search.split.validation, search.metric, model.needs_training_users)
+    validate = Validator(search.split.validation, search.metric, model.needs_training_users)
     model.fit(search.split.train.matrix, replace(context, validate=validate))
     return validate(model.score)
 
 
 def _reporter(trial: Any) -> Callable[[Epoch, int], None]:
-    """Told of every epoch: stops a trial whose best value is below the median of the others at that epoch."""
+    """A callback that stops a trial whose best value is below the median of the others at the same epoch."""
     from optuna import TrialPruned
 
     def report(epoch: Epoch, epochs: int) -> None:
@@ -211,11 +350,11 @@ def _open_study(search: Search, storage: Path, plan: Mapping[str, Any]) -> Any:
     elif found != wanted:
         differ = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
         raise ArtifactError(
-            f"Expected trials of this very search in {storage}, found some with another {', '.join(differ)}: "
-            "choose another place, or add --overwrite to start again."
+            f"Expected trials of the same search in {storage}, found some with another {', '.join(differ)}: "
+            "choose another file, or remove it (overwrite) to start again."
         )
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # it died with its process; see _finished
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was interrupted; see _finished
     return study
 
 
@@ -232,7 +371,7 @@ def _plan(search: Search) -> dict[str, Any]:
 
 
 def _digest(split: Split) -> str:
-    """A fingerprint of who learns and who validates; the test part has no say here."""
+    """A fingerprint of the training and validation parts; the test part does not enter."""
     assert split.validation is not None
     digest = hashlib.blake2b(digest_size=16)
     for matrix in (split.train.matrix, split.validation.history, split.validation.held_out):
@@ -253,7 +392,7 @@ def _ask(study: Any, search: Search, finished: int) -> Any:
 
 
 def _suggest(trial: Any, key: str, space: Space) -> Any:
-    if isinstance(space, Choice):
+    if isinstance(space, Categorical):
         return trial.suggest_categorical(key, space.options)
     if space.is_whole:
         return trial.suggest_int(key, int(space.low), int(space.high), log=space.log)
@@ -261,9 +400,9 @@ def _suggest(trial: Any, key: str, space: Space) -> Any:
 
 
 def _finished(study: Any, metric: str) -> list[Trial]:
-    """Trials that came to an end, numbered 1.. ; those that died with their process have no reason for it.
+    """Trials that ended, numbered from 1; those of an interrupted process have no reason and are left out.
 
-    The study knows goodness alone; a trial says the metric itself.
+    The study stores goodness (higher is better); a Trial has the metric itself.
     """
 
     def value(trial: Any) -> float | None:
@@ -296,23 +435,23 @@ _STATES: dict[str, Literal["complete", "pruned", "failed"]] = {
 
 
 def load_optuna() -> Any:
-    """The package, kept silent. Raises MissingPackageError where it is not installed."""
+    """Import Optuna and silence its log; MissingPackageError if it is not installed."""
     try:
         import optuna
     except ModuleNotFoundError as error:
         raise missing_package("optuna", "tune") from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what happens is told through on_trial
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # on_trial reports instead
     return optuna
 
 
 def settings_toml(model: Recommender) -> str:
-    """All settings of a model as the TOML that `recsys train --config` takes."""
+    """Write all settings of a model as the TOML that `recsys train --config` reads."""
     lines = [f"{key} = {_toml(value)}" for key, value in dataclasses.asdict(model.config).items() if value is not None]
     return "\n".join([f'model = "{model.name}"', "", "[settings]", *lines, ""])
 
 
 def _toml(value: Any) -> str:
-    """JSON's numbers, booleans and strings are TOML's; 1e-05 is a float in both. None in a table is left out."""
+    """A value as TOML: numbers, booleans and strings are as in JSON; None in a table is left out."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items() if each is not None)}}}"
     return json.dumps(value)

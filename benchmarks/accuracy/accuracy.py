@@ -22,7 +22,7 @@ from table import DATA, Kept, Result, Row, Table, chosen, flag_parser, kept, mak
 
 from recsys.data.matrix import UserItemMatrix
 from recsys.evaluation.averages import Average
-from recsys.evaluation.evaluate import evaluate, validator
+from recsys.evaluation.evaluate import evaluate, Validator
 from recsys.models import Recommender
 from recsys.models.blend import Blend
 from recsys.splitting.holdout import Holdout, Split
@@ -111,7 +111,7 @@ def make(table: RankingTable, row: str, division: Division, flags: argparse.Name
 def make_blend(table: RankingTable, division: Division, flags: argparse.Namespace) -> Row:
     """Blend the members of each seed, as they were fitted for their own rows."""
     results, weights = [], []
-    validate = validator(division.validation, table.validation)
+    validate = Validator(division.validation, table.validation)
     for seed in range(flags.seeds):
         seeds = {row: seed if seed in table.seeds(row, flags.seeds) else 0 for row in table.blend}
         members = [fit(table, row, division, seeds[row], flags) for row in table.blend]
@@ -130,7 +130,7 @@ def make_blend(table: RankingTable, division: Division, flags: argparse.Namespac
 
 def fit(table: RankingTable, row: str, division: Division, seed: int, flags: argparse.Namespace) -> Kept:
     """The row's model fitted on `choosing`, epochs chosen on validation; from the cache where it lies there."""
-    validate = validator(division.validation, table.validation)
+    validate = Validator(division.validation, table.validation)
     context = TrainingContext(seed, flags.device, table.precision, validate, table.patience)
     return kept(place(table, row, seed, flags), table.unfitted(row), division.choosing.train, context)
 

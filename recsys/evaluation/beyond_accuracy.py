@@ -1,8 +1,11 @@
-"""What lists are like besides right: how much of the catalog they show, how far from the obvious, how varied.
+"""Properties of lists besides accuracy: how much of the catalog they show, how far from the obvious, how varied.
 
-`positions`, int32 (users, n), are lists as recsys.topn makes them, best first, -1 where one ran short; `counts`, int
-(items,), training users of each item; k, the cut-off. Formulas as in Castells, Hurley, Vargas: Novelty and Diversity
-in Recommender Systems, 2022.
+In all functions `positions`, int32 (users, n), are lists as `recsys.inference.topn` makes them, best first, -1 where
+one ran short; `item_counts`, int (items,), training users of each item; and k the cut-off.
+
+References
+----------
+Castells, Hurley, Vargas: Novelty and Diversity in Recommender Systems, Recommender Systems Handbook, 2022.
 """
 
 from __future__ import annotations
@@ -19,36 +22,56 @@ from recsys.types import Values
 Positions = NDArray[np.int32]
 
 
-def coverage(positions: Positions, items: int, k: int) -> float:
-    """Items in at least one list / items of the catalog."""
-    return float((_exposure(positions, items, k) > 0).mean())
+def coverage(positions: Positions, n_items: int, k: int) -> float:
+    """Return the number of items in at least one list / number of items in the catalog."""
+    return float((_exposure(positions, n_items, k) > 0).mean())
 
 
-def gini(positions: Positions, items: int, k: int) -> float:
-    """How unequally places in lists are shared out: sum_i (2 i - I - 1) x_i / (I sum x).
+def gini(positions: Positions, n_items: int, k: int) -> float:
+    """Compute how unequally places in lists are distributed over items.
 
-    x_i: the i-th smallest number of lists an item stands in, I items. 0: all items alike; near 1: a few have it all.
+    sum_i (2 i - I - 1) x_i / (I sum x), with x_i the i-th smallest number of lists an item is in, and I items. 0: all
+    items alike; near 1: a few items have all places.
     """
-    exposure = np.sort(_exposure(positions, items, k))
-    rank = 2 * np.arange(1, items + 1) - items - 1
-    return float((rank * exposure).sum() / (items * max(1, exposure.sum())))
+    exposure = np.sort(_exposure(positions, n_items, k))
+    rank = 2 * np.arange(1, n_items + 1) - n_items - 1
+    return float((rank * exposure).sum() / (n_items * max(1, exposure.sum())))
 
 
-def novelty(positions: Positions, counts: NDArray[Any], users: int, k: int) -> Values:
-    """Mean of -log2(counts_i / users) over a list, in bits, (users,): 0 for what everybody took."""
-    return _mean_over_list(positions, -np.log2(np.maximum(counts, 1) / users), k)
+def novelty(positions: Positions, item_counts: NDArray[Any], n_users: int, k: int) -> Values:
+    """Compute the mean of -log2(item_counts / n_users) over each list.
+
+    Returns
+    -------
+    ndarray of float64, shape (users,)
+        In bits: 0 for items that all `n_users` training users have; NaN for an empty list.
+    """
+    return _mean_over_list(positions, -np.log2(np.maximum(item_counts, 1) / n_users), k)
 
 
-def popularity_share(positions: Positions, counts: NDArray[Any], k: int) -> Values:
-    """Share of a list that is from the head: the fewest items that hold half of all training rows, (users,)."""
-    return _mean_over_list(positions, head(counts).astype(float), k)
+def popularity_share(positions: Positions, item_counts: NDArray[Any], k: int) -> Values:
+    """Return the share of each list that is in the short head, (users,); NaN for an empty list."""
+    return _mean_over_list(positions, short_head(item_counts).astype(float), k)
 
 
 def diversity(positions: Positions, train: csr_matrix, k: int, batch_size: int = 1000) -> Values:
-    """1 - mean cosine over the pairs of a list, (users,): 1 if nobody took two of its items; NaN with less than two.
+    """Compute 1 - mean cosine over the pairs of each list.
 
-    The vector of an item is its column of `train`, CSR (users, items). With unit vectors v, the sum of the cosines of
-    all m (m - 1) pairs is |sum v|^2 - m.
+    With unit vectors v, the sum of the cosines of all m (m - 1) pairs is |sum v|^2 - m.
+
+    Parameters
+    ----------
+    positions : ndarray of int32, shape (users, n)
+    train : csr_matrix, shape (training users, items)
+        The vector of an item is its column.
+    k : int
+    batch_size : int
+        Lists at once.
+
+    Returns
+    -------
+    ndarray of float64, shape (users,)
+        1 if no training user has two items of the list; NaN for lists of fewer than two items.
     """
     norms = np.sqrt(np.bincount(train.indices, weights=train.data**2, minlength=train.shape[1]))
     units = csr_matrix((train @ diags(1 / np.maximum(norms, 1e-12))).T)
@@ -56,26 +79,40 @@ def diversity(positions: Positions, train: csr_matrix, k: int, batch_size: int =
     return np.concatenate(chunks) if chunks else np.zeros(0)
 
 
-def head(counts: NDArray[Any], share: float = 0.5) -> NDArray[np.bool_]:
-    """The fewest items that hold `share` of all training rows, bool (items,)."""
-    order = np.argsort(-counts, kind="stable")
-    before = np.cumsum(counts[order]) - counts[order]
-    inside = np.zeros(len(counts), dtype=bool)
-    inside[order[before < share * counts.sum()]] = True
+def short_head(item_counts: NDArray[Any], share: float = 0.5) -> NDArray[np.bool_]:
+    """Find the fewest items that hold a share of all training rows.
+
+    Parameters
+    ----------
+    item_counts : ndarray of int, shape (items,)
+        Training users of each item.
+    share : float
+        In (0, 1].
+
+    Returns
+    -------
+    ndarray of bool, shape (items,)
+        Of equally popular items at the border, those with lower positions.
+    """
+    order = np.argsort(-item_counts, kind="stable")
+    before = np.cumsum(item_counts[order]) - item_counts[order]
+    inside = np.zeros(len(item_counts), dtype=bool)
+    inside[order[before < share * item_counts.sum()]] = True
     return inside
 
 
-def _exposure(positions: Positions, items: int, k: int) -> NDArray[np.int64]:
+def _exposure(positions: Positions, n_items: int, k: int) -> NDArray[np.int64]:
+    """How many lists each item is in."""
     listed = positions[:, :k]
-    return np.bincount(listed[listed >= 0], minlength=items)
+    return np.bincount(listed[listed >= 0], minlength=n_items)
 
 
 def _mean_over_list(positions: Positions, value: NDArray[Any], k: int) -> Values:
-    """Mean of a value an item over each list; NaN for an empty one."""
+    """Mean over each list of a value per item; NaN for an empty list."""
     listed = positions[:, :k]
-    there = listed >= 0
-    length = there.sum(axis=1)
-    total = (value[np.where(there, listed, 0)] * there).sum(axis=1)
+    present = listed >= 0
+    length = present.sum(axis=1)
+    total = (value[np.where(present, listed, 0)] * present).sum(axis=1)
     return np.where(length > 0, total / np.maximum(length, 1), np.nan)
 
 

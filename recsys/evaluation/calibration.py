@@ -1,8 +1,8 @@
-"""Are predicted ratings right on average: what was predicted against what was observed, bin by bin."""
+"""Whether predicted ratings are right on average: predicted against observed ratings, bin by bin."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,27 @@ from numpy.typing import NDArray
 BINS = 20
 
 
-def calibration(predicted: NDArray[np.float32], observed: NDArray[np.float32]) -> list[Mapping[str, float]]:
-    """Mean predicted and mean observed rating of the cells of each bin, the lowest predictions first, with their count.
+class CalibrationBin(TypedDict):
+    """Held-out cells with similar predictions: their mean prediction, mean observed rating, and number."""
 
-    At most BINS bins of equal shares of the cells; equal predictions are never parted, so that a model which says the
-    same of all has one.
+    predicted: float
+    observed: float
+    cells: int
+
+
+def calibration(predicted: NDArray[np.float32], observed: NDArray[np.float32]) -> list[CalibrationBin]:
+    """Compare predicted with observed ratings in bins of the predictions.
+
+    Parameters
+    ----------
+    predicted, observed : ndarray of float32, shape (cells,)
+        In the same order, on the users' scale.
+
+    Returns
+    -------
+    list of CalibrationBin
+        At most BINS bins with equal shares of the cells, lowest predictions first. Equal predictions stay in one bin,
+        so a constant prediction gives a single bin; no cells give no bins.
     """
     if not len(predicted):
         return []

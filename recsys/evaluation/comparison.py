@@ -1,309 +1,365 @@
-"""From fits of several models to a comparison: what each reached, where, at what cost, and which differences hold.
-
-A model may be fitted several times: on each fold, and under several seeds. Its value for a user is the mean over seeds;
-of folds each has users of its own, or, where cells are held out, cells of its own.
-"""
+"""Several models ranked by one metric, with every pairwise difference, as a table and as the facts of a report."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-from numpy.typing import NDArray
 
-from recsys.data.interactions import Vocabulary
-from recsys.evaluation.averages import Average
-from recsys.evaluation.evaluate import Evaluation, ListEvaluation
+from recsys.evaluation.averages import Average, Interval
+from recsys.evaluation.calibration import CalibrationBin
 from recsys.evaluation.metrics import goodness
+from recsys.evaluation.probe import Probe, describe_probes
+from recsys.evaluation.results import Costs, ModelResult, TuningFacts
 from recsys.evaluation.significance import Difference, differences
 from recsys.evaluation.slices import user_slices
-from recsys.models import Recommender
-from recsys.splitting.holdout import Holdout
+from recsys.system.atomic import new_directory, write_json
+from recsys.system.packages import versions
 from recsys.training.context import Epoch
-from recsys.types import Values
-
-CUTOFFS = (1, 5, 10, 20, 50, 100)
-CURVES = ("ndcg", "recall")  # drawn by cut-off
-LIST = 10  # items of a list that people are shown
 
 
-@dataclass(frozen=True)
-class FittedResult:
-    """One fit of one model under one seed, measured on a test part; recsys.tasks describes it.
+class IntervalFacts(TypedDict):
+    """A mean over users with its 95 % confidence interval (bootstrap over users)."""
 
-    users: their ids; lengths: of their histories, (users,). by_items: the metric `sliced` over slices of held-out
-    items. beyond: what else is measured. counts: of what was measured, besides users. calibration: its bins.
-    """
-
-    model: Recommender
-    evaluation: Evaluation
-    users: pa.Array
-    lengths: NDArray[np.int64]
-    sliced: str
-    by_items: Mapping[str, Average]
-    beyond: Mapping[str, float]
-    counts: Mapping[str, int] = field(default_factory=dict)
-    calibration: Sequence[Mapping[str, float]] = ()
-    fit_seconds: float | None = None
-    peak_megabytes: float | None = None
-    seed: int = 0
-
-    @property
-    def megabytes(self) -> float:
-        """Size of all that scoring needs, 1e6 bytes."""
-        return sum(tensor.nbytes for tensor in self.model.get_state().values()) / 1e6
+    mean: float
+    low: float
+    high: float
+    n_users: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """All fits of one model: `folds` has a list of fits a fold, one a seed."""
+class EpochFacts(TypedDict):
+    """One epoch of the fit that was validated."""
 
-    folds: Sequence[Sequence[FittedResult]]
-    tuning: Mapping[str, Any] | None = None
-
-    @property
-    def first(self) -> FittedResult:
-        """The first seed on the first fold."""
-        return self.folds[0][0]
-
-    @property
-    def fits(self) -> list[FittedResult]:
-        """All of them."""
-        return [fit for fits in self.folds for fit in fits]
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return self.first.model.name
-
-    @cached_property
-    def _people(self) -> pa.DictionaryArray:
-        """Who was measured, folds one after the other: one whose cells are in several folds stands there again."""
-        return pa.chunked_array([fits[0].users for fits in self.folds]).combine_chunks().dictionary_encode()
-
-    @property
-    def users(self) -> pa.Array:
-        """Ids of those measured, each once."""
-        return self._people.dictionary
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Of their histories, (users,); the first one, of those with several."""
-        _, first = np.unique(self._people.indices, return_index=True)
-        return np.concatenate([fits[0].lengths for fits in self.folds])[first]
-
-    def average(self, label: str) -> Average:
-        """Of a metric over the users: what each has is the mean over seeds, and the sum over folds."""
-        return self._over_folds([[fit.evaluation.averages[label] for fit in fits] for fits in self.folds])
-
-    def values(self, label: str) -> Values:
-        """Of a metric, (users,)."""
-        return self.average(label).each
-
-    def item_average(self, name: str) -> Average:
-        """The same for a slice of items; folds without that slice have no say."""
-        return self._over_folds([[_slice(fit, name) for fit in fits] for fits in self.folds])
-
-    def _over_folds(self, folds: Sequence[Sequence[Average]]) -> Average:
-        together = Average.joined([Average.over_seeds(seeds) for seeds in folds])
-        return together.grouped(self._people.indices.to_numpy(), len(self.users))
-
-    def spread(self, label: str) -> float | None:
-        """Standard deviation of the metric's mean over seeds; None with a single one."""
-        seeds = len(self.folds[0])
-        if seeds < 2:
-            return None
-        means = [
-            Average.joined([fits[seed].evaluation.averages[label] for fits in self.folds]).mean for seed in range(seeds)
-        ]
-        return float(np.std(means, ddof=1))
-
-    def mean_beyond(self) -> dict[str, float]:
-        """Variety of the lists, mean over fits."""
-        return {key: float(np.mean([fit.beyond[key] for fit in self.fits])) for key in self.first.beyond}
-
-    def counts(self) -> dict[str, int]:
-        """What was measured, besides users, over all folds."""
-        return {key: sum(fits[0].counts[key] for fits in self.folds) for key in self.first.counts}
-
-    def costs(self) -> dict[str, Any]:
-        """Of one fit, mean over fits: seconds, users a second, memory, size; and what the model cannot do.
-
-        None for what nobody measured: a saved model does not know what its fit took.
-        """
-        seconds = [fit.fit_seconds for fit in self.fits if fit.fit_seconds is not None]
-        peaks = [fit.peak_megabytes for fit in self.fits if fit.peak_megabytes is not None]
-        return {
-            "fit_seconds": float(np.mean(seconds)) if seconds else None,
-            "users_per_second": float(np.mean([fit.evaluation.n_users / fit.evaluation.seconds for fit in self.fits])),
-            "peak_megabytes": max(peaks, default=None),
-            "megabytes": float(np.mean([fit.megabytes for fit in self.fits])),
-            "takes_new_users": not self.first.model.needs_training_users,
-        }
+    epoch: int
+    loss: float
+    value: float | None  # validation metric
+    best: bool
 
 
-def _slice(fit: FittedResult, name: str) -> Average:
-    nobody = np.zeros(len(fit.users))
-    return fit.by_items.get(name, Average(nobody, nobody, fit.evaluation.averages[fit.sliced].root))
+class DifferenceFacts(TypedDict):
+    """A pair of models; see `Difference`."""
+
+    first: str
+    second: str
+    metric: str
+    interval: IntervalFacts
+    effect: float
+    p: float
+    adjusted: float
+    n_pairs: int
+    text: str
+
+
+class ModelFacts(TypedDict):
+    """What a report shows of one model."""
+
+    name: str
+    family: str
+    settings: dict[str, Any]
+    tuning: TuningFacts | None
+    metrics: dict[str, IntervalFacts]
+    spread: dict[str, float | None]
+    counts: dict[str, int]
+    beyond_accuracy: dict[str, float]
+    costs: Costs
+    user_slices: dict[str, IntervalFacts]
+    item_slices: dict[str, IntervalFacts]
+    curve: list[EpochFacts]
+    calibration: list[CalibrationBin]
+
+
+class RankingFacts(TypedDict):
+    """Ranked results as plain JSON without any id of a user or an item."""
+
+    task: str
+    metric: str
+    metrics: list[str]
+    users: int
+    seeds: int
+    folds: int
+    slice_metric: str
+    reference: str
+    models: list[ModelFacts]
+    differences: list[DifferenceFacts]
+    conclusions: list[str]
+
+
+class ComparisonFacts(RankingFacts):
+    """A whole comparison as plain JSON: what a report shows, besides `data`, the facts of the interactions."""
+
+    protocol: str
+    split: dict[str, int]
+    refused: dict[str, str]  # why models were left out
+    note: str  # where the settings come from
+    versions: dict[str, str]
+
+
+MARK = "leaderboard.csv"  # shows that a folder holds a comparison
 
 
 @dataclass(frozen=True)
 class RankedResults:
-    """The results, best first by `metric`, and every pair's difference."""
+    """Results of several models on the same test part.
 
-    results: Sequence[Result]
+    Attributes
+    ----------
+    results : sequence of ModelResult
+        Best first by `metric`.
+    metric : str
+        The metric they are ranked by.
+    metrics : sequence of str
+        All metrics to show, `metric` among them.
+    pairs : sequence of Difference
+        Of every pair of models.
+    seed : int
+        Of the bootstrap.
+    """
+
+    results: Sequence[ModelResult]
     metric: str
     metrics: Sequence[str]
     pairs: Sequence[Difference]
     seed: int = 0
 
     @property
-    def rival(self) -> Result:
-        """Whom all are measured against in words: the best matrix factorization, else the best of all."""
+    def reference(self) -> ModelResult:
+        """The model all others are compared with: the best matrix factorization, or the best model without one."""
         factorizations = [result for result in self.results if result.first.model.family == "matrix factorization"]
         return [*factorizations, *self.results][0]
 
-    def against_rival(self, result: Result) -> Difference | None:
-        """`result` minus the rival; None for the rival itself."""
+    def against_reference(self, result: ModelResult) -> Difference | None:
+        """Return `result` minus the reference; None for the reference itself."""
         for pair in self.pairs:
-            if {pair.first, pair.second} == {result.name, self.rival.name}:
-                return pair if pair.first == result.name else pair.turned()
+            if {pair.first, pair.second} == {result.name, self.reference.name}:
+                return pair if pair.first == result.name else pair.reversed()
         return None
 
-    def verdicts(self) -> list[str]:
-        """In words, for every model but the rival."""
-        found = [self.against_rival(result) for result in self.results]
+    def conclusions(self) -> list[str]:
+        """Say in one sentence for each other model how it differs from the reference."""
+        found = [self.against_reference(result) for result in self.results]
         return [str(pair) for pair in found if pair is not None]
 
 
-def rank(results: Sequence[Result], metric: str, metrics: Sequence[str], seed: int = 0) -> RankedResults:
-    """Best first, with every pair compared."""
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes
+    ----------
+    ranked : RankedResults
+        The results, best first, and their differences.
+    protocol : str
+        How the data were split.
+    split : mapping of str to int
+        Users and rows of each part, of the first fold.
+    left_out : int
+        Users who could not be tested: without a history, or without anything to find.
+    refused : mapping of str to str
+        Why models were left out.
+    probes : sequence of Probe
+        What a few random settings of untuned models gave.
+    """
+
+    ranked: RankedResults
+    protocol: str
+    split: Mapping[str, int]
+    left_out: int
+    refused: Mapping[str, str]
+    probes: Sequence[Probe] = ()
+
+    @cached_property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row per model, best first; see `recsys.evaluation.comparison.leaderboard`."""
+        return leaderboard(self.ranked)
+
+    @property
+    def conclusions(self) -> list[str]:
+        """One sentence for each model on how it differs from the reference."""
+        return self.ranked.conclusions()
+
+    @property
+    def note(self) -> str:
+        """Where the settings come from, and which model would gain most from tuning: to be read first."""
+        tuned = [result for result in self.ranked.results if result.tuning is not None]
+        if len(tuned) == len(self.ranked.results):
+            return "The settings of every model were chosen on the validation part, with the same budget for each."
+        return describe_probes(self.probes, self.ranked.metric)
+
+    def facts(self) -> ComparisonFacts:
+        """Collect what a report shows, as plain JSON without ids of users or items."""
+        return {
+            **facts(self.ranked),
+            "protocol": self.protocol,
+            "split": dict(self.split),
+            "refused": dict(self.refused),
+            "note": self.note,
+            "versions": versions(),
+        }
+
+    def write(self, folder: Path, more: Mapping[str, Any] | None = None) -> None:
+        """Write leaderboard.csv, comparison.json and per_user.parquet into an existing folder.
+
+        Parameters
+        ----------
+        folder : Path
+        more : mapping, optional
+            Further facts for comparison.json.
+        """
+        self.leaderboard.to_csv(folder / MARK, index=False)
+        write_json(folder / "comparison.json", {**self.facts(), **(more or {})})
+        per_user(self.ranked).to_parquet(folder / "per_user.parquet", index=False)
+
+    def save(self, directory: str | Path, overwrite: bool = False) -> None:
+        """Write the same files into a new folder, which appears whole or not at all.
+
+        Parameters
+        ----------
+        directory : str or Path
+        overwrite : bool
+            Replace an earlier comparison.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder holds something else, or a comparison without `overwrite`.
+        """
+        with new_directory(Path(directory), MARK, overwrite) as folder:
+            self.write(folder)
+
+
+def rank(results: Sequence[ModelResult], metric: str, metrics: Sequence[str], seed: int = 0) -> RankedResults:
+    """Sort results by a metric and test every pairwise difference.
+
+    Parameters
+    ----------
+    results : sequence of ModelResult
+        Measured on the same users.
+    metric : str
+        The metric to rank by; of errors, lower is better.
+    metrics : sequence of str
+        All metrics to show.
+    seed : int
+        Of the bootstrap and of the permutation tests.
+
+    Returns
+    -------
+    RankedResults
+        Best first; equal means keep the order given.
+    """
     ordered = sorted(results, key=lambda result: -goodness(metric, result.average(metric).mean))
     pairs = differences({result.name: result.average(metric) for result in ordered}, metric, seed)
     return RankedResults(ordered, metric, metrics, pairs, seed)
 
 
-def leaderboard(standing: RankedResults) -> pd.DataFrame:
-    """A row a model, best first: metrics with intervals, variety, costs, the difference to the rival."""
+def leaderboard(ranked: RankedResults) -> pd.DataFrame:
+    """Make a table with one row per model, best first.
+
+    Columns: `model`, `family`; every metric with `_low` and `_high`, the ends of its 95 % interval; `users`; counts;
+    `seeds` and the spread over them; coverage and other properties of the lists; costs; and, against the `reference`
+    model, the `difference` of the main metric with its interval, effect size and adjusted p-value.
+    """
     rows = []
-    for result in standing.results:
+    for result in ranked.results:
         row: dict[str, Any] = {"model": result.name, "family": result.first.model.family}
-        for label in standing.metrics:
-            interval = result.average(label).interval(standing.seed)
+        for label in ranked.metrics:
+            interval = result.average(label).interval(ranked.seed)
             row |= {label: interval.mean, f"{label}_low": interval.low, f"{label}_high": interval.high}
             row["users"] = interval.n_users
         row |= result.counts() | {
             "seeds": len(result.folds[0]),
-            f"{standing.metric}_seed_spread": result.spread(standing.metric),
+            f"{ranked.metric}_seed_spread": result.seed_spread(ranked.metric),
         }
-        row |= {"coverage": result.first.evaluation.coverage} | result.mean_beyond() | result.costs()
-        gap = standing.against_rival(result)
-        if gap is not None:
-            row |= {"rival": gap.second, "gap": gap.interval.mean, "gap_low": gap.interval.low}
-            row |= {"gap_high": gap.interval.high, "gap_effect": gap.effect, "gap_p_adjusted": gap.adjusted}
+        row |= {"coverage": result.first.evaluation.coverage, **result.beyond_accuracy(), **result.costs()}
+        pair = ranked.against_reference(result)
+        if pair is not None:
+            found = pair.interval
+            row |= {"reference": pair.second, "difference": found.mean, "difference_low": found.low}
+            row |= {"difference_high": found.high, "difference_effect": pair.effect}
+            row["difference_p_adjusted"] = pair.adjusted
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def facts(standing: RankedResults) -> dict[str, Any]:
-    """The comparison as plain JSON: what recsys.report draws. No ids of users or items are in it."""
+def facts(ranked: RankedResults) -> RankingFacts:
+    """Collect what a report shows, as plain JSON without ids of users or items."""
+    first = ranked.results[0]
     return {
-        "task": standing.results[0].first.model.task,
-        "metric": standing.metric,
-        "metrics": list(standing.metrics),
-        "users": len(standing.results[0].average(standing.metric)),
-        "seeds": max(len(result.folds[0]) for result in standing.results),
-        "folds": len(standing.results[0].folds),
-        "sliced": standing.results[0].first.sliced,
-        "rival": standing.rival.name,
-        "models": [_model_facts(result, standing) for result in standing.results],
-        "differences": [{**dataclasses.asdict(pair), "text": str(pair)} for pair in standing.pairs],
-        "verdicts": standing.verdicts(),
+        "task": first.first.model.task,
+        "metric": ranked.metric,
+        "metrics": list(ranked.metrics),
+        "users": len(first.average(ranked.metric)),
+        "seeds": max(len(result.folds[0]) for result in ranked.results),
+        "folds": len(first.folds),
+        "slice_metric": first.first.slice_metric,
+        "reference": ranked.reference.name,
+        "models": [_model_facts(result, ranked) for result in ranked.results],
+        "differences": [_difference_facts(pair) for pair in ranked.pairs],
+        "conclusions": ranked.conclusions(),
     }
 
 
-def _model_facts(result: Result, standing: RankedResults) -> dict[str, Any]:
-    main = result.average(standing.metric)
+def per_user(ranked: RankedResults) -> pd.DataFrame:
+    """Make a table of every metric of every user: columns `model`, `user_id`, the metrics and, for ratings, `cells`."""
+    frames = [
+        pd.DataFrame(
+            {"model": result.name, "user_id": result.users.to_pylist()}
+            | {label: result.values(label) for label in ranked.metrics}
+            | ({"cells": result.average(ranked.metric).weights.astype(int)} if result.counts() else {})
+        )
+        for result in ranked.results
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _difference_facts(pair: Difference) -> DifferenceFacts:
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "metric": pair.metric,
+        "interval": _interval_facts(pair.interval),
+        "effect": pair.effect,
+        "p": pair.p,
+        "adjusted": pair.adjusted,
+        "n_pairs": pair.n_pairs,
+        "text": str(pair),
+    }
+
+
+def _model_facts(result: ModelResult, ranked: RankedResults) -> ModelFacts:
+    first, main = result.first, result.average(ranked.metric)
+    slices = {name: result.item_average(name) for name in first.item_slices}
+
+    def intervals(averages: Mapping[str, Average]) -> dict[str, IntervalFacts]:
+        return {name: _interval_facts(average.interval(ranked.seed)) for name, average in averages.items()}
+
     return {
         "name": result.name,
-        "family": result.first.model.family,
-        "settings": dataclasses.asdict(result.first.model.config),
+        "family": first.model.family,
+        "settings": dataclasses.asdict(first.model.config),
         "tuning": result.tuning,
-        "metrics": {
-            label: _interval(result.average(label), standing.seed) for label in result.first.evaluation.averages
-        },
-        "spread": {label: result.spread(label) for label in standing.metrics},
+        "metrics": intervals({label: result.average(label) for label in first.evaluation.averages}),
+        "spread": {label: result.seed_spread(label) for label in ranked.metrics},
         "counts": result.counts(),
-        "beyond": result.mean_beyond(),
+        "beyond_accuracy": result.beyond_accuracy(),
         "costs": result.costs(),
-        "user_slices": {
-            name: _interval(main.of_users(part), standing.seed) for name, part in user_slices(result.lengths).items()
-        },
-        "item_slices": {
-            name: _interval(result.item_average(name), standing.seed)
-            for name in result.first.by_items
-            if result.item_average(name).n_users
-        },
-        "curve": [_epoch(epoch, standing.metric) for epoch in result.first.model.epochs],
-        "calibration": list(result.first.calibration),
+        "user_slices": intervals(
+            {name: main.of_users(part) for name, part in user_slices(result.history_lengths).items()}
+        ),
+        "item_slices": intervals({name: average for name, average in slices.items() if average.n_users}),
+        "curve": [_epoch_facts(epoch, ranked.metric) for epoch in first.epochs],
+        "calibration": list(first.calibration),
     }
 
 
-def _interval(average: Average, seed: int) -> dict[str, Any]:
-    return dataclasses.asdict(average.interval(seed))
+def _interval_facts(interval: Interval) -> IntervalFacts:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n_users": interval.n_users}
 
 
-def _epoch(epoch: Epoch, metric: str) -> dict[str, Any]:
+def _epoch_facts(epoch: Epoch, metric: str) -> EpochFacts:
     value = None if epoch.value is None else goodness(metric, epoch.value)
     return {"epoch": epoch.number, "loss": epoch.loss, "value": value, "best": epoch.best}
-
-
-@dataclass(frozen=True)
-class Example:
-    """A test user for people to look at: the latest part of the history, what was to be found, and the lists."""
-
-    history: list[str]
-    history_length: int
-    to_find: int
-    lists: Mapping[str, list[tuple[str, bool]]] = field(default_factory=dict)  # model -> (title, was it held out)
-
-
-def examples(
-    results: Sequence[Result],
-    test: Holdout,
-    items: Vocabulary,
-    counts: NDArray[np.int64],
-    names: Mapping[str, str],
-    count: int = 3,
-) -> list[Example]:
-    """Users of a test part (the first fold's) with a short, a middle and a long history; none without lists.
-
-    items, counts: their ids, and training users of each; names: titles by item id.
-    """
-    if not isinstance(results[0].first.evaluation, ListEvaluation):
-        return []
-    order = np.argsort(np.diff(test.history.indptr), kind="stable")
-    chosen = [order[int(len(order) * (place + 0.5) / count)] for place in range(min(count, len(order)))]
-    titles = [names.get(str(item), str(item)) for item in items.to_list()]
-    return [_example(int(user), results, test, counts, titles) for user in chosen]
-
-
-def _example(
-    user: int, results: Sequence[Result], test: Holdout, counts: NDArray[np.int64], titles: list[str]
-) -> Example:
-    history = test.history[[user]].indices
-    wanted = set(test.held_out[[user]].indices.tolist())
-    # The rarest say most about a person.
-    told = sorted(history.tolist(), key=lambda item: int(counts[item]))[:8]
-    lists = {
-        result.name: [(titles[item], item in wanted) for item in found.positions[user, :LIST].tolist() if item >= 0]
-        for result in results
-        if isinstance(found := result.first.evaluation, ListEvaluation)
-    }
-    return Example([titles[item] for item in told], len(history), int(test.relevant[user]), lists)

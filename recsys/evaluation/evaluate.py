@@ -1,6 +1,7 @@
-"""How good are the lists, or the predicted ratings: metrics of a score function on what was held out.
+"""How good lists or predicted ratings are: metrics of a model, or of any score function, on a holdout.
 
-Every model passes through the same functions: same histories, same mask, same cut, same metrics.
+Every model is measured by the same functions: same histories, same mask, same cut, same metrics. Equal scores are
+ordered by hashes of the ids, differently for each user: neither the order of the input rows nor popularity decides.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluation.averages import Average, Interval
 from recsys.evaluation.beyond_accuracy import coverage
 from recsys.evaluation.metrics import ERRORS, METRICS, find_hits, goodness, parse_error, parse_metric
 from recsys.inference.pairs import predict_pairs
+from recsys.inference.ties import TieBreak
 from recsys.inference.topn import recommend
+from recsys.models.base import Recommender
 from recsys.splitting.holdout import Holdout
 from recsys.types import ScoreFunction, Values
 
@@ -27,9 +30,26 @@ DEFAULT_METRICS = ("ndcg@10", "ndcg@100", "recall@20", "recall@50", "capped_reca
 DEFAULT_ERRORS = ("rmse", "mae")
 
 
+@runtime_checkable
+class HasModel(Protocol):
+    """An object that holds a fitted model, such as `TrainedModel`."""
+
+    @property
+    def model(self) -> Recommender:
+        """The fitted model."""
+
+
 @dataclass(frozen=True)
 class Evaluation(ABC):
-    """What was measured of each user of a holdout, in their order, by metric; and how long scoring took."""
+    """Metrics of the users of a holdout, in their order.
+
+    Attributes
+    ----------
+    averages : mapping of str to Average
+        By metric.
+    seconds : float
+        How long scoring and ranking took.
+    """
 
     averages: Mapping[str, Average]
     seconds: float
@@ -37,54 +57,67 @@ class Evaluation(ABC):
     @property
     @abstractmethod
     def coverage(self) -> float:
-        """How much of what could be there is there."""
+        """Share of the catalog, or of the held-out cells, that the model covers."""
 
     @property
     def n_users(self) -> int:
-        """Users measured."""
+        """Number of users measured."""
         return len(next(iter(self.averages.values())))
 
     @property
     def values(self) -> Mapping[str, Values]:
-        """Of each metric, float64 (users,); NaN for users with nothing held out."""
+        """Every metric of every user, float64 (users,); NaN for users with nothing held out."""
         return {label: average.each for label, average in self.averages.items()}
 
     def means(self) -> dict[str, float]:
-        """Each metric, over users with something held out."""
+        """Average every metric over the users with something held out."""
         return {label: average.mean for label, average in self.averages.items()}
 
     def intervals(self, seed: int = 0) -> dict[str, Interval]:
-        """Each metric with its interval."""
+        """Compute every metric with its 95 % confidence interval (bootstrap over users)."""
         return {label: average.interval(seed) for label, average in self.averages.items()}
 
     def only(self, metrics: Sequence[str]) -> Self:
-        """What measuring these of its metrics alone would have given."""
+        """Return what measuring these metrics alone would have given."""
         return replace(self, averages={label: self.averages[label] for label in metrics})
 
 
 @dataclass(frozen=True)
 class ListEvaluation(Evaluation):
-    """Of lists. positions: int32 (users, longest cut-off), -1 where one ran short. n_items: in the catalog."""
+    """Metrics of lists.
+
+    Attributes
+    ----------
+    positions : ndarray of int32, shape (users, longest cut-off)
+        The lists, best first; -1 where one ran short.
+    n_items : int
+        Size of the catalog.
+    """
 
     positions: NDArray[np.int32]
     n_items: int
 
     @property
     def coverage(self) -> float:
-        """Share of the catalog that stands in at least one of the lists."""
+        """Share of the catalog that is in at least one of the lists."""
         return coverage(self.positions, self.n_items, self.positions.shape[1])
 
     def only(self, metrics: Sequence[str]) -> Self:
-        """What measuring these of its metrics alone would have given."""
+        """Return what measuring these metrics alone would have given."""
         longest = max(parse_metric(label)[1] for label in metrics)
         return replace(super().only(metrics), positions=self.positions[:, :longest])
 
 
 @dataclass(frozen=True)
 class RatingEvaluation(Evaluation):
-    """Of predicted ratings. predicted, observed: float32 (cells,), in the order of the holdout's cells.
+    """Errors of predicted ratings.
 
-    unpredicted: held-out cells without a prediction, their item or their user being unknown; they are in no metric.
+    Attributes
+    ----------
+    predicted, observed : ndarray of float32, shape (cells,)
+        In the order of the holdout's cells.
+    unpredicted : ndarray of float32
+        Ratings of held-out cells without a prediction, whose item or user is unknown; they are in no metric.
     """
 
     predicted: NDArray[np.float32]
@@ -93,7 +126,7 @@ class RatingEvaluation(Evaluation):
 
     @property
     def cells(self) -> int:
-        """Held-out cells with a prediction: those the metrics are made of."""
+        """Number of held-out cells with a prediction: the metrics are made of these."""
         return len(self.predicted)
 
     @property
@@ -102,33 +135,111 @@ class RatingEvaluation(Evaluation):
         return self.cells / (self.cells + len(self.unpredicted))
 
     def rmse_of_all(self, otherwise: float) -> float:
-        """RMSE over all held-out cells, where those without a prediction are given the value `otherwise`."""
+        """Compute RMSE over all held-out cells, with `otherwise` predicted where there is no prediction."""
         errors = np.concatenate([self.predicted - self.observed, np.float32(otherwise) - self.unpredicted])
         return float(np.sqrt(np.mean(np.square(errors, dtype=np.float64))))
 
 
 def evaluate(
+    model: Recommender | HasModel | ScoreFunction,
+    holdout: Holdout,
+    metrics: Sequence[str] | None = None,
+    batch_size: int = 512,
+    with_users: bool | None = None,
+) -> Evaluation:
+    """Measure a model on held-out data.
+
+    Parameters
+    ----------
+    model : Recommender, object with such a `model`, or function
+        A function takes histories, CSR (users, items), and returns scores (users, items), higher being better.
+    holdout : Holdout
+        What the model sees of each user, and what it must find or predict.
+    metrics : sequence of str, optional
+        Metrics of lists such as ndcg@100 or errors of predicted ratings such as rmse, not both. Those of the model's
+        task without it; of a function, those of lists.
+    batch_size : int
+        Users scored at once.
+    with_users : bool, optional
+        Pass the users' rows of the training matrix to the function. Of a model, as it needs.
+
+    Returns
+    -------
+    Evaluation
+        A ListEvaluation for metrics of lists, a RatingEvaluation for errors.
+
+    Raises
+    ------
+    ConfigError
+        If a metric is unknown, or both kinds are mixed; before any work.
+    DataError
+        If a score is NaN, or nothing was held out.
+    """
+    inner = model if isinstance(model, Recommender) else getattr(model, "model", None)
+    if isinstance(inner, Recommender):
+        score: ScoreFunction = inner.score
+        needed, default = inner.needs_training_users, DEFAULT_ERRORS if inner.task == "rating" else DEFAULT_METRICS
+    elif callable(model):
+        score, needed, default = model, False, DEFAULT_METRICS
+    else:
+        raise ConfigError(f"Expected a model or a function of histories, found {type(model).__name__}.")
+    labels = tuple(default if metrics is None else metrics)
+    pass_users = needed if with_users is None else with_users
+    if any(label in ERRORS for label in labels):
+        return evaluate_ratings(score, holdout, labels, batch_size, pass_users)
+    return evaluate_lists(score, holdout, labels, batch_size, pass_users)
+
+
+def evaluate_lists(
     score: ScoreFunction,
     holdout: Holdout,
     metrics: Sequence[str] = DEFAULT_METRICS,
     batch_size: int = 512,
     with_users: bool = False,
 ) -> ListEvaluation:
-    """Lists for all users of the holdout, seen items masked, measured. `with_users`: pass their training rows too.
+    """Make lists for all users of a holdout, seen items masked, and measure them.
 
-    Raises ConfigError for an unknown metric, before any work.
+    Parameters
+    ----------
+    score : ScoreFunction
+        From histories to scores.
+    holdout : Holdout
+        Histories and held-out items.
+    metrics : sequence of str
+        Such as ndcg@100.
+    batch_size : int
+        Users scored at once.
+    with_users : bool
+        Pass the users' rows of the training matrix to `score`.
+
+    Returns
+    -------
+    ListEvaluation
+        Equal scores are ordered by hashes of the ids of user and item.
+
+    Raises
+    ------
+    ConfigError
+        If a metric is unknown; before any work.
+    DataError
+        If a score is NaN.
     """
     wanted = {label: parse_metric(label) for label in metrics}
-    n = min(max(k for _, k in wanted.values()), holdout.history.shape[1])
+    n = max(k for _, k in wanted.values())
     users = holdout.train_rows if with_users else None
+    tie_break = TieBreak.from_ids(_item_ids(holdout), holdout.users)
     started = time.perf_counter()
-    positions = np.concatenate(
-        [batch.positions for batch in recommend(score, holdout.history, n, batch_size, users=users, seen=holdout.seen)]
-    )
+    batches = recommend(score, holdout.history, n, batch_size, users=users, seen=holdout.seen, tie_break=tie_break)
+    positions = np.concatenate([batch.positions for batch in batches])
     seconds = time.perf_counter() - started
     hits, relevant = find_hits(positions, holdout.held_out), holdout.relevant
     averages = {label: Average.of(METRICS[name](hits, relevant, k)) for label, (name, k) in wanted.items()}
     return ListEvaluation(averages, seconds, positions, holdout.history.shape[1])
+
+
+def _item_ids(holdout: Holdout) -> Any:
+    """Ids of the columns; their positions where the holdout does not know them."""
+    return np.arange(holdout.history.shape[1]) if holdout.items is None else holdout.items.ids
 
 
 def evaluate_ratings(
@@ -138,17 +249,38 @@ def evaluate_ratings(
     batch_size: int = 512,
     with_users: bool = False,
 ) -> RatingEvaluation:
-    """Predictions for all held-out cells of a holdout of ratings, measured over cells; real zeros are ratings.
+    """Predict all held-out cells of a holdout of ratings, and measure the errors over cells.
 
-    Raises ConfigError for an unknown metric, before any work; DataError for a prediction that is not a number, and
-    where there is no cell.
+    Parameters
+    ----------
+    score : ScoreFunction
+        From histories to predicted ratings.
+    holdout : Holdout
+        Histories and held-out ratings; stored zeros are ratings.
+    metrics : sequence of str
+        Of rmse and mae.
+    batch_size : int
+        Users scored at once.
+    with_users : bool
+        Pass the users' rows of the training matrix to `score`.
+
+    Returns
+    -------
+    RatingEvaluation
+
+    Raises
+    ------
+    ConfigError
+        If a metric is unknown; before any work.
+    DataError
+        If a prediction is not finite, or there is no held-out cell.
     """
     for label in metrics:
         parse_error(label)
     if not holdout.held_out.nnz:
         raise DataError(
-            "Expected held-out ratings of items and users that training has seen, found none: hold out a larger share, "
-            "or nothing (train: --held-out 0)."
+            "Expected held-out ratings of items and users in the training data, found none: hold out a larger share, "
+            "or nothing."
         )
     started = time.perf_counter()
     user = np.repeat(np.arange(len(holdout)), np.diff(holdout.held_out.indptr))
@@ -156,7 +288,9 @@ def evaluate_ratings(
     predicted = predict_pairs(score, holdout.history, user, holdout.held_out.indices, batch_size, trained)
     seconds = time.perf_counter() - started
     if not np.isfinite(predicted).all():
-        raise DataError("Expected finite predictions, found NaN or infinity: train the model with a smaller rate.")
+        raise DataError(
+            "Expected finite predictions, found NaN or infinity: train the model with a smaller learning rate."
+        )
     observed = holdout.held_out.data
     errors = predicted.astype(np.float64) - observed
     averages = {label: error_average(errors, holdout, label) for label in metrics}
@@ -164,7 +298,24 @@ def evaluate_ratings(
 
 
 def error_average(errors: Values, holdout: Holdout, label: str, chosen: NDArray[np.bool_] | None = None) -> Average:
-    """A metric of the errors (cells,) of the holdout's cells; of the `chosen` ones, bool (cells,), if given."""
+    """Average an error metric over users.
+
+    Parameters
+    ----------
+    errors : ndarray of float64, shape (cells,)
+        Predicted - observed, in the order of the holdout's cells.
+    holdout : Holdout
+        Says whose cell each is.
+    label : str
+        rmse or mae.
+    chosen : ndarray of bool, shape (cells,), optional
+        The only cells to count.
+
+    Returns
+    -------
+    Average
+        A user's weight is the number of cells.
+    """
     error = ERRORS[label]
     weights = np.ones(len(errors)) if chosen is None else chosen.astype(np.float64)
     user = np.repeat(np.arange(len(holdout)), np.diff(holdout.held_out.indptr))
@@ -174,25 +325,29 @@ def error_average(errors: Values, holdout: Holdout, label: str, chosen: NDArray[
 
 @dataclass(frozen=True)
 class Validator:
-    """A function for TrainingContext.validate: one metric over the holdout, an error with a minus before it."""
+    """A function for `TrainingContext.validate`: one metric over a holdout, higher being better.
+
+    Attributes
+    ----------
+    holdout : Holdout
+        The validation part.
+    metric : str
+        A metric of lists or an error; errors are returned with a minus sign.
+    with_users : bool
+        Pass the users' rows of the training matrix to the score function (`Recommender.needs_training_users`).
+    """
 
     holdout: Holdout
     metric: str
     with_users: bool = False
 
     def __call__(self, score: ScoreFunction) -> float:
-        """The metric of a score function, higher being better."""
-        measure = evaluate_ratings if self.metric in ERRORS else evaluate
-        found = measure(score, self.holdout, (self.metric,), with_users=self.with_users)
+        """Measure a score function."""
+        found = evaluate(score, self.holdout, (self.metric,), with_users=self.with_users)
         return goodness(self.metric, found.means()[self.metric])
 
     def sample(self, users: int) -> Validator:
-        """The same over so many users of the holdout, from all over it; over all where it has no more."""
+        """Return a validator over at most `users` users, taken evenly from the whole holdout."""
         if users >= len(self.holdout):
             return self
         return replace(self, holdout=self.holdout.take(np.linspace(0, len(self.holdout) - 1, users).astype(np.int64)))
-
-
-def validator(holdout: Holdout, metric: str, with_users: bool = False) -> Validator:
-    """A function for TrainingContext.validate: one metric over the holdout, an error with a minus before it."""
-    return Validator(holdout, metric, with_users)

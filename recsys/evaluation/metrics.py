@@ -1,8 +1,9 @@
-"""Metrics of lists, one value a user, and errors of predicted ratings, one value a cell: arrays in, arrays out.
+"""Metrics of lists, one value per user, and errors of predicted ratings, one value per cell: functions of arrays.
 
-Every metric of METRICS takes `hits`, bool (users, n): whether the item at each rank was held out, best rank first;
-`relevant`, int (users,): how many items were held out; and the cut-off k <= n. It returns float64 (users,) in 0..1,
-NaN where nothing was held out. Relevance is binary. h_i below is 1 for a hit at rank i, R is `relevant`.
+Every metric in METRICS takes `hits`, bool (users, n): whether the item at each rank was held out, best rank first;
+`relevant`, int (users,): how many items were held out; and the cut-off k, where ranks beyond n count as misses. It
+returns float64 (users,) in 0..1, NaN where nothing was held out. Relevance is binary. In the formulas h_i is 1 for a
+hit at rank i, and R is `relevant`.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ Metric = Callable[[NDArray[np.bool_], NDArray[Any], int], Values]
 
 
 def recall(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
-    """Hits among the first k / R."""
+    """Number of hits among the first k / R."""
     return _ratio(hits[:, :k].sum(axis=1), relevant, relevant)
 
 
 def capped_recall(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
-    """Hits among the first k / min(k, R): what the VAE papers (Liang et al. 2018) call recall."""
+    """Number of hits among the first k / min(k, R): what the VAE papers (Liang et al. 2018) call recall."""
     return _ratio(hits[:, :k].sum(axis=1), np.minimum(relevant, k), relevant)
 
 
 def precision(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
-    """Hits among the first k / k."""
+    """Number of hits among the first k / k."""
     return _ratio(hits[:, :k].sum(axis=1), np.full(len(hits), k), relevant)
 
 
@@ -79,7 +80,17 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Error:
-    """A metric of predicted ratings: what becomes of predicted - observed, and whether the mean's root is taken."""
+    """A metric of predicted ratings.
+
+    Attributes
+    ----------
+    of_cell : callable
+        What becomes of predicted - observed.
+    root : bool
+        Whether the root of the mean is taken.
+    formula : str
+        In words.
+    """
 
     of_cell: Callable[[Values], Values]
     root: bool
@@ -98,12 +109,18 @@ def lower_is_better(label: str) -> bool:
 
 
 def goodness(label: str, value: float) -> float:
-    """The same figure with the sign under which higher is better; of goodness, the figure again."""
+    """Return a value with the sign under which higher is better; applied twice, the value itself."""
     return -value if lower_is_better(label) else value
 
 
 def parse_metric(label: str) -> tuple[str, int]:
-    """`"ndcg@100"` -> `("ndcg", 100)`. Raises ConfigError for an unknown name or a cut-off that is not above 0."""
+    """Split a label such as "ndcg@100" into ("ndcg", 100).
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name, or a cut-off that is not a number above 0.
+    """
     name, _, cutoff = label.partition("@")
     if name not in METRICS or not cutoff.isdecimal() or int(cutoff) < 1:
         raise ConfigError(f"Expected a metric such as ndcg@100, of {', '.join(METRICS)}; found {label!r}.")
@@ -111,14 +128,26 @@ def parse_metric(label: str) -> tuple[str, int]:
 
 
 def parse_error(label: str) -> str:
-    """The label of an error of predicted ratings. Raises ConfigError for an unknown one."""
+    """Return the label of an error of predicted ratings; ConfigError for an unknown one."""
     if label not in ERRORS:
         raise ConfigError(f"Expected a metric of predicted ratings, of {', '.join(ERRORS)}; found {label!r}.")
     return label
 
 
 def find_hits(positions: NDArray[np.int32], held_out: csr_matrix) -> NDArray[np.bool_]:
-    """Which of the recommended positions (users, n), -1 for none, are stored in the same row of `held_out`."""
+    """Find which recommended items were held out.
+
+    Parameters
+    ----------
+    positions : ndarray of int32, shape (users, n)
+        Lists; -1 for no item.
+    held_out : csr_matrix, shape (users, items)
+        Stored cells count, zeros too.
+
+    Returns
+    -------
+    ndarray of bool, shape (users, n)
+    """
     items = held_out.shape[1]
     wanted = np.repeat(np.arange(held_out.shape[0], dtype=np.int64), np.diff(held_out.indptr)) * items
     wanted = np.sort(wanted + held_out.indices)
@@ -130,7 +159,7 @@ def find_hits(positions: NDArray[np.int32], held_out: csr_matrix) -> NDArray[np.
 
 
 def formula(label: str) -> str:
-    """What a metric is, in a line."""
+    """Return what a metric is, in one line."""
     if label in ERRORS:
         return ERRORS[label].formula
     name, _ = parse_metric(label)

@@ -1,9 +1,10 @@
 """Differences one can trust: paired over the same users, with effect size, interval and a p-value for the whole table.
 
-The null hypothesis of a pair is that swapping the two models' values of any user would change nothing; its p-value is
+The null hypothesis of a pair is that swapping the two models' values of any user would change nothing. Its p-value is
 that of a sign-flip permutation test (Smucker, Allan, Carterette 2007); for RMSE, whose models share their cells, the
-test of summed squared errors is the same one. Holm (1979) keeps the chance of a single false
-claim in the table at 5 %.
+test of summed squared errors is the same test. Holm's correction (1979) keeps the chance of a single false claim in the
+whole table at 5 %, while the interval of a pair is for that pair alone: so an interval can exclude zero where the
+correction allows no claim.
 """
 
 from __future__ import annotations
@@ -25,10 +26,24 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """`first` minus `second` on the same users.
+    """The difference `first` minus `second` of a metric over the same users.
 
-    interval: of the metric's difference, 95 %, for this pair alone. effect: mean / standard deviation of what each user
-    adds to it. p: of this pair alone; adjusted: with Holm's correction over the table, what a claim is judged by.
+    Attributes
+    ----------
+    first, second : str
+        Names of the models.
+    metric : str
+        What was measured.
+    interval : Interval
+        Of the metric's difference, 95 %, for this pair alone.
+    effect : float
+        Mean / standard deviation of what each user adds to the difference.
+    p : float
+        Of this pair alone.
+    adjusted : float
+        The p-value after Holm's correction over the table: a claim is judged by it.
+    n_pairs : int
+        How many pairs the table has.
     """
 
     first: str
@@ -38,61 +53,112 @@ class Difference:
     effect: float
     p: float
     adjusted: float
+    n_pairs: int = 1
 
     @property
     def is_claimed(self) -> bool:
-        """Whether a difference is claimed at the 5 % level."""
+        """Whether a difference is claimed at the 5 % level, after Holm's correction."""
         return self.adjusted <= LEVEL
 
     @property
     def gain(self) -> Interval:
         """By how much `first` is better: of an error, by how much it is lower."""
-        return self.interval.turned() if lower_is_better(self.metric) else self.interval
+        return self.interval.negated() if lower_is_better(self.metric) else self.interval
 
-    def turned(self) -> Difference:
-        """The same, as `second` minus `first`."""
-        return replace(self, first=self.second, second=self.first, interval=self.interval.turned(), effect=-self.effect)
+    def reversed(self) -> Difference:
+        """The same difference as `second` minus `first`."""
+        return replace(
+            self, first=self.second, second=self.first, interval=self.interval.negated(), effect=-self.effect
+        )
 
     def __str__(self) -> str:
-        """In words, the better one first."""
-        found = self.gain
-        if found.mean < 0:
-            return str(self.turned())
-        figures = f"{found.mean:.4f} {self.metric} [{found.low:.4f}, {found.high:.4f}]"
-        chance = f"p {_p(self.adjusted)}, effect {abs(self.effect):.2f}, {found.n_users:,} users"
+        """In words, the better model first."""
+        gain = self.gain
+        if gain.mean < 0:
+            return str(self.reversed())
+        size = f"{_signless(gain.mean)} {self.metric} [{_signless(gain.low)}, {_signless(gain.high)}]"
+        users = f"{gain.n_users:,} {'user' if gain.n_users == 1 else 'users'}"
+        evidence = f"p {format_p(self.adjusted)}{self._correction}, effect size {abs(self.effect):.2f}, {users}"
         if self.is_claimed:
-            return f"{self.first} beats {self.second} by {figures} ({chance})"
-        return f"{self.first} and {self.second}: no difference can be claimed, {figures} ({chance})"
+            return f"{self.first} beats {self.second} by {size} ({evidence})"
+        text = f"{self.first} and {self.second}: no significant difference, {size} ({evidence})"
+        if self.interval.excludes_zero:
+            judge = "the corrected p-value" if self.n_pairs > 1 else "the permutation test"
+            text += f"; the interval, which is of this pair alone, excludes zero, but {judge} does not allow a claim"
+        return text
+
+    @property
+    def _correction(self) -> str:
+        """How the p-value was corrected, in words."""
+        return f" with Holm's correction over {self.n_pairs} pairs" if self.n_pairs > 1 else ""
 
 
 def differences(averages: Mapping[str, Average], metric: str, seed: int = 0) -> list[Difference]:
-    """Every pair of models, in the order of `averages`, corrected over all of them; the same users behind each."""
+    """Compare every pair of models over the same users.
+
+    Parameters
+    ----------
+    averages : mapping of str to Average
+        Of one metric, by model; the same users in the same order behind each.
+    metric : str
+        Its name, which says whether lower is better.
+    seed : int
+        Of the bootstrap and of the permutation tests.
+
+    Returns
+    -------
+    list of Difference
+        In the order of `averages`, with p-values corrected over all of them.
+    """
     pairs = list(combinations(averages, 2))
-    gaps = [averages[first].gaps(averages[second]) for first, second in pairs]
-    raw = [sign_flip(gap, seed) for gap in gaps]
+    per_user = [averages[first].differences(averages[second]) for first, second in pairs]
+    raw = [sign_flip(difference, seed) for difference in per_user]
     return [
         Difference(
             first,
             second,
             metric,
             averages[first].difference(averages[second], seed),
-            effect_size(gap),
+            effect_size(difference),
             p,
             adjusted,
+            len(pairs),
         )
-        for (first, second), gap, p, adjusted in zip(pairs, gaps, raw, holm(raw), strict=True)
+        for (first, second), difference, p, adjusted in zip(pairs, per_user, raw, holm(raw), strict=True)
     ]
 
 
 def sign_flip(difference: Values, seed: int = 0, resamples: int = 9_999) -> float:
-    """Chance of a mean at least this far from 0 if the sign of each user's difference were a coin's: in (0, 1].
+    """Test whether the mean of paired differences is 0 by flipping their signs at random.
 
-    p = (1 + flips as extreme) / (1 + resamples). NaN are left out; raises DataError when nothing is left.
+    Parameters
+    ----------
+    difference : ndarray of float64, shape (users,)
+        Of each user; NaN are left out.
+    seed : int
+        Of the flips.
+    resamples : int
+        How many flips.
+
+    Returns
+    -------
+    float
+        p = (1 + flips at least as extreme) / (1 + resamples), in (0, 1].
+
+    Raises
+    ------
+    DataError
+        If no user has a value.
+
+    References
+    ----------
+    Smucker, Allan, Carterette: A Comparison of Statistical Significance Tests for Information Retrieval Evaluation,
+    CIKM 2007.
     """
     known = difference[~np.isnan(difference)]
     if not len(known):
         raise DataError("Expected at least one user with values on both sides, found none.")
-    # A hair, so that the sum of equal numbers in another order is not "less extreme".
+    # A small tolerance, so that a sum of equal numbers in another order is not "less extreme".
     limit = abs(known.sum()) * (1 - 1e-9) - 1e-12
     extreme = sum(int((np.abs(signs @ known) >= limit).sum()) for signs in _signs(len(known), resamples, seed))
     return (1 + extreme) / (1 + resamples)
@@ -115,7 +181,24 @@ def effect_size(difference: Values) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the given order: the i-th smallest of m times (m - i + 1), never falling, at most 1."""
+    """Correct p-values for testing several hypotheses at once.
+
+    The i-th smallest of m is multiplied by (m - i + 1); the results never fall and are at most 1.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        In any order.
+
+    Returns
+    -------
+    list of float
+        Adjusted p-values, in the order given.
+
+    References
+    ----------
+    Holm: A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979.
+    """
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
     adjusted = np.empty(len(order))
@@ -123,5 +206,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _p(value: float) -> str:
-    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".")
+def format_p(value: float) -> str:
+    """A p-value in words: `= .042`, `= 1.000` or `< .001`."""
+    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("= 0.", "= .")
+
+
+def _signless(value: float) -> str:
+    """Four decimals, without the minus of a number that rounds to zero."""
+    text = f"{value:.4f}"
+    return text.lstrip("-") if float(text) == 0 else text

@@ -1,1 +1,5 @@
-"""From scores to answers: topn (lists), selection (the n best of a row), pairs (predicted values of given pairs)."""
+"""From scores to answers: lists of items and predicted ratings.
+
+topn: the n best unseen items of each user. selection: how they are found fast. ties: the order of equal scores in
+evaluation. pairs: predicted ratings of (user, item) pairs.
+"""

@@ -1,7 +1,8 @@
 """The best n items of each user: masking, cutting and tie-breaking, once for all models.
 
 Seen items become -inf before the cut and are dropped after it, so that a long history still leaves n items and a
-negative score can win. Equal scores are ordered by item position, whatever the batch or the device.
+negative score can win. Equal scores are ordered by item position, whatever the batch or the device; evaluation orders
+them by hashes of the ids instead (`recsys.inference.ties`). A list is never longer than the catalog.
 """
 
 from __future__ import annotations
@@ -17,17 +18,28 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
-from recsys.inference.selection import _best
+from recsys.inference.selection import select_best
+from recsys.inference.ties import TieBreak, break_ties
 from recsys.types import ScoreFunction
 
-_SCORES = 64_000_000  # of a batch at once, at most: 256 MB
+BLOCK = 65_536  # items scored at once; fixed, because lists must not depend on the machine
+MAX_SCORES = 64_000_000  # of a batch in memory at once: 256 MB
+
+Lists = tuple[NDArray[np.int32], NDArray[np.float32]]  # positions and scores, each (users, n)
 
 
 @dataclass(frozen=True)
 class TopN:
-    """Lists of a batch of users: rows `start`.. of the history.
+    """Lists of a batch of users.
 
-    positions: int32 (users, n), -1 where fewer than n items are left; scores: float32 (users, n), -inf there.
+    Attributes
+    ----------
+    start : int
+        The batch's first row of the history.
+    positions : ndarray of int32, shape (users, n)
+        Best first; -1 where fewer than n items are left.
+    scores : ndarray of float32, shape (users, n)
+        -inf where there is no item.
     """
 
     start: int
@@ -36,7 +48,7 @@ class TopN:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Items in each list, int64 (users,)."""
+        """Number of items in each list, int64 (users,)."""
         return np.asarray((self.positions >= 0).sum(axis=1))
 
 
@@ -46,22 +58,50 @@ def top_n(
     seen: csr_matrix | None = None,
     allowed: NDArray[np.bool_] | None = None,
     overwrite: bool = False,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Best n positions and their scores, best first, from scores (users, items).
+    tie_break: TieBreak | None = None,
+) -> Lists:
+    """Select the n best unseen items of each user.
 
     ```
     scores  9 -2 -1     seen  x . .     n = 3     ->  positions  2 1 -1     scores  -1 -2 -inf
     ```
-    `seen`, CSR (users, items): every stored cell is masked, a stored zero too. `allowed`, bool (items,): the others
-    are masked. A score of -inf means "never" and is left out. `overwrite` lets the mask be written into `scores`.
-    Raises DataError when a score is NaN, or where `seen` or `allowed` has another shape.
+
+    Parameters
+    ----------
+    scores : Tensor or ndarray, shape (users, items)
+        Higher is better. A score of -inf means "never recommend".
+    n : int
+        Length of a list, at least 1. More than the catalog has is cut to the catalog, before anything is allocated.
+    seen : csr_matrix, shape (users, items), optional
+        Every stored cell is masked, including stored zeros.
+    allowed : ndarray of bool, shape (items,), optional
+        The other items are masked.
+    overwrite : bool
+        Write the masks into `scores` rather than into a copy.
+    tie_break : TieBreak, optional
+        The order of equal scores; by position without it.
+
+    Returns
+    -------
+    positions : ndarray of int32, shape (users, min(n, items))
+        Best first; -1 where fewer items are left.
+    scores : ndarray of float32, shape (users, min(n, items))
+        -inf where there is no item.
+
+    Raises
+    ------
+    ConfigError
+        If n is below 1.
+    DataError
+        If a score is NaN or a shape does not match.
     """
     if n < 1:
         raise ConfigError(f"Expected n of at least 1, found {n}.")
     table = torch.as_tensor(scores)
-    if table.dtype != torch.bfloat16:  # widened after the cut
+    if table.dtype != torch.bfloat16:  # converted after the cut
         table = table.float()
     _check_shapes(table, seen, allowed)
+    n = min(n, table.shape[1])
     if not overwrite and (seen is not None or allowed is not None):
         table = table.clone()
     if seen is not None:
@@ -71,11 +111,14 @@ def top_n(
         ] = -torch.inf
     if allowed is not None:
         table[:, torch.as_tensor(~allowed, device=table.device)] = -torch.inf
-    values, positions = _best(table, min(n, table.shape[1]))
-    listed, their_scores = np.full((len(table), n), -1, dtype=np.int32), np.full((len(table), n), -np.inf, np.float32)
-    listed[:, : table.shape[1]] = torch.where(values == -torch.inf, -1, positions).cpu().numpy()
-    their_scores[:, : table.shape[1]] = values.float().cpu().numpy()
-    return listed, their_scores
+    if tie_break is None or not n:
+        values, positions = select_best(table, n)
+    else:  # one more shows whether the cut goes through equal scores
+        values, positions = select_best(table, min(n + 1, table.shape[1]))
+        values, positions = break_ties(table, values, positions, n, tie_break)
+    best = values.float().cpu().numpy()
+    listed: NDArray[np.int32] = np.where(best == -np.inf, -1, positions.cpu().numpy()).astype(np.int32)
+    return listed, best
 
 
 @torch.inference_mode()
@@ -85,23 +128,43 @@ def top_n_of_blocks(
     masked: csr_matrix | None = None,
     allowed: NDArray[np.bool_] | None = None,
     cap: GroupCap | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """What `top_n` says of scores that come in blocks of items, side by side: memory follows one block.
+) -> Lists:
+    """Select the n best items of scores that come in blocks of items, so that memory follows one block.
 
-    Each block is a fresh tensor and is written to. `cap` limits the items of one group in a list: a lower item then
-    takes the place. The best of a whole row are among the best of its blocks, with a cap too.
+    Parameters
+    ----------
+    blocks : iterable of Tensor, shape (users, items of the block)
+        In order of position. Each is written to.
+    n : int
+        Length of a list, at least 1.
+    masked : csr_matrix, shape (users, items), optional
+        Every stored cell is masked.
+    allowed : ndarray of bool, shape (items,), optional
+        The other items are masked.
+    cap : GroupCap, optional
+        Limits the items of one group in a list; lower items take the places.
+
+    Returns
+    -------
+    positions, scores : ndarray, shape (users, min(n, items))
+        As `top_n` returns them: the best of a row are among the best of its blocks, with a cap too.
+
+    Raises
+    ------
+    DataError
+        If there is no block, a score is NaN, or a shape does not match.
     """
-    best: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
+    best: Lists | None = None
     start = 0
     for block in blocks:
         stop = start + block.shape[1]
         whole = masked is None or masked.shape[1] == block.shape[1]
-        mask, mine = masked if whole or masked is None else masked[:, start:stop], slice(start, stop)
-        allowed_here = None if allowed is None else allowed[mine]
+        mask, columns = masked if whole or masked is None else masked[:, start:stop], slice(start, stop)
+        allowed_here = None if allowed is None else allowed[columns]
         if cap is None:
-            part = top_n(block, min(n, block.shape[1]), mask, allowed_here, overwrite=True)
+            part = top_n(block, n, mask, allowed_here, overwrite=True)
         else:
-            part = _capped_top_n(block, n, mask, allowed_here, GroupCap(cap.groups[mine], cap.most))
+            part = _capped_top_n(block, n, mask, allowed_here, GroupCap(cap.groups[columns], cap.most))
         part = np.where(part[0] >= 0, part[0] + np.int32(start), -1), part[1]
         best = part if best is None else _merge(best, part, n, cap)
         start = stop
@@ -112,13 +175,21 @@ def top_n_of_blocks(
 
 @dataclass(frozen=True)
 class GroupCap:
-    """At most `most` items of each group in a list. groups: int32 (items,); items of group -1 are not limited."""
+    """A limit on the items of one group in a list.
+
+    Attributes
+    ----------
+    groups : ndarray of int32, shape (items,)
+        Group of each item; items of group -1 are not limited.
+    most : int
+        Most items of a group in a list.
+    """
 
     groups: NDArray[np.int32]
     most: int
 
     def keeps(self, positions: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which places of lists (users, places), best first, are not too many of their group; -1 is no item."""
+        """Say which places of lists (users, places), best first, respect the limit; -1 is no item."""
         group = np.where(positions >= 0, self.groups[positions], -1)
         order = group.argsort(axis=1, kind="stable")
         ordered = np.take_along_axis(group, order, axis=1)
@@ -132,8 +203,8 @@ class GroupCap:
 
 def _capped_top_n(
     block: Tensor, n: int, mask: csr_matrix | None, allowed: NDArray[np.bool_] | None, cap: GroupCap
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Longer and longer lists, until those thinned by the cap still hold n items or all there are."""
+) -> Lists:
+    """Select longer and longer lists, until what the cap keeps of them is n items or all there are."""
     items, longer = block.shape[1], 4 * n
     while True:
         positions, scores = top_n(block, min(longer, items), mask, allowed, overwrite=True)
@@ -143,12 +214,7 @@ def _capped_top_n(
         longer *= 4
 
 
-def _merge(
-    left: tuple[NDArray[np.int32], NDArray[np.float32]],
-    right: tuple[NDArray[np.int32], NDArray[np.float32]],
-    n: int,
-    cap: GroupCap | None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _merge(left: Lists, right: Lists, n: int, cap: GroupCap | None) -> Lists:
     """The best n of two lists; all positions on the left are lower than on the right: equal scores stay in order."""
     positions, scores = np.hstack([left[0], right[0]]), np.hstack([left[1], right[1]])
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -156,9 +222,7 @@ def _merge(
     return _first(positions, scores, positions >= 0 if cap is None else cap.keeps(positions), n)
 
 
-def _first(
-    positions: NDArray[np.int32], scores: NDArray[np.float32], kept: NDArray[np.bool_], n: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _first(positions: NDArray[np.int32], scores: NDArray[np.float32], kept: NDArray[np.bool_], n: int) -> Lists:
     """The first n places kept in each row; the rest of a row is -1 and -inf."""
     order = np.argsort(~kept, axis=1, kind="stable")[:, :n]
     kept = np.take_along_axis(kept, order, axis=1)
@@ -173,7 +237,7 @@ def _check_shapes(table: Tensor, seen: csr_matrix | None, allowed: NDArray[np.bo
         raise DataError(f"Expected seen items of shape {tuple(table.shape)} like the scores, found {seen.shape}.")
     if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != table.shape[1:]):
         raise DataError(
-            f"Expected allowed as {table.shape[1]} times true or false, found {allowed.dtype} {allowed.shape}."
+            f"Expected allowed of type bool and shape ({table.shape[1]},), found {allowed.dtype} {allowed.shape}."
         )
 
 
@@ -186,23 +250,58 @@ def recommend(
     allowed: NDArray[np.bool_] | None = None,
     users: NDArray[np.int64] | None = None,
     seen: csr_matrix | None = None,
+    tie_break: TieBreak | None = None,
 ) -> Iterator[TopN]:
-    """Lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items.
+    """Make lists for every row of `history`, batch by batch: memory follows batch_size x items, not users x items.
 
-    Batches are smaller than asked where their scores would take more than 256 MB. `users`, if given, are passed to
-    `score` with their histories: rows of the training matrix. `seen`, CSR like the histories: what lists must not offer
-    with `filter_seen`, where that is more than the histories.
+    Parameters
+    ----------
+    score : ScoreFunction
+        From histories to scores.
+    history : csr_matrix, shape (users, items)
+        What the model sees of each user.
+    n : int
+        Length of a list, at least 1.
+    batch_size : int
+        Users scored at once; fewer where their scores would take more than 256 MB.
+    filter_seen : bool
+        Whether to mask what the user has had.
+    allowed : ndarray of bool, shape (items,), optional
+        The other items are never recommended.
+    users : ndarray of int64, shape (users,), optional
+        Rows of the training matrix, passed to `score`.
+    seen : csr_matrix, shape (users, items), optional
+        What `filter_seen` masks, where that is more than the histories.
+    tie_break : TieBreak, optional
+        The order of equal scores; by position without it.
+
+    Yields
+    ------
+    TopN
+        Lists of consecutive users.
+
+    Raises
+    ------
+    ConfigError
+        If `n` or `batch_size` is below 1.
+    DataError
+        If a score is NaN or a shape does not match.
     """
     if batch_size < 1:
         raise ConfigError(f"Expected a batch_size of at least 1, found {batch_size}.")
-    batch_size = min(batch_size, max(1, _SCORES // max(1, history.shape[1])))
+    batch_size = min(batch_size, max(1, MAX_SCORES // max(1, history.shape[1])))
+    mask = (history if seen is None else seen) if filter_seen else None
     for start in range(0, history.shape[0], batch_size):
-        batch = history[start : start + batch_size]
-        known = {} if users is None else {"users": users[start : start + batch_size]}
+        rows = slice(start, start + batch_size)
+        known = {} if users is None else {"users": users[rows]}
         with torch.inference_mode():
-            had = batch if seen is None else seen[start : start + batch_size]
-            lists = top_n(score(batch, **known), n, had if filter_seen else None, allowed, overwrite=True)
+            scores = score(history[rows], **known)
+            lists = top_n(
+                scores,
+                n,
+                None if mask is None else mask[rows],
+                allowed,
+                overwrite=True,
+                tie_break=None if tie_break is None else tie_break[rows],
+            )
         yield TopN(start, *lists)
-
-
-BLOCK = 65_536  # items scored at once; like the tile, no business of the machine

@@ -46,6 +46,7 @@ class Holdout:
     left_out: int = 0
     unpredicted: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     seen: csr_matrix | None = None
+    items: Vocabulary | None = None  # ids of the columns: they decide between equal scores
 
     def __post_init__(self) -> None:
         if self.history.shape != self.held_out.shape:
@@ -67,7 +68,9 @@ class Holdout:
         """The same of some of its users, in the order given."""
         users, seen = self.users.take(pa.array(rows)), None if self.seen is None else self.seen[rows]
         history, held_out = self.history[rows], self.held_out[rows]
-        return Holdout(history, held_out, users, self.unknown[rows], self.train_rows[rows], seen=seen)
+        return Holdout(
+            history, held_out, users, self.unknown[rows], self.train_rows[rows], seen=seen, items=self.items
+        )
 
     @property
     def relevant(self) -> NDArray[np.int64]:
@@ -174,6 +177,7 @@ def _holdout(
         asked - len(users),
         _values(interactions, lost),
         _seen(interactions.seen_only, row_of, items, past, found, seen_before),
+        items,
     )
 
 

@@ -130,7 +130,7 @@ def test_the_difference_of_two_roots_is_not_the_root_of_the_difference():
 
 def test_what_users_add_to_a_difference_is_that_of_their_sums():
     theirs = Average(np.array([6.0, 3.0, 0.0]), ERRORS.weights, root=True)
-    assert ERRORS.gaps(theirs) == pytest.approx([8 - 6, 1 - 3, np.nan], nan_ok=True)
+    assert ERRORS.differences(theirs) == pytest.approx([8 - 6, 1 - 3, np.nan], nan_ok=True)
 
 
 def test_parts_follow_one_another_and_seeds_are_averaged():
@@ -142,4 +142,4 @@ def test_parts_follow_one_another_and_seeds_are_averaged():
 
 
 def test_an_interval_can_be_turned():
-    assert Interval(1, 0, 3, 9).turned() == Interval(-1, -3, 0, 9)
+    assert Interval(1, 0, 3, 9).negated() == Interval(-1, -3, 0, 9)

@@ -23,12 +23,12 @@ def test_gini_of_no_list_at_all_is_0():
 
 def test_novelty_is_the_mean_surprise_of_the_items_that_are_there():
     counts = np.array([8, 2, 1, 1])  # of 8 users: 0 bits, 2 bits
-    assert beyond_accuracy.novelty(LISTS, counts, users=8, k=2).tolist() == [(0 + 2) / 2, 0]
+    assert beyond_accuracy.novelty(LISTS, counts, n_users=8, k=2).tolist() == [(0 + 2) / 2, 0]
 
 
 def test_the_head_is_the_fewest_items_with_half_of_the_rows():
-    assert beyond_accuracy.head(np.array([1, 5, 3, 1])).tolist() == [False, True, False, False]
-    assert beyond_accuracy.head(np.array([1, 4, 3, 2])).tolist() == [False, True, True, False]
+    assert beyond_accuracy.short_head(np.array([1, 5, 3, 1])).tolist() == [False, True, False, False]
+    assert beyond_accuracy.short_head(np.array([1, 4, 3, 2])).tolist() == [False, True, True, False]
 
 
 def test_popularity_share_counts_items_of_the_head():
@@ -36,7 +36,7 @@ def test_popularity_share_counts_items_of_the_head():
 
 
 def test_an_empty_list_has_no_novelty():
-    assert np.isnan(beyond_accuracy.novelty(np.int32([[-1, -1]]), np.array([1]), users=1, k=2)).all()
+    assert np.isnan(beyond_accuracy.novelty(np.int32([[-1, -1]]), np.array([1]), n_users=1, k=2)).all()
 
 
 @pytest.mark.parametrize(("second", "expected"), [([1, 1, 0], 0.0), ([0, 0, 1], 1.0), ([1, 0, 0], 1 - 1 / np.sqrt(2))])

@@ -14,7 +14,7 @@ from recsys import splitting
 from recsys.data.matrix import sparse_rows
 from recsys.data.reading import read_interactions
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation.evaluate import evaluate, evaluate_ratings, validator
+from recsys.evaluation.evaluate import Validator, evaluate, evaluate_ratings
 from recsys.models import create_model
 from recsys.splitting.holdout import Holdout
 
@@ -41,7 +41,7 @@ def always(*scores):
 
 
 def test_popularity_scores_what_the_arithmetic_says():
-    train = csr_matrix(np.float32([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]]))  # 3, 2, 2, 1 users
+    train = csr_matrix(np.float32([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]))  # 4, 3, 2, 1 users
     popularity = create_model("popularity").fit(train)
     # The lists are b c d, a c d and a b d: found on ranks 1, 2 (with a missed, rank 1) and not at all.
     holdout = a_holdout(
@@ -118,9 +118,9 @@ def test_an_unknown_metric_is_refused_before_anything_is_scored():
 
 def test_the_validator_gives_the_mean_of_its_metric():
     holdout = a_holdout([[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]])
-    assert validator(holdout, "recall@1")(always(3, 1, 2)) == (0 + 0) / 2
-    assert validator(holdout, "recall@1")(always(3, 4, 2)) == (1 + 1) / 2
-    assert validator(holdout, "recall@2")(always(3, 1, 2)) == (1 + 1) / 2
+    assert Validator(holdout, "recall@1")(always(3, 1, 2)) == (0 + 0) / 2
+    assert Validator(holdout, "recall@1")(always(3, 4, 2)) == (1 + 1) / 2
+    assert Validator(holdout, "recall@2")(always(3, 1, 2)) == (1 + 1) / 2
 
 
 def test_some_of_the_metrics_are_what_they_are_when_measured_alone():
@@ -190,7 +190,7 @@ def test_a_prediction_that_is_no_number_is_refused():
 
 
 def test_errors_of_no_cell_at_all_are_refused():
-    with pytest.raises(DataError, match="Expected held-out ratings of items and users that training has seen"):
+    with pytest.raises(DataError, match="Expected held-out ratings of items and users in the training data"):
         evaluate_ratings(always(0, 0, 0, 0), rated(ONE_EACH, {}))
 
 
@@ -203,8 +203,8 @@ def test_a_metric_of_lists_is_none_of_ratings():
 
 def test_the_validator_of_an_error_is_higher_where_the_error_is_lower():
     holdout = rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0})
-    assert validator(holdout, "rmse")(always(0, 2, 0, 0)) == -1
-    assert validator(holdout, "rmse")(always(0, 5, 0, 0)) == -2
+    assert Validator(holdout, "rmse")(always(0, 2, 0, 0)) == -1
+    assert Validator(holdout, "rmse")(always(0, 5, 0, 0)) == -2
 
 
 # Known scores on public data

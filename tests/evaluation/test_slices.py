@@ -5,7 +5,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.data.matrix import sparse_rows
 from recsys.evaluation.evaluate import evaluate_ratings
-from recsys.evaluation.slices import item_slices, on_cells_of, on_items, user_slices
+from recsys.evaluation.slices import average_on_items, error_on_items, item_slices, user_slices
 from recsys.splitting.holdout import Holdout
 
 
@@ -45,7 +45,7 @@ def test_on_a_slice_only_its_items_are_to_be_found():
     )
     lists = np.int32([[1, 2], [1, 3]])
     rare = np.array([False, False, True, True])
-    found = on_items(lists, holdout, rare, "recall@2")
+    found = average_on_items(lists, holdout, rare, "recall@2")
     assert found.each[0] == 1 / 2  # item 2 of items 2 and 3
     assert np.isnan(found.each[1])  # nothing rare was held out of the second
 
@@ -56,5 +56,5 @@ def test_errors_on_a_slice_are_those_of_its_cells_a_rating_of_zero_among_them():
     holdout = Holdout(history, held_out, pa.array([7, 8]), np.zeros(2, np.int64), -np.ones(2, np.int64))
     found = evaluate_ratings(lambda rows: torch.full(rows.shape, 2.0), holdout)
     rare = np.array([False, False, True, True])
-    assert on_cells_of(rare, found, holdout, "rmse").mean == 2  # of the zero alone
-    assert on_cells_of(~rare, found, holdout, "mae").mean == (3 + 1) / 2
+    assert error_on_items(rare, found, holdout, "rmse").mean == 2  # of the zero alone
+    assert error_on_items(~rare, found, holdout, "mae").mean == (3 + 1) / 2

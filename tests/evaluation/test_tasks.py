@@ -23,7 +23,7 @@ def test_the_models_say_the_task():
     ("task", "models"), [(None, ["ease", "biases"]), ("rating", ["ease"]), ("ranking", ["biases"])]
 )
 def test_models_of_another_task_are_refused_with_the_reason(task, models):
-    with pytest.raises(ConfigError, match="no figure is common to both"):
+    with pytest.raises(ConfigError, match="no metric in common"):
         find_task(task, models)
 
 
@@ -55,9 +55,9 @@ def test_predicted_ratings_are_described_by_slices_calibration_and_what_has_none
     assert fit.calibration == [
         {"predicted": pytest.approx(mean), "observed": pytest.approx(observed.mean()), "cells": len(observed)}
     ]
-    assert fit.beyond["mean_error"] == pytest.approx(mean - observed.mean(), abs=1e-6)
+    assert fit.beyond_accuracy["mean_error"] == pytest.approx(mean - observed.mean(), abs=1e-6)
     assert fit.counts == {"cells": len(observed), "cells_without_prediction": len(split.test.unpredicted)}
-    by_items = [part for name, part in fit.by_items.items() if "new items" not in name]
+    by_items = [part for name, part in fit.item_slices.items() if "new items" not in name]
     assert sum(part.weights.sum() for part in by_items) == len(observed)
     everything = np.concatenate([observed, split.test.unpredicted])
-    assert fit.beyond["rmse_of_all_cells"] == pytest.approx(np.sqrt(np.mean((everything - mean) ** 2)))
+    assert fit.beyond_accuracy["rmse_of_all_cells"] == pytest.approx(np.sqrt(np.mean((everything - mean) ** 2)))

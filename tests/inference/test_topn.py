@@ -17,8 +17,9 @@ INF = float("inf")
 
 
 def obvious_top_n(scores, n, seen=None, allowed=None):
-    """Sort by score, then position; drop what is seen, not allowed or -inf; take n."""
+    """Sort by score, then position; drop what is seen, not allowed or -inf; take n, at most all items."""
     users, items = scores.shape
+    n = min(n, items)
     positions, values = np.full((users, n), -1), np.full((users, n), -INF)
     for user in range(users):
         hidden = set() if seen is None else set(seen[user].indices.tolist())
@@ -87,10 +88,15 @@ def test_a_thousand_equal_scores_come_in_order_of_position():
     assert top_n(np.zeros((2, 1000), dtype=np.float32), 5)[0].tolist() == [[0, 1, 2, 3, 4]] * 2
 
 
-def test_a_list_longer_than_the_catalog_ends_in_minus_one():
-    best, scores = top_n(np.float32([[1, 2]]), 4)
-    assert best.tolist() == [[1, 0, -1, -1]]
-    assert scores.tolist() == [[2, 1, -INF, -INF]]
+def test_a_list_is_never_longer_than_the_catalog():
+    best, scores = top_n(np.float32([[1, 2]]), 300_000_000)
+    assert best.tolist() == [[1, 0]]
+    assert scores.tolist() == [[2, 1]]
+    blocks = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])]
+    assert top_n_of_blocks(blocks, 300_000_000)[0].tolist() == [[2, 1, 0]]
+    cap = GroupCap(np.int32([0, 0, 1]), 1)
+    blocks = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])]
+    assert top_n_of_blocks(blocks, 300_000_000, cap=cap)[0].tolist() == [[2, 1, -1]]
 
 
 def test_a_user_who_has_seen_everything_gets_an_empty_list():
@@ -98,7 +104,7 @@ def test_a_user_who_has_seen_everything_gets_an_empty_list():
 
 
 def test_an_empty_catalog_gives_empty_lists():
-    assert top_n(np.zeros((2, 0), dtype=np.float32), 2)[0].tolist() == [[-1, -1]] * 2
+    assert top_n(np.zeros((2, 0), dtype=np.float32), 2)[0].shape == (2, 0)
 
 
 def test_no_users_give_no_lists():
@@ -229,7 +235,7 @@ def test_the_next_batch_is_scored_only_when_it_is_wanted():
 
 
 def test_a_wide_catalog_is_scored_for_fewer_users_at_once(monkeypatch):
-    monkeypatch.setattr(topn, "_SCORES", 3 * 40)
+    monkeypatch.setattr(topn, "MAX_SCORES", 3 * 40)
     sizes = []
     deque(recommend(lambda history: sizes.append(history.shape[0]) or torch.zeros(history.shape), HISTORY, 1, 10), 0)
     assert sizes == [3] * 7 + [2]
