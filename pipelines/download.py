@@ -10,8 +10,8 @@ import click
 from tqdm import tqdm
 
 from recsys.data.download import DATA_SETS, MOVIELENS_URL, DataSet, archive_url, download
+from recsys.system.disk import require_writable
 
-from .cli.destination import try_destination
 from .cli.options import options_from, setting
 from .cli.output import as_json, print_json, program, say
 
@@ -38,7 +38,7 @@ class DownloadJob:
 
 def run(job: DownloadJob) -> Path:
     """Download, verify and unpack the data set; return the path of its ratings file."""
-    try_destination(job.target)
+    require_writable(job.target)
     with tqdm(desc=job.name, unit="B", unit_scale=True, disable=None) as bar:
 
         def advance(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Measure a saved model on people it was not trained on, or on a test file."""
+"""`recsys evaluate`: evaluate a saved model on users it was not trained on, or on a test file."""
 
 from __future__ import annotations
 
@@ -10,62 +10,67 @@ from typing import Any
 import click
 
 from recsys import splitting
-from recsys.artifacts import SavedModel, load_model
+from recsys.artifacts import load_model
 from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation import comparison
 from recsys.evaluation.averages import Interval
-from recsys.evaluation.comparison import Result
+from recsys.evaluation.examples import examples
+from recsys.evaluation.results import ModelResult
 from recsys.evaluation.tasks import TASKS
+from recsys.models.trained import TrainedModel
 from recsys.reporting.report import render
 from recsys.splitting.holdout import Holdout
 from recsys.system.atomic import new_directory, refuse_existing, write_json
-from recsys.system.hardware import versions
+from recsys.system.packages import versions
 from recsys.system.storage import Location
 
 from .cli.options import SEED, LocationType, options_from, setting
-from .cli.output import as_json, cells_text, metrics_table, print_json, wrapped
-from .cli.settings import TrackingOptions, comma_list, read_histories
+from .cli.output import as_json, cells_text, metrics_table, plural, print_json, say, wrapped
+from .cli.progress import activity
+from .cli.reading import read_histories
+from .cli.settings import TrackingOptions, comma_list
 from .cli.steps import log_calibration, log_data
 
 CAUTION = (
-    "Nobody can tell which of them the model was trained on, and those flatter it. Of the ratings of its training, "
-    "read as then (the same files and minima), only people held out then are measured."
+    "Some users may have been in training; their scores are optimistic. To evaluate only on users held out from "
+    "training, give the training ratings, read with the same options."
 )
 MARK, REPORT = "evaluation.json", "report.html"
 
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Which model, on what."""
+    """Which model to evaluate, on which ratings, and where the report goes."""
 
     model: Location
     ratings: tuple[Location, ...]
-    test: Location | None = setting(None, "Held-out rows; RATINGS are then the histories.")
-    hidden: float = setting(0.2, "Without --test: share of each user's items to hide and look for.")
+    test: Location | None = setting(None, "File of held-out rows; RATINGS are then the histories.")
+    hidden: float = setting(0.2, "Without --test: share of each user's items that is held out.")
     metrics: str = setting(
-        "", "Metrics, separated by commas; the first leads the report. The usual ones of the task without it."
+        "", "Metrics, separated by commas, the main one first; the usual ones of the task by default."
     )
     output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
-    titles: Path | None = setting(None, "Table of item titles, for the lists in the report.")
+    titles: Path | None = setting(None, "File of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
     overwrite: bool = setting(False, "Replace an earlier evaluation in OUTPUT.")
-    seed: int = setting(0, "Seed of what is hidden.", kind=SEED)
+    seed: int = setting(0, "Seed of what is held out.", kind=SEED)
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __post_init__(self) -> None:
         if self.titles is not None and self.output is None:
-            raise ConfigError("Expected --output FOLDER beside --titles FILE, found only the latter.")
+            raise ConfigError("Expected --output FOLDER together with --titles FILE: titles are for the report.")
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics with intervals, who was measured, how many could not be, the ledger in a line, the report's folder.
+    """Metrics with intervals, the users behind them, how many were left out, the account of the rows, the report.
 
-    counts: of what was measured besides users. coverage: a share, of what says the task. caution: what may flatter.
+    counts: what was measured besides users. coverage: a share; the task says of what. caution: why the metrics may be
+    optimistic, else empty.
     """
 
     task: str
@@ -80,7 +85,7 @@ class Evaluated:
 
 
 def run(job: EvaluateJob) -> Evaluated:
-    """Do the job. What can be refused is refused before the data are read."""
+    """Evaluate the model. What can be refused is refused before the data are read."""
     if job.output is not None:
         refuse_existing(job.output, MARK, job.overwrite)
     titles = {} if job.titles is None else read_titles(job.titles)
@@ -90,30 +95,31 @@ def run(job: EvaluateJob) -> Evaluated:
     for label in labels:
         task.check(label)
     interactions = read_histories(saved, job.ratings, job.reading)
-    holdout, protocol, who = people(job, saved, interactions)
+    holdout, protocol, who = choose_holdout(job, saved, interactions)
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
-        measured = task.evaluate(saved.model, holdout, labels if job.output is None else task.labels(labels))
+        with activity(f"{saved.model.name}: evaluating on held-out data"):
+            measured = task.evaluate(saved.model, holdout, labels if job.output is None else task.labels(labels))
         found = measured.only(labels)
         fit = task.describe(saved.model, measured, holdout, saved.item_counts)
         tracked.log_metrics({**found.means(), "coverage": found.coverage, **fit.counts})
         log_calibration(tracked, fit)
         if job.output is not None:
-            result = Result([[fit]])
-            examples = comparison.examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
+            result = ModelResult([[fit]])
+            shown = examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
             facts = report_facts(result, holdout, labels, job.seed) | {"data": data, "protocol": protocol}
             with new_directory(job.output, MARK, job.overwrite) as place:
                 write_json(place / MARK, facts)
-                (place / REPORT).write_text(render(facts, examples), encoding="utf-8")
+                (place / REPORT).write_text(render(facts, shown), encoding="utf-8")
             tracked.log_artifact(job.output / REPORT)
     metrics, ledger = found.intervals(job.seed), interactions.ledger.line()
     caution = CAUTION if protocol == "hidden" else ""
     return Evaluated(task.name, metrics, fit.counts, who, holdout.left_out, found.coverage, ledger, job.output, caution)
 
 
-def report_facts(result: Result, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
-    """What the report says of one model: a comparison with nobody to compare with."""
+def report_facts(result: ModelResult, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
+    """Facts for the report of a single model: a comparison without rivals."""
     split = {
         "test_users": len(holdout),
         "test_interactions": int(holdout.relevant.sum()),
@@ -123,11 +129,11 @@ def report_facts(result: Result, holdout: Holdout, labels: Sequence[str], seed: 
     return {**comparison.facts(standing), "split": split, "refused": {}, "versions": versions()}
 
 
-def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> tuple[Holdout, str, str]:
-    """Whom to measure on, how they were chosen (a name the report knows), and in words who they are.
+def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interactions) -> tuple[Holdout, str, str]:
+    """Choose what to evaluate on: the holdout, a name for how it was chosen (for the report), and who is in it.
 
-    With `--test`, the users of that file. On the very data of its training, the users held out then: the split is
-    made again from what model.json says. Else all users of RATINGS, a share of whose items is hidden.
+    With `--test`, the users of that file. On the data of its training, the users held out then: the split is made
+    again from what model.json says. Else all users of RATINGS, with a share of their items held out.
     """
     task = TASKS[saved.model.task]
     if job.test is not None:
@@ -137,14 +143,18 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
     if data.get("fingerprint") == interactions.fingerprint():
         if split.get("protocol") not in ("strong", "weak", "cells") or split.get("refit"):
-            raise UnsupportedError("The model was fitted on all of these ratings: give people or rows it has not seen.")
+            raise UnsupportedError(
+                "The model was fitted on all of these ratings: give users or rows that it has not seen (--test)."
+            )
         again = splitting.PROTOCOLS[split["protocol"]](
             interactions, share=split["held_out"], seed=saved.about["seed"], test=False, ratings=task.ratings
         ).validation
-        assert again is not None  # there was one then
+        assert again is not None  # there was one in training
         return again, "validation", f"{'rows' if task.ratings else 'users'} held out from its training"
     if saved.model.needs_training_users:
-        raise UnsupportedError(f"{saved.model.name} knows only its training users: give --test FILE with their rows.")
+        raise UnsupportedError(
+            f"{saved.model.name} can score only its training users: give their held-out rows with --test FILE."
+        )
     hidden = splitting.hide(interactions, saved.items, job.hidden, job.seed, task.ratings)
     return hidden, "hidden", "all users of these ratings"
 
@@ -154,18 +164,19 @@ def people(job: EvaluateJob, saved: SavedModel, interactions: Interactions) -> t
 @click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(EvaluateJob)
 def command(job: EvaluateJob) -> None:
-    """Measure the model directory MODEL on held-out items of the users in RATINGS."""
+    """Evaluate the model directory MODEL on held-out items of the users in RATINGS."""
     found = run(job)
     if as_json():
         print_json(asdict(found))
         return
-    click.echo(found.ledger)
+    say(found.ledger)
     covered = f"{found.coverage:.1%} {TASKS[found.task].covered}"
-    click.echo(wrapped(f"Measured on {found.who}{cells_text(found.counts)}; {covered}."))
+    say(wrapped(f"Evaluated on {found.who}{cells_text(found.counts)}; {covered}."))
     if found.caution:
-        click.echo(wrapped(found.caution))
+        say(wrapped(found.caution))
     if found.left_out:
-        click.echo(f"{found.left_out:,} users left out: no history, or nothing to find, among the model's items.")
-    click.echo(f"\n{metrics_table(found.metrics)}")
+        left_out = plural(found.left_out, "user")
+        say(wrapped(f"{left_out} left out: no history or no held-out item among the items of the model."))
+    say(f"\n{metrics_table(found.metrics)}")
     if found.directory is not None:
-        click.echo(f"\nReport: {found.directory / REPORT}")
+        say(f"\nReport: {found.directory / REPORT}")

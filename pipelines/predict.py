@@ -1,4 +1,4 @@
-"""Predict ratings: what users would give to items, for every row of a file of pairs."""
+"""`recsys predict`: predict the rating of every user-item pair in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from recsys.artifacts import SavedModel, load_model
+from recsys.artifacts import load_model
 from recsys.batch.predictions import (
     NO_HISTORY,
     UNKNOWN_ITEM,
@@ -24,24 +24,27 @@ from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, UnsupportedError
 from recsys.models.ratings.base import RatingRecommender
+from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location, folder_at, local_copy
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, print_json
-from .cli.settings import TrackingOptions, read_histories
+from .cli.output import as_json, plural, print_json, say
+from .cli.progress import activity
+from .cli.reading import read_histories
+from .cli.settings import TrackingOptions
 from .cli.steps import log_data
 
 
 @dataclass(frozen=True)
 class PredictJob:
-    """Which model, which pairs, whose histories, and where the answers go."""
+    """Which model, which pairs, which histories, and where the predictions go."""
 
     model: Location
     pairs: Location
-    ratings: tuple[Location, ...] = setting((), "Ratings that the histories of the users come from.", multiple=True)
-    new_items: bool = setting(False, "Also predict items the model does not know but the histories hold ratings of.")
+    ratings: tuple[Location, ...] = setting((), "Ratings with the histories of the users.", multiple=True)
+    new_items: bool = setting(False, "Also predict items that are unknown to the model but rated in the histories.")
     output: Path = setting(Path("predictions.csv"), "File to write: .csv or .parquet.", "--output", "-o")
-    overwrite: bool = setting(False, "Replace an earlier file.")
+    overwrite: bool = setting(False, "Replace an existing file.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -49,9 +52,9 @@ class PredictJob:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The file, its rows, how many have a rating, how many have none and why, the histories' ledger, seconds.
+    """The file, its rows, how many have a rating, how many have none and why, the account of the histories, seconds.
 
-    new_items: how many items were folded in.
+    new_items: number of items that were folded in.
     """
 
     file: Path
@@ -64,14 +67,14 @@ class Predicted:
 
 
 def run(job: PredictJob) -> Predicted:
-    """Do the job. What can be refused is refused before the data are read."""
+    """Predict the ratings. What can be refused is refused before the data are read."""
     if not job.ratings:
         raise click.UsageError("Expected --ratings FILE with the histories of the users, found none.")
     format = format_of(job.output)
     if job.output.exists() and not job.overwrite:
-        raise ArtifactError(f"{job.output} is already there: choose another place, or add --overwrite.")
+        raise ArtifactError(f"{job.output} already exists: choose another place, or set overwrite.")
     saved = load_model(job.model, job.device)
-    model = model_of_ratings(saved)
+    model = rating_model(saved)
     if job.new_items:
         model.check_new_items()
     interactions = read_histories(saved, job.ratings, job.reading)
@@ -85,9 +88,10 @@ def run(job: PredictJob) -> Predicted:
         tracked.log_params({"model": saved.model.name})
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
-        ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading.encoding))
+        with activity("predicting"):
+            ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading.encoding))
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        with folder_at(job.output.parent).new_file(job.output.name) as file:
+        with activity(f"writing {job.output}"), folder_at(job.output.parent).new_file(job.output.name) as file:
             write_answers(file, format, read_pairs(pairs, job.reading.encoding), ratings, reason)
         seconds = time.perf_counter() - started
         counts = np.bincount(reason, minlength=3).tolist()
@@ -99,12 +103,12 @@ def run(job: PredictJob) -> Predicted:
     return Predicted(job.output, len(reason), counts[0], without, folded_in, interactions.ledger.line(), seconds)
 
 
-def model_of_ratings(saved: SavedModel) -> RatingRecommender:
-    """The saved model. Raises UnsupportedError for a model of lists."""
+def rating_model(saved: TrainedModel) -> RatingRecommender:
+    """The saved model. Raises UnsupportedError for a model of the ranking task."""
     if not isinstance(saved.model, RatingRecommender):
         raise UnsupportedError(
-            f"{saved.model.name} makes lists: its scores order items, and are no ratings. Train a model with "
-            "--task rating, or use recsys score for lists."
+            f"{saved.model.name} makes lists: its scores rank items and are not ratings. Train a model of the rating "
+            "task, or use recsys score for lists."
         )
     return saved.model
 
@@ -116,21 +120,21 @@ def model_of_ratings(saved: SavedModel) -> RatingRecommender:
 def command(job: PredictJob) -> None:
     """Predict the rating of every (user, item) row of PAIRS with the model directory MODEL.
 
-    Every row is answered, in order: user_id, item_id, rating, reason (empty, or why there is no rating).
+    The output has the rows of PAIRS in the same order: user_id, item_id, rating, reason (why there is no rating).
     """
     report(run(job))
 
 
 def report(found: Predicted) -> None:
-    """How many rows have a rating, and why others have none."""
+    """Print how many rows have a rating, and why others have none."""
     if as_json():
         print_json(asdict(found))
         return
-    click.echo(found.ledger)
-    click.echo(f"{found.predicted:,} of {found.rows:,} rows have a rating ({found.seconds:.1f} s)")
+    say(found.ledger)
+    say(f"{found.predicted:,} of {plural(found.rows, 'row')} have a rating ({found.seconds:.1f} s)")
     if found.new_items:
-        click.echo(f"{found.new_items:,} new items folded in from their ratings in the histories")
+        say(f"{plural(found.new_items, 'new item')} folded in from their ratings in the histories")
     for reason, count in found.without.items():
         if count:
-            click.echo(f"{count:,} have none: {reason}")
-    click.echo(f"Ratings: {found.file}")
+            say(f"{plural(count, 'row')} without a rating: {reason}")
+    say(f"Ratings: {found.file}")

@@ -1,134 +1,140 @@
-"""Recommend for one person, on the terminal: someone in a ratings file, or nobody but a list of items."""
+"""`recsys recommend`: recommend items, on the terminal, for one user of a ratings file or for a list of items."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+import pandas as pd
 
 from recsys.artifacts import load_model
-from recsys.data.matrix import sparse_rows
-from recsys.data.reading import ReadingOptions, read_titles
+from recsys.data.interactions import Interactions
+from recsys.data.reading import ReadingOptions, read_interactions, read_titles
 from recsys.errors import DataError, UnsupportedError
 from recsys.evaluation.tasks import TASKS
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
+from recsys.system.text import printable
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import WIDTH, as_json, print_json, shorten, table
-from .cli.settings import comma_list, read_histories
+from .cli.output import WIDTH, as_json, decimal, listed, plural, print_json, say, shorten, table
+from .cli.reading import read_histories
+from .cli.settings import comma_list
+from .cli.unknown import SHOWN, UnknownIds, find_unknown, note_unknown
+
+NEW_USER = "new user"  # the id of somebody who is only a list of items
 
 
 @dataclass(frozen=True)
 class RecommendJob:
-    """For whom, from which model, how many."""
+    """The user, the model, and how many items to recommend."""
 
     model: Location
-    user: str | None = setting(None, "The person's id in the ratings file.")
-    ratings: Location | None = setting(None, "Ratings that hold the person's history.")
-    items: str | None = setting(None, "Instead: items the person took, ids separated by commas.")
+    user: str | None = setting(None, "Id of the user in the ratings file.")
+    ratings: Location | None = setting(None, "Ratings with the history of the user.")
+    items: str | None = setting(None, "Instead of --user: item ids of a history, separated by commas.")
     n: int = setting(10, "Length of the list.", "-n")
-    keep_seen: bool = setting(False, "Let items of the history be recommended too.")
-    titles: Path | None = setting(None, "File with a title for each item id.")
+    keep_seen: bool = setting(False, "Also recommend items of the history.")
+    titles: Path | None = setting(None, "File of item titles.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 @dataclass(frozen=True)
 class Recommended:
-    """The history the model saw, the list, and items it does not know."""
+    """The history that the model used, the list, and the ids that the model does not know (history, titles)."""
 
     history: list[dict[str, Any]]
     items: list[dict[str, Any]]
-    unknown: int
+    unknown: Mapping[str, UnknownIds]
 
 
 def run(job: RecommendJob) -> Recommended:
-    """Do the job."""
+    """Recommend items for one history."""
     if (job.user is None) == (job.items is None):
         raise click.UsageError("Expected either --user ID with --ratings FILE, or --items ID,ID.")
     if job.user is not None and job.ratings is None:
         raise click.UsageError("Expected --ratings FILE with the history of --user, found none.")
     saved = load_model(job.model, job.device)
-    titles = read_titles(job.titles) if job.titles else {}
-    row, seen, unknown, trained = from_items(job, saved) if job.items is not None else from_ratings(job, saved)
-    if not row.nnz:
-        raise DataError(f"Expected a history with an item the model knows, found none ({unknown} unknown).")
-    best, scores = saved.model.recommend(
-        trained, row, N=job.n, filter_already_liked_items=False, filter_items=None if job.keep_seen else seen.indices
-    )
-    kept = best >= 0
-    listed = [
-        entry | {"rank": rank, "score": float(score)}
-        for rank, (entry, score) in enumerate(zip(named(saved, best[kept], titles), scores[kept], strict=True), start=1)
+    titles = {} if job.titles is None else read_titles(job.titles)
+    histories = read_user(job, saved) if job.items is None else from_items(comma_list(job.items), saved)
+    history = item_ids(histories, job.user or NEW_USER)
+    unknown = {"history": find_unknown(history, saved.items)}
+    if titles:
+        unknown["titles"] = find_unknown(titles, saved.items)
+    known = [item for item, position in zip(history, saved.items.positions(history), strict=True) if position >= 0]
+    if not known:
+        names = listed(history, SHOWN)
+        raise DataError(f"Expected a history with an item that the model knows, found none of {len(history)}: {names}.")
+    lists = saved.recommend(histories, job.n, users=[job.user or NEW_USER], filter_seen=not job.keep_seen)
+    entries = [
+        {**named(row["item_id"], titles), "rank": row["rank"], "score": row["score"]}
+        for row in lists.to_dict("records")
     ]
-    return Recommended(named(saved, row.indices, titles), listed, unknown)
+    return Recommended([named(item, titles) for item in known], entries, unknown)
 
 
-def from_items(job: RecommendJob, saved: TrainedModel) -> tuple[csr_matrix, csr_matrix, int, int]:
-    """The history of the items named, CSR (1, items), what was seen, how many are unknown, and no training row."""
+def from_items(items: list[str], saved: TrainedModel) -> Interactions:
+    """The history of a new user who has had these items."""
     if TASKS[saved.model.task].ratings:
-        raise UnsupportedError(
-            f"{saved.model.name} needs to know how the items were rated: give --user with --ratings FILE."
-        )
-    positions = saved.items.positions(comma_list(job.items or ""))
+        raise UnsupportedError(f"{saved.model.name} needs to know how the items were rated: give --user and --ratings.")
     if saved.model.needs_training_users:
-        raise UnsupportedError(f"{saved.model.name} knows only its training users: give --user, or use another model.")
-    history = np.unique(positions[positions >= 0])
-    row = sparse_rows(np.zeros_like(history), history, np.ones(len(history)), (1, len(saved.items)))
-    return row, row, int((positions < 0).sum()), 0
+        raise UnsupportedError(f"{saved.model.name} can score only its training users: give --user instead of --items.")
+    return read_interactions(pd.DataFrame({"user_id": NEW_USER, "item_id": items}))
 
 
-def from_ratings(job: RecommendJob, saved: TrainedModel) -> tuple[csr_matrix, csr_matrix, int, int]:
-    """The user's history, CSR (1, items), what was seen, how many are unknown, and the training row if it is needed."""
+def read_user(job: RecommendJob, saved: TrainedModel) -> Interactions:
+    """The ratings file, which must have the user."""
     assert job.ratings is not None
     interactions = read_histories(saved, job.ratings, job.reading)
-    user = int(interactions.users.positions([job.user])[0])
-    if user < 0:
+    if interactions.users.positions([job.user])[0] < 0:
         raise DataError(
             f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none: "
             f"{interactions.ledger.line()}."
         )
-    data = saved.to_matrix(interactions)
-    row = data.matrix[[user]]
-    unknown = int((interactions.user == user).sum()) - row.nnz
-    trained = -1 if saved.users is None else int(saved.users.positions([job.user])[0])
-    return row, row if data.seen is None else data.seen[[user]], unknown, trained
+    if saved.users is not None and saved.users.positions([job.user])[0] < 0:
+        raise UnsupportedError(f"{saved.model.name} can score only its training users, and {job.user!r} is not one.")
+    return interactions
 
 
-def named(saved: TrainedModel, positions: NDArray[np.int32], titles: dict[str, str]) -> list[dict[str, Any]]:
-    """item_id and title (empty without one) of each position."""
-    ids = saved.items.take(positions).to_pylist()
-    return [{"item_id": item, "title": titles.get(str(item), "")} for item in ids]
+def item_ids(histories: Interactions, user: str) -> list[Any]:
+    """Ids of the items in a user's history."""
+    position = histories.users.positions([user])[0]
+    return list(histories.items.take(histories.item[histories.user == position]).to_pylist())
+
+
+def named(item: Any, titles: Mapping[str, str]) -> dict[str, Any]:
+    """An item with its title, empty without one."""
+    return {"item_id": item, "title": titles.get(str(item), "")}
 
 
 @click.command("recommend")
 @click.argument("model", type=LocationType())
 @options_from(RecommendJob)
 def command(job: RecommendJob) -> None:
-    """Recommend for one person with the model directory MODEL."""
+    """Recommend items for one user with the model directory MODEL."""
     found = run(job)
     if as_json():
         print_json(asdict(found))
-    else:
-        click.echo(text(found))
+        return
+    note_unknown(found.unknown)
+    say(text(found))
 
 
-def text(found: Recommended, who: str = "") -> str:
-    """History in three lines at most, with the name before it, then the list."""
-    seen = [entry["title"] or str(entry["item_id"]) for entry in found.history]
-    unknown = f" ({found.unknown} more unknown to the model)" if found.unknown else ""
-    took = f"{who}took {len(seen)}{unknown}: {'; '.join(seen)}"
-    shown = "\n".join(textwrap.wrap(took, WIDTH, max_lines=3, placeholder=" …"))
+def text(found: Recommended) -> str:
+    """The history in three lines at most, then the list."""
+    seen = [printable(entry["title"] or str(entry["item_id"]), single_line=True) for entry in found.history]
+    history = f"History of {plural(len(seen), 'item')}: {'; '.join(seen)}"
+    shown = "\n".join(textwrap.wrap(history, WIDTH, max_lines=3, placeholder=" …"))
+    if not found.items:
+        return f"{shown}\n\nNothing to recommend: the history holds all items of the model."
     titled = any(entry["title"] for entry in found.items)
     rows = [
-        (entry["rank"], entry["item_id"], *([shorten(entry["title"], 50)] if titled else []), f"{entry['score']:.4f}")
+        (entry["rank"], entry["item_id"], *([shorten(entry["title"], 50)] if titled else []), decimal(entry["score"]))
         for entry in found.items
     ]
     header = ("rank", "item", *(["title"] if titled else []), "score")

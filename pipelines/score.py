@@ -1,4 +1,4 @@
-"""Score everybody: the best n items of every user, written to files that can be trusted."""
+"""`recsys score`: write the top-n items of every user to files, in shards, resumable and verified."""
 
 from __future__ import annotations
 
@@ -14,57 +14,52 @@ import click
 import numpy as np
 
 from recsys.artifacts import load_model
-from recsys.batch.audience import (
-    Audience,
-    Rules,
-    add_new_users,
-    all_items,
-    allowed_items,
-    excluded_pairs,
-    fingerprint,
-    group_cap,
-    make_audience,
-)
 from recsys.batch.engines import BatchJob, Execution, write_shards
 from recsys.batch.gates import measure, read_gates, refusals, require_finished
 from recsys.batch.memory import parse_size, plan_memory, process_bytes
 from recsys.batch.output import OpenedOutput, draft_of, open_output, record_shards, refuse_output, write_manifest
 from recsys.batch.plan import ScoringPlan
+from recsys.batch.rules import ListRules, allowed_items, group_cap
 from recsys.batch.shards import WORKER_PEAK
+from recsys.batch.targets import Targets, add_new_users, excluded_pairs, fingerprint, item_targets, make_targets
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
-from recsys.errors import ConfigError, DataError, EngineError, GateError, StorageError
+from recsys.data.reading.id_files import read_columns
+from recsys.errors import ConfigError, DataError, GateError
 from recsys.evaluation.tasks import TASKS
 from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
 from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at
 
+from .cli.interrupts import resumable
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, print_json, wrapped
+from .cli.output import as_json, plural, print_json, say, wrapped
 from .cli.progress import watch
-from .cli.settings import TrackingOptions, read_histories
+from .cli.reading import read_histories
+from .cli.settings import TrackingOptions
 from .cli.steps import log_data
+from .cli.unknown import UnknownIds, find_unknown, note_unknown
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Who gets lists, and what may stand in them."""
+    """Which users get lists, and which items may be in them."""
 
-    users: Location | None = setting(None, "File of the users to score, in its order; all without it.")
-    new_users: Location | None = setting(None, "Ratings of more people, of whom none is in RATINGS.")
-    only_items: Location | None = setting(None, "File of the only items to list.")
-    exclude_items: Location | None = setting(None, "File of items never to list.")
-    exclude_pairs: Location | None = setting(None, "File of user_id, item_id: items not to list for that user.")
-    keep_seen: bool = setting(False, "Let items of the history be recommended too.")
+    users: Location | None = setting(None, "File of the users to score, in its order; all users by default.")
+    new_users: Location | None = setting(None, "Ratings of further users, none of whom is in RATINGS.")
+    only_items: Location | None = setting(None, "File of the only items to recommend.")
+    exclude_items: Location | None = setting(None, "File of items that are never recommended.")
+    exclude_pairs: Location | None = setting(None, "File of user_id, item_id: pairs that are never recommended.")
+    keep_seen: bool = setting(False, "Also recommend items of the history.")
     min_score: float | None = setting(None, "Leave out items with a lower score.")
-    max_per_group: int | None = setting(None, "At most so many items of a group in a list.")
+    max_per_group: int | None = setting(None, "Maximum number of items of a group in a list.")
     groups: Location | None = setting(None, "File of item_id, group (a brand, an author, ...).")
     cold: Literal["popularity", "skip", "fail"] = setting(
-        "skip", "Users without a known item: popular items (said in a column), no list, or refuse the job."
+        "skip", "Users without a known item: popular items (marked in a column), no list, or refuse the job."
     )
-    item_to_item: bool = setting(False, "Lists of similar items for every item; needs no RATINGS.")
+    item_to_item: bool = setting(False, "List similar items for every item; needs no RATINGS.")
 
     def __post_init__(self) -> None:
         if (self.max_per_group is None) != (self.groups is None):
@@ -81,7 +76,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Which model, whose histories, how many items, and where the lists go."""
+    """Which model, which histories, how many items, and where the lists go."""
 
     model: Location
     ratings: tuple[Location, ...]
@@ -89,24 +84,24 @@ class ScoreJob:
     n: int = setting(10, "Length of each list.", "-n")
     choice: Choice = field(default_factory=Choice)
     format: Literal["parquet", "csv"] = setting("parquet", "Format of the lists.")
-    csv_safe: bool = setting(False, "Mark ids that a spreadsheet would run as formulas with a '.")
-    shard_users: int = setting(65_536, "Users a file.")
+    csv_safe: bool = setting(False, "Prefix ids that a spreadsheet would run as formulas with a '.")
+    shard_users: int = setting(65_536, "Users in each file.")
     engine: Literal["local", "ray"] = setting("local", "This machine's cores, or a Ray cluster.")
-    workers: int | None = setting(None, "Threads (local) or actors (ray); all there are without it.")
-    ray_address: str | None = setting(None, "Address of a running Ray cluster; without it one is started here.")
-    batch_size: int | None = setting(None, "Users scored at once, at most: fewer workers where it says so.")
+    workers: int | None = setting(None, "Threads (local) or actors (ray); all that there are by default.")
+    ray_address: str | None = setting(None, "Address of a running Ray cluster; one is started here by default.")
+    batch_size: int | None = setting(None, "Maximum number of users scored at once; may reduce the number of workers.")
     max_memory: str | None = setting(
         None,
-        "Limit such as 2GB, kept by running fewer workers. On Ray it is for the command and its actors (Ray's own "
-        "processes, some 0.4 GB, apart), with --ray-address for each actor.",
+        "Memory limit such as 2GB, kept by running fewer workers. On Ray it is for the command and its actors (without "
+        "Ray's own processes, about 0.4 GB); with --ray-address it is for each actor.",
     )
-    gates: Location | None = setting(None, "TOML file of limits the lists must keep to be published.")
-    previous: Location | None = setting(None, "An earlier output, to measure the overlap with.")
-    resume: bool = setting(False, "Go on with a job that was stopped: the same bytes come out.")
-    overwrite: bool = setting(False, "Replace an earlier output.")
+    gates: Location | None = setting(None, "TOML file of limits that the lists must keep to be published.")
+    previous: Location | None = setting(None, "An earlier output, to measure the overlap with it.")
+    resume: bool = setting(False, "Continue an interrupted job; the output is the same, byte for byte.")
+    overwrite: bool = setting(False, "Replace an existing output.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     precision: Literal["fp32", "bf16"] = setting(
-        "fp32", "bf16 is faster where the chip has it, and approximate: items of nearly equal score change places."
+        "fp32", "bf16 is faster on some hardware, and approximate: items with nearly equal scores change places."
     )
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -123,16 +118,17 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class Scored:
-    """The folder, its manifest, and how the job went."""
+    """The folder, its manifest, the speed, the account of the rows, and ids in files that are unknown."""
 
     directory: Location
     manifest: Mapping[str, Any]
     speed: Mapping[str, float]
     ledger: str
+    unknown: Mapping[str, UnknownIds]
 
 
 def run(job: ScoreJob) -> Scored:
-    """Do the job. Raises GateError, when all is written and marked unpublished, where a gate refuses."""
+    """Score all users. Raises GateError, after all is written and marked unpublished, where a gate refuses."""
     gates = read_gates(job.gates, job.previous is not None) if job.gates else {}
     if job.previous is not None:
         require_finished(job.previous, "items" if job.choice.item_to_item else "users")
@@ -140,6 +136,8 @@ def run(job: ScoreJob) -> Scored:
     saved = load_model(job.model, job.device)
     program_bytes = process_bytes()
     interactions, histories = make_histories(job, saved)
+    unknown = unknown_ids(job.choice, saved, histories)
+    note_unknown(unknown)
     batch = make_batch(job, saved, histories)
     plan = batch.plan
     memory = plan_memory(batch, program_bytes)
@@ -174,25 +172,25 @@ def run(job: ScoreJob) -> Scored:
         if refused:
             raise GateError(not_published(refused, output))
         output.publish()
-    return Scored(job.output, manifest, speed, ledger_line(interactions))
+    return Scored(job.output, manifest, speed, ledger_line(interactions), unknown)
 
 
 def facts_of(
     batch: BatchJob, interactions: Interactions | None, histories: UserItemMatrix | None
 ) -> dict[str, dict[str, Any]]:
     """What the manifest says of the model, the histories and the rules."""
-    saved, audience, allowed = batch.saved, batch.audience, batch.rules.allowed
+    saved, targets, allowed = batch.saved, batch.targets, batch.rules.allowed
     return {
         "model": {"name": saved.model.name, "digest": saved.digest, "run_id": saved.about.get("run_id")},
         "histories": {
             "ledger": ledger_line(interactions),
             "interactions_on_unknown_items": 0 if histories is None else histories.unknown,
-            "users_without_known_items": int(audience.cold.sum()),
+            "users_without_known_items": int(targets.cold.sum()),
         },
         "rules": {
             "items": len(saved.items),
             "items_allowed": len(saved.items) if allowed is None else int(allowed.sum()),
-            "pairs_excluded": 0 if audience.excluded is None else audience.excluded.nnz,
+            "pairs_excluded": 0 if targets.excluded is None else targets.excluded.nnz,
         },
     }
 
@@ -209,46 +207,63 @@ def not_published(refused: Sequence[str], output: OpenedOutput) -> str:
 
 
 def make_histories(job: ScoreJob, saved: TrainedModel) -> tuple[Interactions | None, UserItemMatrix | None]:
-    """The ratings, and the histories they make; neither where the lists are for items."""
+    """Read the ratings, and make histories of them; neither where the lists are for items."""
     if job.choice.item_to_item:
         return None, None
     task = TASKS[saved.model.task]
     interactions = read_histories(saved, job.ratings, job.reading)
     histories = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings)
     if job.choice.new_users is not None:
-        newcomers = read_histories(saved, job.choice.new_users, job.reading, "new-users")
-        more = UserItemMatrix.from_interactions(newcomers, saved.items, task.ratings)
+        further = read_histories(saved, job.choice.new_users, job.reading, "new-users")
+        more = UserItemMatrix.from_interactions(further, saved.items, task.ratings)
         histories = add_new_users(histories, more)
     return interactions, histories
 
 
-def choose(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> tuple[Audience, Rules]:
-    """Who gets lists, and by which rules."""
-    audience = all_items(saved) if histories is None else make_audience(histories, saved, choice.users)
+def unknown_ids(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> dict[str, UnknownIds]:
+    """Ids in the files of the job that the model or the histories do not know, by the option of the file."""
+    found = {}
+    for option, file in (("only-items", choice.only_items), ("exclude-items", choice.exclude_items)):
+        if file is not None:
+            found[option] = find_unknown(read_columns(file, "item", 1)[0], saved.items)
+    if choice.groups is not None:
+        found["groups"] = find_unknown(read_columns(choice.groups, "item", 2)[0], saved.items)
+    if histories is not None and choice.users is not None:
+        found["users"] = find_unknown(read_columns(choice.users, "user", 1)[0], histories.users)
+    if histories is not None and choice.exclude_pairs is not None:
+        users, items = read_columns(choice.exclude_pairs, "user", 2)
+        found["exclude-pairs (users)"] = find_unknown(users, histories.users)
+        found["exclude-pairs (items)"] = find_unknown(items, saved.items)
+    return found
+
+
+def choose(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> tuple[Targets, ListRules]:
+    """Choose which users get lists, and by which rules."""
+    targets = item_targets(saved) if histories is None else make_targets(histories, saved, choice.users)
     if choice.exclude_pairs is not None:
-        audience = replace(audience, excluded=excluded_pairs(choice.exclude_pairs, audience, saved.items))
-    if choice.cold == "fail" and audience.cold.any():
+        targets = replace(targets, excluded=excluded_pairs(choice.exclude_pairs, targets, saved.items))
+    if choice.cold == "fail" and targets.cold.any():
         raise DataError(
-            f"Expected a known item in every history (--cold fail), found {audience.cold.sum():,} of {len(audience):,} "
+            f"Expected a known item in every history (--cold fail), found {targets.cold.sum():,} of {len(targets):,} "
             "users without: use --cold skip or --cold popularity."
         )
     most, groups = choice.max_per_group, choice.groups
-    rules = Rules(
+    rules = ListRules(
         allowed_items(saved.items, choice.only_items, choice.exclude_items),
         None if most is None or groups is None else group_cap(saved.items, groups, most),
         choice.min_score,
         saved.item_counts.astype(np.float32) if choice.cold == "popularity" else None,
     )
-    return audience, rules
+    return targets, rules
 
 
 def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | None) -> BatchJob:
-    """What the job will write, and how."""
-    audience, rules = choose(job.choice, saved, histories)
+    """Decide what the job will write, and how."""
+    targets, rules = choose(job.choice, saved, histories)
     plan = ScoringPlan(
         model=saved.digest,
-        inputs=fingerprint(audience, rules),
-        users=len(audience),
+        inputs=fingerprint(targets, rules),
+        users=len(targets),
         n=job.n,
         lists_for="items" if job.choice.item_to_item else "users",
         filter_seen=not job.choice.keep_seen,
@@ -260,7 +275,7 @@ def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | N
         precision=job.precision,
         tile=job.execution.tile,
     )
-    return BatchJob(plan, saved, job.model, audience, rules, job.execution)
+    return BatchJob(plan, saved, job.model, targets, rules, job.execution)
 
 
 @click.command("score")
@@ -268,69 +283,58 @@ def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | N
 @click.argument("ratings", type=LocationType(), nargs=-1)
 @options_from(ScoreJob)
 def command(job: ScoreJob) -> None:
-    """Write the best N unseen items of every user in RATINGS, with the model directory MODEL.
+    """Write the N best unseen items of every user in RATINGS, with the model directory MODEL.
 
-    All may lie in an object store: s3://bucket/key, gs://bucket/key, ...
+    Every input and the output may be in an object store: s3://bucket/key, gs://bucket/key, ...
     """
     if bool(job.ratings) == job.choice.item_to_item:
         raise click.UsageError("Expected RATINGS, or --item-to-item without them.")
-    try:
+    with resumable(lambda: resume_hint(job.output), job.output):
         scored = run(job)
-    except (KeyboardInterrupt, OSError, StorageError, EngineError) as error:
-        raise click.ClickException(stopped(job.output, error)) from error
     report(scored, job)
 
 
-def stopped(output: Location, error: BaseException) -> str:
-    """What stopped the job, what is there, and how to continue."""
-    if isinstance(error, StorageError):  # it is not asked again
-        return f"Stopped. {error} What is written stays: the same command with --resume continues after it."
-    if isinstance(error, KeyboardInterrupt):
-        why = "Interrupted."
-    elif isinstance(error, EngineError):
-        why = f"{error}"
-    else:
-        why = f"Stopped: {error}."
-    return f"{why} {count_of_files(output)}; run the same command with --resume to continue after them."
-
-
-def count_of_files(output: Location) -> str:
-    """How many files of lists are there."""
-    draft = draft_of(output)
-    places = [place for place in (draft, output) if place is not None and folder_at(place).is_file("plan.json")]
-    place = places[0] if places else output
-    count = len(folder_at(place).names("recommendations"))
-    return f"{count} {'file of lists is' if count == 1 else 'files of lists are'} in {place}"
+def resume_hint(output: Location) -> str:
+    """How many files of lists are there, and how to continue after them; empty where the job has not begun."""
+    for place in (draft_of(output), output):
+        if place is not None and folder_at(place).is_file("plan.json"):
+            files = plural(len(folder_at(place).names("recommendations")), "file of lists is", "files of lists are")
+            return f"{files} in {place}: run the same command with --resume to continue after them."
+    return ""
 
 
 def report(scored: Scored, job: ScoreJob) -> None:
-    """What was written."""
+    """Print what was written."""
     manifest, speed = scored.manifest, scored.speed
     if as_json():
-        print_json({"directory": scored.directory, "manifest": manifest, "speed": speed})
+        unknown = {name: asdict(ids) for name, ids in scored.unknown.items()}
+        print_json({"directory": scored.directory, "manifest": manifest, "speed": speed, "unknown": unknown})
         return
     if scored.ledger:
-        click.echo(scored.ledger)
+        say(scored.ledger)
     unknown = manifest["histories"]["interactions_on_unknown_items"]
     if unknown:
-        click.echo(f"{unknown:,} interaction{' is' if unknown == 1 else 's are'} with items the model does not know")
+        say(f"{plural(unknown, 'interaction is', 'interactions are')} with items that the model does not know")
     if job.choice.only_items is not None or job.choice.exclude_items is not None:
-        click.echo(f"{manifest['rules']['items_allowed']:,} of {manifest['rules']['items']:,} items may be listed")
+        items = plural(manifest["rules"]["items"], "item")
+        say(f"{manifest['rules']['items_allowed']:,} of {items} may be recommended")
     if job.choice.exclude_pairs is not None:
-        click.echo(f"{manifest['rules']['pairs_excluded']:,} pairs of these users and items are excluded")
-    click.echo(
-        f"{manifest['rows']:,} rows for {manifest['users']:,} {manifest['plan']['lists_for']} in "
-        f"{speed['seconds']:.1f} s ({speed['users_per_second']:,.0f} a second)"
+        excluded = plural(manifest["rules"]["pairs_excluded"], "pair", "pairs")
+        say(f"{excluded} of these users and items excluded")
+    targets = plural(manifest["users"], manifest["plan"]["lists_for"].removesuffix("s"))
+    say(
+        f"{plural(manifest['rows'], 'row')} for {targets} in {speed['seconds']:.1f} s "
+        f"({speed['users_per_second']:,.0f} per second)"
     )
     if manifest["measures"]:
         measures = manifest["measures"]
-        click.echo(
+        say(
             wrapped(
-                f"{measures['coverage']:.1%} of the catalog is listed; {measures['popularity']:.1%} of the rows are "
-                "on the items that have half of all training interactions"
+                f"{measures['coverage']:.1%} of the catalog is in some list; {measures['popularity']:.1%} of the rows "
+                "are popular items, those with half of all training interactions"
             )
         )
     if manifest["short_lists"]:
-        lists = "list is" if manifest["short_lists"] == 1 else "lists are"
-        click.echo(f"{manifest['short_lists']:,} {lists} shorter than n: {scored.directory}/short_lists says why")
-    click.echo(f"Lists: {scored.directory}/recommendations")
+        lists = plural(manifest["short_lists"], "list is", "lists are")
+        say(f"{lists} shorter than n: see {scored.directory}/short_lists")
+    say(f"Lists: {scored.directory}/recommendations")

@@ -1,7 +1,8 @@
-"""Train one model: read, hold some people out, fit, validate, save, track."""
+"""`recsys train`: read ratings, hold some out, fit a model, validate it, save it and track the run."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,8 @@ from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation.averages import Interval
-from recsys.evaluation.comparison import FittedResult
+from recsys.evaluation.fitting import validation_split
+from recsys.evaluation.results import FittedResult
 from recsys.evaluation.tasks import TASKS, Task, find_task
 from recsys.models import Recommender, create_model
 from recsys.models.autoencoders.network import NetworkRecommender
@@ -31,43 +33,46 @@ from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
-from .cli.output import as_json, cells_text, metrics_table, print_json, wrapped
-from .cli.settings import FittingOptions, TrackingOptions, meaning, read_for, typed_again
-from .cli.steps import fit_model, log_calibration, log_data, refit_model, validation_split
+from .cli.output import as_json, cells_text, metrics_table, note, print_json, program, say, wrapped
+from .cli.progress import activity
+from .cli.reading import read_for, remembered_reading, typed_again
+from .cli.settings import FittingOptions, TrackingOptions
+from .cli.steps import fit_model, log_calibration, log_data, refit_model
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train, on what, and where it goes."""
+    """Which model to train on which ratings, and where it is saved."""
 
     ratings: tuple[Location, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
-    model: str = setting(
-        "", "Which model, by its name in the README; chosen by the size of the data without it.", "--model", "-m"
+    model: str = setting("", "Name of the model; chosen by the size of the data by default.", "--model", "-m")
+    settings: tuple[str, ...] = setting(
+        (), "Setting of the model, key=value; or preset=NAME.", "--set", "-s", multiple=True
     )
-    settings: tuple[str, ...] = setting((), "Setting of it, key=value; or preset=NAME.", "--set", "-s", multiple=True)
     held_out: float = setting(
-        0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation; 0 for none."
+        0.1, "Share of users (at most 10,000; for ratings, of rows) held out for validation; 0 for none."
     )
-    refit: bool = setting(False, "Before saving, fit again on everybody for the best number of epochs.")
+    refit: bool = setting(False, "Before saving, fit again on all users for the best number of epochs.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.", kind=SEED)
-    overwrite: bool = setting(False, "Replace a model directory.")
+    overwrite: bool = setting(False, "Replace an existing model directory.")
     task: Literal["ranking", "rating"] | None = setting(
-        None, "Lists, or predicted ratings; the model's own without it."
+        None, "Lists, or predicted ratings; the task of the model by default."
     )
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
-    def of(self, task: Task) -> TrainJob:
-        """The same with what is usual for the task where nothing was said."""
-        return replace(self, task=task.name, model=self.model or task.model, fitting=self.fitting.of(task))
+    def with_task_defaults(self, task: Task) -> TrainJob:
+        """Fill in what was not given with the defaults of the task."""
+        fitting = self.fitting.with_task_defaults(task)
+        return replace(self, task=task.name, model=self.model or task.model, fitting=fitting)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the job made: the model, what its fit decided, its directory, validation metrics and what they were measured
-    on, seconds of fitting, ledger line, MLflow run."""
+    """The result: the model, what its fit decided, its directory, validation metrics and the counts behind them,
+    seconds of fitting, the account of the rows, the MLflow run."""
 
     model: str
     summary: str
@@ -80,14 +85,14 @@ class Trained:
 
 
 def run(job: TrainJob) -> Trained | None:
-    """Do the job, alone or in the group torchrun started; None in all processes but the main one.
+    """Train alone or in the group of processes that torchrun started; None in all processes but the main one.
 
     What can be refused is refused before the data are read.
     """
-    job = job.of(find_task(job.task, [job.model]))
+    job = job.with_task_defaults(find_task(job.task, [job.model]))
     settings = parse_settings(job.settings)
     if settings and not job.model:
-        raise ConfigError(f"Expected -m MODEL beside -s {job.settings[0]}: a setting belongs to a model.")
+        raise ConfigError(f"Expected -m MODEL together with -s {job.settings[0]}: a setting belongs to a model.")
     named = create_model(job.model, settings) if job.model else None
     refuse_existing(job.output, "model.json", job.overwrite)
     with process_group() as group:
@@ -119,7 +124,7 @@ def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | 
             "metrics": {label: asdict(interval) for label, interval in metrics.items()},
             "seed": job.seed,
             "data": data,
-            "reading": meaning(job.reading),
+            "reading": remembered_reading(job.reading),
             "split": {"protocol": split.protocol, "held_out": job.held_out, "refit": job.refit, **split.facts},
             "run_id": tracked.id,
         }
@@ -137,13 +142,13 @@ def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | 
 
 
 def pick(interactions: Interactions, job: TrainJob, group: Group) -> Recommender:
-    """The model that suits the data; one process says which and why."""
+    """Choose the model that suits the data; one process says which and why."""
     context = TrainingContext(device=job.fitting.device, group=group)
     users, items = len(interactions.users), len(interactions.items)
     choice = choose_model(users, items, job.held_out > 0, context.resolve_device(), group.size)
     if group.is_main:
         members = "".join(f" of {names}" for names in choice.settings.values())
-        click.echo(wrapped(f"{choice.model}{members}: {choice.why}. Another with -m."), err=True)
+        note(f"Model {choice.model}{members}: {choice.why}. Use -m to choose another.")
     return create_model(choice.model, choice.settings)
 
 
@@ -157,45 +162,46 @@ def refuse_several(model: Recommender, group: Group) -> None:
 
 
 def state_memory(model: Recommender, items: int) -> None:
-    """Say, before it is taken, what a network's training holds in memory whatever the batch."""
+    """Say, before it is used, how much memory the training of a network needs whatever the batch size."""
     if isinstance(model, NetworkRecommender):
-        click.echo(wrapped(f"{model.name}: {model.training_memory(items)}"), err=True)
+        note(f"{model.name}: {model.training_memory(items)}")
 
 
 def validate(model: Recommender, split: Split, metric: str) -> FittedResult | None:
-    """The fitted model measured on the validation part; None where nothing was held out."""
+    """Evaluate the fitted model on the validation part; None where nothing was held out."""
     if split.validation is None:
         return None
     task = TASKS[model.task]
-    found = task.evaluate(model, split.validation, tuple(dict.fromkeys((metric, *task.metrics))))
-    return task.describe(model, found, split.validation, split.train.item_counts)
+    with activity(f"{model.name}: evaluating on held-out data"):
+        found = task.evaluate(model, split.validation, tuple(dict.fromkeys((metric, *task.metrics))))
+        return task.describe(model, found, split.validation, split.train.item_counts)
 
 
 @click.command("train")
 @click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(TrainJob)
 def command(job: TrainJob) -> None:
-    """Fit a model on RATINGS, validate it on what was held out, save it, track the run."""
+    """Fit a model on RATINGS, validate it on held-out data, save it and track the run."""
     report(run(job), job)
 
 
 def report(trained: Trained | None, job: TrainJob) -> None:
-    """Tell the person what was made; one process of several does."""
+    """Print the result; only one of several processes has one."""
     if trained is None:
         return
     if as_json():
         print_json(asdict(trained))
         return
-    click.echo(trained.ledger)
-    click.echo(
-        f"{trained.model} fitted in {trained.fit_seconds:.1f} s{': ' if trained.summary else ''}{trained.summary}"
-    )
+    say(trained.ledger)
+    decided = f": {trained.summary}" if trained.summary else ""
+    say(wrapped(f"{trained.model} fitted in {trained.fit_seconds:.1f} s{decided}"))
     if trained.metrics:
         before = ", before the refit" if job.refit else ""
-        click.echo(f"\n{wrapped(f'On held-out users{cells_text(trained.counts)}{before}:')}")
-        click.echo(f"\n{metrics_table(trained.metrics)}\n")
+        say(f"\n{wrapped(f'On held-out users{cells_text(trained.counts)}{before}:')}")
+        say(f"\n{metrics_table(trained.metrics)}\n")
     elif job.held_out:
-        click.echo(wrapped("No validation: of the held-out users none has both a history and an item to find."))
-    click.echo(f"Model: {trained.directory}")
-    all_users = replace(job.reading, min_user_items=0, min_item_users=0)  # lists are for everybody
-    click.echo(f"Next:  recsys score {trained.directory} {typed_again(job.ratings, all_users)} -o lists -n 100")
+        say(wrapped("No validation: no held-out user has both a history and an item to find."))
+    say(f"Model: {trained.directory}")
+    all_users = replace(job.reading, min_user_items=0, min_item_users=0)  # lists are for all users
+    words = f"{shlex.quote(str(trained.directory))} {typed_again(job.ratings, all_users)}"
+    say(f"Next:  {program()} score {words} -o lists -n 100")

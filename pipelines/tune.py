@@ -1,7 +1,8 @@
-"""Search a model's settings on held-out users; the best become a file that `train --config` takes."""
+"""`recsys tune`: search the settings of a model on held-out data; write the best for `train --config`."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -10,47 +11,50 @@ import click
 import pandas as pd
 
 from recsys.data.reading import ReadingOptions
+from recsys.evaluation.fitting import validation_split
 from recsys.evaluation.tasks import Task, find_task
 from recsys.models import create_model
 from recsys.system.storage import Location
 from recsys.tuning import Budget, Search, Tuned
 
+from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
-from .cli.output import as_json, print_json, table
-from .cli.settings import FittingOptions, TrackingOptions, read_for, typed_again
-from .cli.steps import resumable, search_settings, trials_file, validation_split, write_best
+from .cli.output import as_json, decimal, plural, print_json, program, say, table
+from .cli.reading import read_for, typed_again
+from .cli.settings import FittingOptions, TrackingOptions
+from .cli.steps import resume_hint, search_settings, trials_file, write_best
 
 
 @dataclass(frozen=True)
 class TuneJob:
-    """Which model, on what, how long, and where the trials and the best settings go."""
+    """Which model to tune on which ratings, for how long, and where the trials and the best settings go."""
 
     ratings: tuple[Location, ...]
     output: Path = setting(Path("tuning"), "Folder for the trials and the best settings.", "--output", "-o")
-    model: str = setting("", "Which model; vae, for ratings autorec, without it.", "--model", "-m")
-    trials: int = setting(20, "Settings to try, the defaults first.", "--trials", "-n")
-    minutes: float | None = setting(None, "Minutes of trials, in place of their number.")
-    settings: tuple[str, ...] = setting((), "Setting to hold fixed, key=value.", "--set", "-s", multiple=True)
-    held_out: float = setting(0.1, "Share of users (10,000 at most), for ratings of rows, held out for validation.")
+    model: str = setting("", "Name of the model; vae for lists and autorec for ratings by default.", "--model", "-m")
+    trials: int = setting(20, "Number of trials; the first one has the default settings.", "--trials", "-n")
+    minutes: float | None = setting(None, "Minutes of trials, instead of their number.")
+    settings: tuple[str, ...] = setting((), "Setting to keep fixed, key=value.", "--set", "-s", multiple=True)
+    held_out: float = setting(0.1, "Share of users (at most 10,000; for ratings, of rows) held out for validation.")
     seed: int = setting(0, "Seed of the split, the proposals, the weights and the batches.", kind=SEED)
-    resume: bool = setting(False, "Go on with the trials in OUTPUT.")
+    resume: bool = setting(False, "Continue after the trials in OUTPUT.")
     overwrite: bool = setting(False, "Replace an earlier search.")
     task: Literal["ranking", "rating"] | None = setting(
-        None, "Lists, or predicted ratings; the model's own without it."
+        None, "Lists, or predicted ratings; the task of the model by default."
     )
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
-    def of(self, task: Task) -> TuneJob:
-        """The same with what is usual for the task where nothing was said."""
-        model = self.model or task.model or "vae"  # train chooses by the size of the data, a search is of one model
-        return replace(self, task=task.name, model=model, fitting=self.fitting.of(task))
+    def with_task_defaults(self, task: Task) -> TuneJob:
+        """Fill in what was not given with the defaults of the task."""
+        model = self.model or task.model or "vae"  # train chooses by the size of the data; a search is of one model
+        return replace(self, task=task.name, model=model, fitting=self.fitting.with_task_defaults(task))
 
 
 @dataclass(frozen=True)
 class TuneResult:
-    """All trials, and the file with the best settings."""
+    """All trials, the file with the best settings, and the account of the rows."""
 
     tuned: Tuned
     best: Path
@@ -58,9 +62,9 @@ class TuneResult:
 
 
 def run(job: TuneJob) -> TuneResult:
-    """Do the job. What can be refused is refused before the data are read."""
+    """Search the settings. What can be refused is refused before the data are read."""
     task = find_task(job.task, [job.model])
-    job = job.of(task)
+    job = job.with_task_defaults(task)
     fixed = parse_settings(job.settings)
     model, budget = create_model(job.model, fixed), Budget(job.trials, job.minutes)
     storage = trials_file(job.output, job.resume, job.overwrite)
@@ -75,7 +79,7 @@ def run(job: TuneJob) -> TuneResult:
 
 
 def trials_table(tuned: Tuned) -> pd.DataFrame:
-    """A row a trial."""
+    """One row for each trial."""
     rows = [{**asdict(trial), "settings": None, **trial.settings} for trial in tuned.trials]
     return pd.DataFrame(rows).drop(columns="settings").rename(columns={"value": tuned.metric})
 
@@ -84,27 +88,28 @@ def trials_table(tuned: Tuned) -> pd.DataFrame:
 @click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(TuneJob)
 def command(job: TuneJob) -> None:
-    """Search the best settings of a model for RATINGS on what is held out; killed, it goes on with --resume."""
-    with resumable(job.output):
+    """Search the best settings of a model for RATINGS; an interrupted search continues with --resume."""
+    with resumable(lambda: resume_hint(job.output), job.output):
         found = run(job)
     report(found, job)
 
 
 def report(found: TuneResult, job: TuneJob) -> None:
-    """The best settings on the terminal."""
+    """Print the best settings."""
     best = found.tuned.best
     if as_json():
         print_json({**asdict(found), "winner": asdict(best)})
         return
-    click.echo(found.ledger)
+    say(found.ledger)
     defaults = found.tuned.trials[0]
     states = [trial.state for trial in found.tuned.trials]
-    click.echo(
-        f"\n{len(states)} trials of {found.tuned.model} in {found.tuned.seconds / 60:.1f} min, "
+    say(
+        f"\n{plural(len(states), 'trial')} of {found.tuned.model} in {found.tuned.seconds / 60:.1f} min, "
         f"{states.count('pruned')} ended early, {states.count('failed')} failed."
     )
-    if defaults.value is not None:
-        click.echo(f"Validation {found.tuned.metric}: defaults {defaults.value:.4f}, best {best.value:.4f}.\n")
+    if defaults.value is not None and best.value is not None:
+        first, last = decimal(defaults.value), decimal(best.value)
+        say(f"Validation {found.tuned.metric}: defaults {first}, best {last}.\n")
     rows = [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in best.settings.items()]
-    click.echo(table(rows, ("setting", "best")))
-    click.echo(f"\nNext:  recsys train {typed_again(job.ratings, job.reading)} --config {found.best}")
+    say(table(rows, ("setting", "best")))
+    say(f"\nNext:  {program()} train {typed_again(job.ratings, job.reading)} --config {shlex.quote(str(found.best))}")

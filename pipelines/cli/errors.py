@@ -5,10 +5,8 @@ The library names parameters (`min_rating`). The flags of the running command ar
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -17,13 +15,9 @@ import click
 
 from .output import program, say, shorten
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_TEXTS = ("no space left on device", "database or disk is full", "os error 28", "disk quota exceeded")
 MEMORY_TEXTS = ("can't allocate memory", "out of memory", "cannot allocate memory")
-WORDS = (
-    "overwrite",
-    "resume",
-)  # parameters of one word that messages name without `=`; others would be found by chance
+# Parameters of one word that messages may name without `=`; others are ordinary words.
+WORDS = ("overwrite", "resume")
 
 
 class CommandError(click.ClickException):
@@ -49,10 +43,10 @@ def explain(error: BaseException, command: click.Command | None, output: object 
     """The message for an exception of a job. `output`: what the job writes, for errors that do not name a file."""
     from recsys.errors import RecsysError
 
-    if found := _full_disk(error):
-        return CommandError(_full_disk_message(found, output))
     if isinstance(error, RecsysError):
         return CommandError(with_flags(str(error), command))
+    if isinstance(error, Exception) and (refused := _refused_by_disk(error, output)):
+        return CommandError(str(refused))
     if _is_memory(error):
         return CommandError(f"Expected more memory than there is: {_first_line(error) or 'it ran out'}.")
     if isinstance(error, OSError) and error.strerror:
@@ -91,30 +85,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
-def _full_disk(error: BaseException) -> BaseException | None:
-    for link in _chain(error):
-        if isinstance(link, OSError) and link.errno in FULL:
-            return link
-        if any(text in str(link).lower() for text in FULL_TEXTS):
-            return link
-    return None
+def _refused_by_disk(error: Exception, output: object) -> Exception | None:
+    """The error to show where a disk is behind another one, and no writer has said so."""
+    from recsys.system.disk import storage_error
 
-
-def _full_disk_message(error: BaseException, output: object) -> str:
-    place = getattr(error, "filename", None) or output or Path.cwd()
-    return f"No space left on {_disk(place)} to write {_printable_path(place)}: free some, or choose another disk."
-
-
-def _disk(place: object) -> str:
-    """The disk that holds a path, and what is free there."""
-    text = os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else "."
-    path = Path(text).absolute()
-    while not path.exists():
-        path = path.parent
-    mount = path
-    while not mount.is_mount():
-        mount = mount.parent
-    return f"the disk at {mount} ({shutil.disk_usage(mount).free / 1e6:,.1f} MB free)"
+    place = output if isinstance(output, Path) else Path.cwd()
+    found = (storage_error(link, place) for link in _chain(error) if isinstance(link, Exception))
+    return next((refused for refused in found if refused is not None), None)
 
 
 def _is_memory(error: BaseException) -> bool:

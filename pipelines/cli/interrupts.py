@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import CommandInterruptedError
+from .errors import CommandError, CommandInterruptedError, explain
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []
@@ -42,9 +42,15 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 @contextmanager
-def say_how_to_resume(hint: Callable[[], str]) -> Iterator[None]:
-    """Add to "Interrupted." what `hint` says of going on."""
+def resumable(hint: Callable[[], str], output: object = None) -> Iterator[None]:
+    """Add how to continue (`hint`) to the message of a job that was interrupted, or whose disk or cluster failed."""
+    from recsys.errors import EngineError, StorageError
+
     try:
         yield
     except KeyboardInterrupt as error:
         raise CommandInterruptedError(hint()) from error
+    except BrokenPipeError:  # of what is printed, not of what is written
+        raise
+    except (OSError, StorageError, EngineError) as error:
+        raise CommandError(f"{explain(error, None, output).message} {hint()}".rstrip()) from error

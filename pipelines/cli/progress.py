@@ -72,8 +72,8 @@ class Activity:
             if self.bar is not None:
                 self.bar.refresh()
             elif _active and _active[-1] is self and time.monotonic() - self.said >= QUIET:
-                state = f"  {self.state}" if self.state else ""
-                self.say(f"{self.label}:{state}  {time.monotonic() - self.started:.0f} s")
+                state = f"{self.state}, " if self.state else ""
+                self.say(f"{self.label}: {state}{time.monotonic() - self.started:.0f} s")
 
 
 @contextmanager

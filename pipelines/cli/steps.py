@@ -1,23 +1,18 @@
-"""Fit one model on a split and tell the tracker: what `train` and `compare` do alike."""
+"""Steps that several jobs share: fit a model on a split, search its settings, and track both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import click
-from scipy.sparse import csr_matrix
-
-from recsys import splitting
 from recsys.data.interactions import Interactions
 from recsys.errors import ArtifactError
-from recsys.evaluation.comparison import FittedResult
-from recsys.evaluation.evaluate import validator
+from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
-from recsys.evaluation.tasks import TASKS
+from recsys.evaluation.results import FittedResult, TuningFacts
 from recsys.models import Recommender, create_model
 from recsys.reporting.plotting import calibration_curve, training_curve
 from recsys.splitting.holdout import Split
@@ -34,40 +29,55 @@ from .settings import FittingOptions
 def fit_model(
     model: Recommender, split: Split, options: FittingOptions, seed: int, run: Run, group: Group = ALONE
 ) -> Recommender:
-    """FittedResult with a progress bar, validate after each epoch, keep curve and epochs in the run."""
-    run.log_params({"model": model.name, "seed": seed, **asdict(model.config)})
-    context = TrainingContext(seed, options.device, options.precision, patience=options.patience, group=group)
+    """Fit with progress, validate after each epoch, and track settings and learning curve."""
+    log_settings(run, model, seed)
+    context = fit_context(options, seed, group)
     if split.validation is not None:
-        validate = validator(split.validation, options.metric, model.needs_training_users)
+        validate = Validator(split.validation, options.metric, model.needs_training_users)
         context = replace(context, validate=validate)
-    _fit(model.fit, split, context, model.name, options.metric)
-    for epoch in model.epochs:
-        run.log_metrics(_values(epoch, options.metric, "validation "), step=epoch.number)
-    if model.epochs:
-        curve = [{"epoch": epoch.number, **_values(epoch, options.metric)} for epoch in model.epochs]
-        run.log_figure(lambda: training_curve(curve, options.metric), "training_curve")
+    with shown(model.name, context, options.metric) as watched:
+        model.fit(split.train.matrix, watched)
+    log_epochs(run, model.epochs, options.metric)
     return model
 
 
 def refit_model(
     model: Recommender, split: Split, options: FittingOptions, seed: int, group: Group = ALONE
 ) -> Recommender:
-    """A fresh model of the same kind fitted on `split`, for as many epochs as served validation best."""
-    context = TrainingContext(seed, options.device, options.precision, group=group)
-    return _fit(model.refit, split, context, f"{model.name} again, on everybody", options.metric)
+    """Fit a new model of the same kind on `split`, for the number of epochs that validated best."""
+    with shown(f"{model.name}, refit on all rows", fit_context(options, seed, group), options.metric) as watched:
+        return model.refit(split.train.matrix, watched)
 
 
-def _fit(
-    fit: Callable[[csr_matrix, TrainingContext], Recommender],
-    split: Split,
-    context: TrainingContext,
-    label: str,
-    metric: str,
-) -> Recommender:
-    if not context.group.is_main:  # one process tells
-        return fit(split.train.matrix, context)
+@contextmanager
+def shown(label: str, context: TrainingContext, metric: str) -> Iterator[TrainingContext]:
+    """The context of a fit with callbacks that show its progress; one of several processes shows it."""
+    if not context.group.is_main:
+        yield context
+        return
     with fit_progress(label, metric) as progress:
-        return fit(split.train.matrix, replace(context, on_step=progress.step, on_epoch=progress.epoch))
+        yield replace(context, on_step=progress.step, on_epoch=progress.epoch, on_phase=progress.phase)
+
+
+def fit_context(options: FittingOptions, seed: int, group: Group = ALONE) -> TrainingContext:
+    """How the fits of a command happen. The process is the command's alone, and may keep freed memory."""
+    return TrainingContext(
+        seed, options.device, options.precision, patience=options.patience, group=group, keep_freed_memory=True
+    )
+
+
+def log_settings(run: Run, model: Recommender, seed: int) -> None:
+    """Track which model is fitted, with which settings."""
+    run.log_params({"model": model.name, "seed": seed, **asdict(model.config)})
+
+
+def log_epochs(run: Run, epochs: Sequence[Epoch], metric: str) -> None:
+    """Track loss and validation metric of every epoch, and a plot of them."""
+    for epoch in epochs:
+        run.log_metrics(_values(epoch, metric, "validation "), step=epoch.number)
+    if epochs:
+        curve = [{"epoch": epoch.number, **_values(epoch, metric)} for epoch in epochs]
+        run.log_figure(lambda: training_curve(curve, metric), "training_curve")
 
 
 def _values(epoch: Epoch, metric: str, prefix: str = "") -> dict[str, float]:
@@ -76,13 +86,13 @@ def _values(epoch: Epoch, metric: str, prefix: str = "") -> dict[str, float]:
 
 
 def log_calibration(run: Run, fit: FittedResult) -> None:
-    """Of predicted ratings: predicted against observed, as a picture in the run."""
+    """Track a plot of predicted against observed ratings."""
     if fit.calibration:
         run.log_figure(lambda: calibration_curve(fit.calibration), "calibration")
 
 
 def log_data(run: Run, interactions: Interactions, split: Split | None = None) -> dict[str, Any]:
-    """Which data went in, and how they were divided: into the run. Returns the facts."""
+    """Track which data were used, and how they were split; return the facts."""
     facts: Mapping[str, Any] = {**interactions.describe(), "ledger": interactions.ledger.line()}
     run.log_dataset("interactions", interactions.fingerprint(), facts)
     if split is not None:
@@ -90,19 +100,19 @@ def log_data(run: Run, interactions: Interactions, split: Split | None = None) -
     return {"fingerprint": interactions.fingerprint(), **facts}
 
 
-TRIALS = "tuning.db"  # all trials of all models, an Optuna study each
+TRIALS = "tuning.db"  # all trials of all models, one Optuna study each
 
 
 def trials_file(output: Path, resume: bool, overwrite: bool, mark: str = TRIALS) -> Path:
-    """The file of trials in `output`: the one that is there to go on with, else a new one. `mark`: see artifacts."""
-    load_optuna()  # before the work, not after it
+    """The file of trials in `output`: the existing one with `resume`, else a new one. `mark`: see refuse_existing."""
+    load_optuna()  # an optional package: refused before the work, not after it
     storage = output / TRIALS
     if resume:
         if not storage.is_file():
-            raise ArtifactError(f"Expected trials to go on with in {storage}, found none: leave --resume out.")
+            raise ArtifactError(f"Expected trials to resume in {storage}, found none: leave --resume out.")
         return storage
     if storage.is_file() and not overwrite:
-        raise ArtifactError(f"{output} already holds trials: add --resume to go on, or --overwrite to start again.")
+        raise ArtifactError(f"{output} already holds trials: add --resume to continue, or --overwrite to start again.")
     refuse_existing(output, TRIALS if storage.is_file() else mark, overwrite)
     storage.unlink(missing_ok=True)
     return storage
@@ -111,14 +121,14 @@ def trials_file(output: Path, resume: bool, overwrite: bool, mark: str = TRIALS)
 def search_settings(
     search: Search, budget: Budget, storage: Path, options: FittingOptions, tracker: Tracker, interactions: Interactions
 ) -> Tuned:
-    """Search with progress and a tracked run a trial, inside a run of the search."""
-    context = TrainingContext(search.seed, options.device, options.precision, patience=options.patience)
+    """Search with progress; the search is a tracked run, and each trial a run inside it."""
+    context = fit_context(options, search.seed)
     plan = {"data": interactions.fingerprint(), "patience": options.patience, "precision": options.precision}
-    with tracker.run(f"tune {search.name}", "tune") as tracked, trials_progress(search.name, budget) as progress:
+    with tracker.run(f"tune {search.name}", "tune") as tracked, trials_progress(search.name, budget) as show:
         log_data(tracked, interactions, search.split)
 
         def on_trial(trial: Trial, so_far: Tuned) -> None:
-            progress(trial, so_far)
+            show(trial, so_far)
             with tracker.run(f"{search.name} trial {trial.number}", "trial") as child:
                 child.log_params({"model": search.model, **search.fixed, **trial.settings})
                 child.log_metrics(_trial_metrics(trial, search.metric))
@@ -131,34 +141,38 @@ def search_settings(
     return tuned
 
 
+def tuning_facts(found: Sequence[Tuned]) -> TuningFacts:
+    """How settings were found, for a report: best settings of the first fold, and trials of all folds together."""
+    first, best = found[0], found[0].best
+    trials = [trial for tuned in found for trial in tuned.trials]
+    states = [trial.state for trial in trials]
+    return {
+        "trials": len(trials),
+        "pruned": states.count("pruned"),
+        "failed": states.count("failed"),
+        "seconds": sum(trial.seconds for trial in trials),
+        "defaults": first.trials[0].value,
+        "best": best.value,
+        "best_trial": best.number,
+        "values": [trial.value if trial.state == "complete" else None for trial in first.trials],
+        "settings": dict(best.settings),
+    }
+
+
 def _trial_metrics(trial: Trial, metric: str) -> dict[str, float]:
     return {"seconds": trial.seconds} | ({} if trial.value is None else {f"validation {metric}": trial.value})
 
 
 def write_best(folder: Path, tuned: Tuned, fixed: Mapping[str, Any]) -> Path:
-    """MODEL.toml with all settings of the best trial."""
+    """Write MODEL.toml with all settings of the best trial."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{tuned.model}.toml"
     file.write_text(settings_toml(create_model(tuned.model, {**fixed, **tuned.best.settings})), encoding="utf-8")
     return file
 
 
-@contextmanager
-def resumable(output: Path) -> Iterator[None]:
-    """Ctrl-C tells how to go on, where there are trials to go on after."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        if not (output / TRIALS).is_file():
-            raise
-        raise click.ClickException(
-            f"Stopped: by you. The trials so far are in {output}; the same command with --resume goes on after them."
-        ) from error
-
-
-def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:
-    """What the task holds out to choose settings and epochs on; nothing where the share is 0."""
-    task = TASKS[model.task]
-    if not held_out:
-        return splitting.everybody(interactions, task.ratings)
-    return task.validation_split(interactions, model, held_out, seed)
+def resume_hint(output: Path) -> str:
+    """How to continue a search, where there are trials to continue from."""
+    if not (output / TRIALS).is_file():
+        return ""
+    return f"The finished trials are in {output}: run the same command with --resume to continue after them."
