@@ -7,12 +7,13 @@ weights.safetensors  its state
 items.parquet        position, item_id (in its own type), count: number of training users
 users.parquet        position, user_id: only for models that know no other users
 ```
+A directory may come from anywhere: everything in it is checked before it is used, and whatever is wrong with it is an
+ArtifactError that says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +27,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recsys.data.interactions import Vocabulary
-from recsys.errors import ArtifactError, DataError, RecsysError
+from recsys.data.reading import ReadingOptions
+from recsys.errors import ArtifactError, ConfigError, DataError, RecsysError
 from recsys.models import MODELS, create_model
+from recsys.models.state import check_state
 from recsys.models.trained import TrainedModel
-from recsys.system.atomic import new_directory, write_json
+from recsys.system.atomic import new_directory, parse_json, recover, write_json
 from recsys.system.files import sha256
 from recsys.system.packages import versions
 from recsys.system.storage import Location, local_copy
@@ -39,8 +42,16 @@ SCHEMA_VERSION = 1
 
 _RENAMED_SETTINGS = {"neighbours": "neighbors"}  # as 0.1 wrote them
 
-# What reading a damaged or edited file can raise; pyarrow's own errors are among them.
-_UNREADABLE = (SafetensorError, KeyError, AttributeError, TypeError, ValueError, RuntimeError, RecsysError, OSError)
+_DESCRIPTION, _WEIGHTS, _ITEMS, _USERS = "model.json", "weights.safetensors", "items.parquet", "users.parquet"
+
+# What reading a damaged or crafted file can raise; pyarrow's own errors are among them.
+_UNREADABLE = (
+    *(SafetensorError, LookupError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError),
+    *(RecsysError, OSError, MemoryError),
+)
+
+_KINDS = {"schema_version": int, "model": str, "config": dict, "items": int, "files": dict}
+_OPTIONAL_KINDS = {"reading": dict, "split": dict, "data": dict, "metrics": dict, "versions": dict, "seed": int}
 
 
 def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = False) -> Path:
@@ -65,16 +76,19 @@ def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = F
     ArtifactError
         If something is there already that may not be replaced.
     DataError
-        If the ids are not the model's.
+        If the ids are not the model's, or its weights are not finite.
+    StorageError
+        If the disk is full, read-only, or permission is missing.
     """
     directory, model = Path(directory), trained.model
     state = model.get_state()
     _check_ids(trained)
-    with new_directory(directory, "model.json", overwrite) as place:
-        save_file(state, place / "weights.safetensors")
-        _write_ids(place / "items.parquet", "item_id", trained.items, trained.item_counts)
+    check_state(state, model._state_spec(len(trained.items), state))
+    with new_directory(directory, _DESCRIPTION, overwrite) as place:
+        save_file(state, place / _WEIGHTS)
+        _write_ids(place / _ITEMS, "item_id", trained.items, trained.item_counts)
         if trained.users is not None and model.needs_training_users:
-            _write_ids(place / "users.parquet", "user_id", trained.users)
+            _write_ids(place / _USERS, "user_id", trained.users)
         described = {
             "schema_version": SCHEMA_VERSION,
             "model": model.name,
@@ -89,7 +103,7 @@ def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = F
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "files": {file.name: sha256(file) for file in sorted(place.iterdir())},
         }
-        write_json(place / "model.json", described)
+        write_json(place / _DESCRIPTION, described)
     return directory
 
 
@@ -103,39 +117,63 @@ def _check_ids(trained: TrainedModel) -> None:
 
 
 def load_model(directory: Location, device: str = "auto") -> TrainedModel:
-    """Read a model directory, fetched first where it has an address (recsys.places).
+    """Read a model directory.
 
-    Raises ArtifactError, with the reason, where it is damaged, foreign or too new.
+    Parameters
+    ----------
+    directory : path or address
+        An address of an object store is downloaded first (`recsys.system.storage`).
+    device : str
+        Where the model scores; see `TrainingContext`.
+
+    Returns
+    -------
+    TrainedModel
+
+    Raises
+    ------
+    ArtifactError
+        If the directory is damaged, not from recsys, or of a newer version; the message says what is wrong.
+    ConfigError
+        If the device is not there.
     """
     with local_copy(directory) as path:
         return _load(path, device)
 
 
 def _load(directory: Path, device: str) -> TrainedModel:
+    """The model in a directory of this machine."""
+    recover(directory)
     about = _read_description(directory)
-    TrainingContext(device=device).resolve_device()  # a device that cannot be had is no damage
-    for name, expected in about["files"].items():
-        # Names come from a file somebody may have edited: none may point outside the directory.
-        if Path(name).name != name or not (directory / name).is_file():
+    digest = sha256(directory / _DESCRIPTION)
+    TrainingContext(device=device).resolve_device()  # a device that is not there is no damage
+    _check_files(directory, about["files"])
+    try:
+        items, counts = _read_ids(directory / _ITEMS, "item_id", about["items"], has_counts=True)
+        users = _read_ids(directory / _USERS, "user_id")[0] if _USERS in about["files"] else None
+        model = create_model(about["model"], _settings(about["config"]))
+        if model.needs_training_users and users is None:
+            raise ArtifactError(f"expected {_USERS}, found none")
+        model.set_state(load_file(directory / _WEIGHTS), len(items), device)
+    except _UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {reason}") from error
+    return TrainedModel(model, items, counts, users, about, digest)
+
+
+def _check_files(directory: Path, files: Mapping[str, str]) -> None:
+    """Compare the files with their checksums. Their names may be crafted: none may lead out of the directory."""
+    for name, expected in files.items():
+        if name in ("", ".", "..") or "\0" in name or Path(name).name != name or not (directory / name).is_file():
             raise ArtifactError(f"Expected {name} in {directory}, found none: the model is incomplete, save it again.")
         if sha256(directory / name) != expected:
             raise ArtifactError(
                 f"{directory / name} is damaged: its checksum is not that in model.json. Copy it again."
             )
-    try:
-        table = pq.read_table(directory / "items.parquet")
-        items, counts = Vocabulary(table["item_id"].combine_chunks()), table["count"].to_numpy()
-        known = directory / "users.parquet"
-        users = Vocabulary(pq.read_table(known)["user_id"].combine_chunks()) if known.name in about["files"] else None
-        model = create_model(about["model"], _settings(about["config"]))
-        model.set_state(load_file(directory / "weights.safetensors"), len(items), device)
-    except _UNREADABLE as error:
-        raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {error}") from error
-    return TrainedModel(model, items, counts, users, about, sha256(directory / "model.json"))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by the names of today; those of a blend's members too."""
+    """Settings under their present names; those of a blend's members too."""
     return {
         _RENAMED_SETTINGS.get(name, name): _settings(value) if isinstance(value, Mapping) else value
         for name, value in config.items()
@@ -143,25 +181,72 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_description(directory: Path) -> dict[str, Any]:
-    file = directory / "model.json"
+    """The content of model.json; whatever `_load` uses of it has the type it must have."""
+    file = directory / _DESCRIPTION
     if not file.is_file():
         raise ArtifactError(f"Expected a model directory with model.json, found none in {directory}: train one first.")
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        found, model, files = about["schema_version"], about["model"], about["files"].keys()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{file} is damaged or not from recsys: {error!r}.") from error
+    about = parse_json(file.read_bytes(), file)
+    _check_kinds(file, about)
+    found, model, files = about["schema_version"], about["model"], about["files"]
     if found != SCHEMA_VERSION:
-        raise ArtifactError(f"Expected model format {SCHEMA_VERSION}, found {found} in {file}: use the recsys of then.")
-    if model not in list(MODELS):
-        raise ArtifactError(f"Expected a model of {', '.join(MODELS)}; found {model!r} in {file}.")
-    if missing := {"weights.safetensors", "items.parquet"} - files:  # unlisted, they would go unchecked
+        raise ArtifactError(
+            f"Expected model format {SCHEMA_VERSION}, found {found} in {file}: use the version of recsys that wrote it."
+        )
+    if model not in MODELS:
+        raise ArtifactError(f"Expected a model of {', '.join(MODELS)}; found {model!r:.60} in {file}.")
+    if missing := {_WEIGHTS, _ITEMS} - files.keys():  # unlisted, they would go unchecked
         raise ArtifactError(f"Expected checksums of all files in {file}, found none of {', '.join(sorted(missing))}.")
-    return dict(about)
+    return about
+
+
+def _check_kinds(file: Path, about: Mapping[str, Any]) -> None:
+    """Refuse values of other types than those that are used here, in evaluation and in reading histories."""
+    for name, kind in (_KINDS | _OPTIONAL_KINDS).items():
+        if name not in about and name in _OPTIONAL_KINDS:
+            continue
+        if not isinstance(about.get(name), kind) or isinstance(about[name], bool):
+            found = "found none" if name not in about else f"found {about[name]!r:.60}"
+            raise ArtifactError(f"{file} is damaged or not from recsys: expected {name} ({kind.__name__}), {found}.")
+    reading = about.get("reading", {})
+    try:
+        ReadingOptions(min_rating=reading.get("min_rating"), duplicates=reading.get("duplicates"))
+    except (ConfigError, TypeError) as error:
+        raise ArtifactError(f"{file} is damaged or not from recsys: in reading, {error}.") from error
 
 
 def _write_ids(file: Path, name: str, ids: Vocabulary, counts: NDArray[np.int64] | None = None) -> None:
+    """Write ids by position, perhaps with a count for each."""
     columns: dict[str, Any] = {"position": pa.array(np.arange(len(ids), dtype=np.int32)), name: ids.ids}
     if counts is not None:
         columns["count"] = pa.array(counts.astype(np.int64))
     pq.write_table(pa.table(columns), file, compression="zstd")
+
+
+def _read_ids(
+    file: Path, name: str, rows: int | None = None, has_counts: bool = False
+) -> tuple[Vocabulary, NDArray[np.int64]]:
+    """Ids by position and their counts (1 each where there are none), as `_write_ids` wrote them.
+
+    Raises ArtifactError, or an error of pyarrow, for anything else: other columns, types or sizes, missing or repeated
+    ids, positions out of order, negative counts.
+    """
+    with pq.ParquetFile(file) as parquet:  # not read_table: it takes folders named a=b for columns
+        columns = ["position", name, "count"] if has_counts else ["position", name]
+        found, size = parquet.schema_arrow.names, parquet.metadata.num_rows
+        if sorted(found) != sorted(columns):
+            raise ArtifactError(f"{file.name}: expected the columns {', '.join(columns)}, found {', '.join(found)}")
+        if size != (size if rows is None else rows) or size > np.iinfo(np.int32).max:
+            raise ArtifactError(f"{file.name}: expected {rows} rows, found {size}")
+        table = parquet.read().combine_chunks()
+    table.validate(full=True)
+    position, ids = (table[column].combine_chunks() for column in columns[:2])
+    counts = table["count"].combine_chunks() if has_counts else pa.array(np.ones(len(table), dtype=np.int64))
+    if not (pa.types.is_integer(position.type) and pa.types.is_integer(counts.type)):
+        raise ArtifactError(f"{file.name}: expected integers, found {position.type} and {counts.type}")
+    if not (pa.types.is_integer(ids.type) or pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)):
+        raise ArtifactError(f"{file.name}: expected ids of text or integers, found {ids.type}")
+    if position.null_count or counts.null_count or not np.array_equal(position.to_numpy(), np.arange(len(table))):
+        raise ArtifactError(f"{file.name}: expected the positions 0 to {len(table) - 1} in order")
+    if len(counts) and counts.to_numpy().min() < 0:
+        raise ArtifactError(f"{file.name}: expected counts of 0 or more")
+    return Vocabulary.of(ids), counts.to_numpy().astype(np.int64)

@@ -8,40 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.sparse import csr_matrix
+from model_folders import COUNTS, ITEMS, contents, fitted, save
 
 from recsys import artifacts
 from recsys.artifacts import load_model, save_model
 from recsys.data.interactions import Vocabulary
-from recsys.errors import ArtifactError, ConfigError, DataError, NotFittedError
+from recsys.errors import ArtifactError, DataError, NotFittedError
 from recsys.models import create_model
 from recsys.models.trained import TrainedModel
 from recsys.system import atomic
 from recsys.system.atomic import new_directory
 from recsys.system.files import sha256
 
-ITEMS = ["a", "007", "ü 'x'", ""]
-COUNTS = np.array([3, 2, 1, 1])
-TAKEN = csr_matrix(np.float32([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1]]))
-
-
-def fitted(name="ease"):
-    settings = {"dae": {"latent": 2, "epochs": 1}, "bpr": {"factors": 2, "iterations": 1}}
-    return create_model(name, settings.get(name, {})).fit(TAKEN)
-
-
-def save(directory, items=ITEMS, name="ease", **arguments):
-    overwrite = arguments.pop("overwrite", False)
-    return save_model(directory, TrainedModel(fitted(name), Vocabulary.of(items), COUNTS, **arguments), overwrite)
-
 
 @pytest.fixture
 def model(tmp_path):
     return save(tmp_path / "model")
-
-
-def contents(folder):
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 # What is kept
@@ -113,141 +95,9 @@ def test_ids_of_other_items_than_the_models_are_refused(ids, counts, tmp_path):
 
 def test_a_model_of_its_training_users_is_not_saved_without_their_ids(tmp_path):
     pytest.importorskip("implicit")
-    with pytest.raises(DataError, match="ids of the training users: bpr knows no others"):
+    with pytest.raises(DataError, match="ids of the training users as users: bpr knows no others"):
         save(tmp_path / "model", name="bpr")
     assert list(tmp_path.iterdir()) == []
-
-
-# Damage
-
-
-def edit(folder, **changes):
-    file = folder / "model.json"
-    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
-
-
-def drop(folder, *keys):
-    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    (folder / "model.json").write_text(json.dumps({key: about[key] for key in about.keys() - keys}), encoding="utf-8")
-
-
-def truncate(file):
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def seal(folder):
-    """Make the checksums right again: the damage must be found by itself."""
-    files = {name: sha256(folder / name) for name in ("items.parquet", "weights.safetensors")}
-    edit(folder, files=files)
-
-
-def replace_and_seal(folder, name, content):
-    (folder / name).write_bytes(content)
-    seal(folder)
-
-
-def other_weights(folder):
-    other = save_model(folder.parent / "other", TrainedModel(fitted("dae"), Vocabulary.of(ITEMS), COUNTS))
-    replace_and_seal(folder, "weights.safetensors", (other / "weights.safetensors").read_bytes())
-
-
-def other_items(folder):
-    pq.write_table(pa.table({"name": ITEMS}), folder / "items.parquet")
-    seal(folder)
-
-
-DAMAGES = {
-    "weights_truncated": (
-        lambda m: truncate(m / "weights.safetensors"),
-        "weights.safetensors is damaged: its checksum",
-    ),
-    "weights_changed": (lambda m: flip(m / "weights.safetensors"), "weights.safetensors is damaged: its checksum"),
-    "weights_emptied": (lambda m: (m / "weights.safetensors").write_bytes(b""), "weights.safetensors is damaged"),
-    "weights_missing": (lambda m: (m / "weights.safetensors").unlink(), "Expected weights.safetensors in"),
-    "weights_garbage": (lambda m: replace_and_seal(m, "weights.safetensors", b"x" * 99), "cannot be read as a ease"),
-    "weights_of_another": (other_weights, "cannot be read as a ease model: 'weights'"),
-    "items_truncated": (lambda m: truncate(m / "items.parquet"), "items.parquet is damaged: its checksum"),
-    "items_missing": (lambda m: (m / "items.parquet").unlink(), "Expected items.parquet in"),
-    "items_garbage": (lambda m: replace_and_seal(m, "items.parquet", b"PAR1"), "cannot be read as a ease model"),
-    "items_of_another": (other_items, "cannot be read as a ease model"),
-    "no_description": (lambda m: (m / "model.json").unlink(), "Expected a model directory with model.json"),
-    "not_json": (lambda m: truncate_text(m / "model.json"), "model.json is damaged or not from recsys"),
-    "not_text": (lambda m: (m / "model.json").write_bytes(b"\xff\xfe\x00"), "damaged or not from recsys"),
-    "a_list": (lambda m: (m / "model.json").write_text("[]"), "damaged or not from recsys"),
-    "a_number": (lambda m: (m / "model.json").write_text("3"), "damaged or not from recsys"),
-    "null": (lambda m: (m / "model.json").write_text("null"), "damaged or not from recsys"),
-    "no_version": (lambda m: drop(m, "schema_version"), "damaged or not from recsys"),
-    "no_files": (lambda m: drop(m, "files"), "damaged or not from recsys"),
-    "no_config": (lambda m: drop(m, "config"), "cannot be read as a ease model: 'config'"),
-    "files_a_list": (lambda m: edit(m, files=["items.parquet"]), "damaged or not from recsys"),
-    "files_unlisted": (lambda m: edit(m, files={}), "found none of items.parquet, weights.safetensors"),
-    "files_elsewhere": (
-        lambda m: edit(m, files={**files_of(m), "../other/weights.safetensors": "0"}),
-        r"Expected \.\./other/weights\.safetensors in",
-    ),
-    "files_absolute": (lambda m: edit(m, files={**files_of(m), "/etc/hosts": "0"}), "Expected /etc/hosts in"),
-    "files_above": (lambda m: edit(m, files={**files_of(m), "..": "0"}), r"Expected \.\. in"),
-    "a_newer_format": (lambda m: edit(m, schema_version=2), "Expected model format 1, found 2"),
-    "a_strange_format": (lambda m: edit(m, schema_version=[1]), r"Expected model format 1, found \[1\]"),
-    "an_unknown_model": (lambda m: edit(m, model="gru4rec"), "Expected a model of popularity, .*found 'gru4rec'"),
-    "a_strange_model": (lambda m: edit(m, model=["ease"]), r"Expected a model of popularity, .*found \['ease'\]"),
-    "an_unknown_setting": (lambda m: edit(m, config={"depth": 3}), "ease has no setting 'depth'"),
-    "a_setting_out_of_range": (lambda m: edit(m, config={"l2": -1}), "Expected l2 above 0, found -1"),
-    "a_setting_of_null": (lambda m: edit(m, config={"l2": None}), "Expected ease.l2 to be of type float, found None"),
-    "settings_a_number": (lambda m: edit(m, config=5), "cannot be read as a ease model"),
-    "settings_a_list": (lambda m: edit(m, config=[5]), "cannot be read as a ease model"),
-}
-
-
-def files_of(folder):
-    return json.loads((folder / "model.json").read_text(encoding="utf-8"))["files"]
-
-
-def truncate_text(file):
-    file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
-
-
-@pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_is_refused_with_the_reason(kind, model):
-    damage, complaint = DAMAGES[kind]
-    damage(model)
-    with pytest.raises(ArtifactError, match=complaint) as caught:
-        load_model(model)
-    assert str(model) in str(caught.value)
-
-
-def test_no_part_of_a_shortened_file_is_taken_for_the_whole(model):
-    whole = (model / "weights.safetensors").read_bytes()
-    for length in range(0, len(whole), 7):
-        (model / "weights.safetensors").write_bytes(whole[:length])
-        with pytest.raises(ArtifactError, match="is damaged"):
-            load_model(model)
-
-
-def test_settings_that_do_not_fit_the_weights_are_refused(tmp_path):
-    folder = save(tmp_path / "model", name="dae")
-    edit(folder, config={"latent": 3})
-    with pytest.raises(ArtifactError, match=r"(?s)cannot be read as a dae model.*size mismatch"):
-        load_model(folder)
-
-
-@pytest.mark.parametrize("place", ["nowhere", "empty", "file.txt"])
-def test_a_place_without_a_model_is_refused(place, tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file.txt").touch()
-    with pytest.raises(ArtifactError, match="Expected a model directory"):
-        load_model(tmp_path / place)
-
-
-def test_a_device_that_is_not_there_is_no_damage(model):
-    with pytest.raises(ConfigError, match="'abacus' cannot be used here"):
-        load_model(model, device="abacus")
 
 
 # Writing
