@@ -37,10 +37,11 @@ from training import UsualVAE, our_step
 from pipelines.cli.settings import TrackingOptions
 from pipelines.score import ScoreJob, run
 from recsys.artifacts import load_model, save_model
-from recsys.batch.audience import Rules, make_audience
 from recsys.batch.output import open_output
 from recsys.batch.plan import TILE, ScoringPlan
+from recsys.batch.rules import ListRules
 from recsys.batch.shards import ShardWriter, on_one_thread, one_thread_each
+from recsys.batch.targets import make_targets
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import read_interactions
@@ -64,7 +65,7 @@ def generate(folder: Path, users: int, items: int, seed: int, history: int = HIS
     if not model.exists():
         vae = create_model("vae")
         torch.manual_seed(seed)
-        vae.n_items, vae.network = items, vae._build(items).eval()
+        vae.untrained(items)
         save_model(model, TrainedModel(vae, names, np.ones(items, dtype=np.int64)))
     if not store.exists():
         ratings = folder / "ratings.parquet"
@@ -173,15 +174,15 @@ def share(arguments: argparse.Namespace) -> None:
     model, store = generate(arguments.folder, arguments.users, arguments.items, arguments.seed)
     saved = load_model(model, "cpu")
     data = UserItemMatrix.from_interactions(read_interactions(store), saved.items)
-    audience = make_audience(data, saved)
-    plan = ScoringPlan(saved.digest, "", len(audience), n=100, shard_users=len(audience))
+    targets = make_targets(data, saved)
+    plan = ScoringPlan(saved.digest, "", len(targets), n=100, shard_users=len(targets))
     shares = []
     with tempfile.TemporaryDirectory() as folder:
         open_output(Path(folder), plan)
-        writer = ShardWriter(Path(folder), plan, saved, Rules(), usable_cores())
+        writer = ShardWriter(Path(folder), plan, saved, ListRules(), usable_cores())
         for _ in range(arguments.rounds):
             bare = bare_products(arguments.items, usable_cores())
-            ours = measured(lambda: writer((plan.shards[0], audience)), len(audience))
+            ours = measured(lambda: writer((plan.shards[0], targets)), len(targets))
             shares.append((ours.clock / bare.clock, ours.processor / bare.processor, ours.clock, bare.clock))
     print(f"{arguments.users:,} users x {arguments.items:,} items, top-100, VAE 600-200; load {os.getloadavg()[0]:.1f}")
     names = ("share by the clock", "share by processor time", "ours, users/s", "bare products, users/s")
@@ -287,7 +288,7 @@ def untrained(items: int) -> NetworkRecommender:
     """A VAE 600-200 over so many items."""
     vae = create_model("vae")
     assert isinstance(vae, NetworkRecommender)
-    vae.n_items, vae.network = items, vae._build(items).eval()
+    vae.untrained(items)
     return vae
 
 

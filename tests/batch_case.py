@@ -5,10 +5,11 @@ import pandas as pd
 from scipy.sparse import csr_matrix
 
 from recsys.artifacts import load_model, save_model
-from recsys.batch.audience import Rules, make_audience
 from recsys.batch.output import open_output, record_shards, write_manifest
 from recsys.batch.plan import ScoringPlan
+from recsys.batch.rules import ListRules
 from recsys.batch.shards import ShardWriter, shard_inputs
+from recsys.batch.targets import make_targets
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix
 from recsys.models import create_model
@@ -33,16 +34,16 @@ def histories_of(taken=TAKEN, users=USERS, items=ITEMS):
 
 
 def job(saved, histories=None, **settings):
-    """Plan and audience, five shards of two users where ten are scored."""
-    audience = make_audience(histories or histories_of(), saved)
-    return ScoringPlan(saved.digest, "inputs", len(audience), **{"n": 3, "shard_users": 2, **settings}), audience
+    """Plan and targets, five shards of two users where ten are scored."""
+    targets = make_targets(histories or histories_of(), saved)
+    return ScoringPlan(saved.digest, "inputs", len(targets), **{"n": 3, "shard_users": 2, **settings}), targets
 
 
-def write(folder, saved, plan, audience, resume=False, overwrite=False, limit=None):
+def write(folder, saved, plan, targets, resume=False, overwrite=False, limit=None):
     """Run the job; `limit`: stop after so many new shards, as if it were killed there. Returns the manifest."""
     output = open_output(folder, plan, resume, overwrite)
     missing = [shard for shard in plan.shards if shard.name not in output.finished]
-    written = map(ShardWriter(output.location, plan, saved, Rules()), shard_inputs(audience, missing[:limit]))
+    written = map(ShardWriter(output.location, plan, saved, ListRules()), shard_inputs(targets, missing[:limit]))
     summaries = dict(record_shards(output.location, plan, output.finished, written))
     if limit is not None:
         return None

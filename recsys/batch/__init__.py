@@ -1,5 +1,6 @@
-"""Lists for everybody, in files.
+"""Lists for all users, written to files that can be trusted.
 
-audience: who gets lists and what may stand in them. output: plan, shards, manifest, resume. shards: how one is made.
-ray_engine: shards on a cluster. gates: limits before publishing. predictions: predicted ratings of user-item pairs.
+plan: what is written. targets: whose lists are made, with their histories. rules: what may stand in them.
+output: a batch on disk, resumed and replaced. shards: how one file is made. engines: local threads or a Ray cluster.
+memory: workers within a limit. gates: limits before publishing. predictions: ratings of (user, item) pairs.
 """

@@ -18,10 +18,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
-from recsys.batch.audience import Audience, Rules
 from recsys.batch.output import ShardSummary
 from recsys.batch.plan import GPU_TILE, TILE, ScoringPlan
+from recsys.batch.rules import ListRules
 from recsys.batch.shards import ShardWriter, load_shard_writer, shard_inputs
+from recsys.batch.targets import Targets
 from recsys.errors import ConfigError, EngineError
 from recsys.models.trained import TrainedModel
 from recsys.system.hardware import gpus, usable_cores
@@ -119,9 +120,9 @@ class BatchJob:
         The model, loaded in this process.
     model : Path or str
         Folder or address of the model, from which other processes load it.
-    audience : Audience
+    targets : Targets
         Who gets lists.
-    rules : Rules
+    rules : ListRules
         What may stand in them.
     execution : Execution
         How the job is run.
@@ -130,8 +131,8 @@ class BatchJob:
     plan: ScoringPlan
     saved: TrainedModel
     model: Location
-    audience: Audience
-    rules: Rules
+    targets: Targets
+    rules: ListRules
     execution: Execution = field(default_factory=Execution)
 
 
@@ -162,7 +163,7 @@ def write_shards(
         If Ray gives up.
     """
     plan, execution = job.plan, job.execution
-    inputs = shard_inputs(job.audience, [shard for shard in plan.shards if shard.name not in finished])
+    inputs = shard_inputs(job.targets, [shard for shard in plan.shards if shard.name not in finished])
     if execution.engine == "local" or len(finished) == len(plan.shards):
         return map(ShardWriter(directory, plan, job.saved, job.rules, workers or 1), inputs)
     make = partial(load_shard_writer, absolute(job.model), execution.device, absolute(directory), plan, job.rules)

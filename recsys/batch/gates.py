@@ -31,7 +31,7 @@ from recsys.batch.output import ShardSummary, damaged, read_json
 from recsys.batch.plan import ScoringPlan
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError
-from recsys.evaluation.beyond_accuracy import head
+from recsys.evaluation.beyond_accuracy import short_head
 from recsys.system.storage import Folder, Location, folder_at, local_copy
 
 MEASURES = ("coverage", "short_lists", "popularity", "overlap", "score_p05", "score_p50", "score_p95")
@@ -174,7 +174,7 @@ def measure(
     measures = {
         "coverage": float((listed > 0).mean()),
         "short_lists": short_lists / users if users else math.nan,
-        "popularity": float(listed[head(counts)].sum() / max(1, listed.sum())),
+        "popularity": float(listed[short_head(counts)].sum() / max(1, listed.sum())),
         **{f"score_p{q:02d}": float(np.quantile(scores, q / 100)) for q in (5, 50, 95)},
     }
     if previous is not None:
@@ -226,9 +226,7 @@ def require_finished(directory: Location, lists_for: str = "users") -> None:
     _format(folder)
     found = read_json(folder, "plan.json").get("lists_for")
     if found != lists_for:
-        raise ArtifactError(
-            f"Expected lists for {lists_for} in {folder}, found those for {found}."
-        )
+        raise ArtifactError(f"Expected lists for {lists_for} in {folder}, found those for {found}.")
 
 
 def _format(folder: Folder) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.batch.audience import Audience
 from recsys.batch.engines import BatchJob
 from recsys.batch.plan import ScoringPlan
 from recsys.batch.shards import block_scorer, tiles_per_group, widest_block
+from recsys.batch.targets import Targets
 from recsys.errors import ConfigError
 from recsys.system.memory import now_and_peak
 
@@ -68,7 +68,7 @@ def plan_memory(job: BatchJob, program_bytes: int) -> MemoryPlan:
     block = widest_block(block_scorer(job.saved, plan), len(job.saved.items))
     held, most = process_bytes(), execution.most_workers(plan.tile)
     # An actor holds one shard that it works on, and one that waits.
-    actor = program_bytes + 2 * shard_bytes(job.audience, plan) + working_bytes(plan, block, 1) + RAY_CLIENT_BYTES
+    actor = program_bytes + 2 * shard_bytes(job.targets, plan) + working_bytes(plan, block, 1) + RAY_CLIENT_BYTES
 
     def cost(workers: int) -> int:
         if execution.engine == "local":
@@ -103,13 +103,13 @@ def working_bytes(plan: ScoringPlan, block: int, threads: int) -> int:
     return threads * plan.tile * block * 12 + 4 * tiles_per_group(plan) * plan.tile * min(plan.n, block) * 64
 
 
-def shard_bytes(audience: Audience, plan: ScoringPlan) -> int:
-    """Return the size in bytes of the largest shard's input: ids, histories and excluded items of its users."""
-    users = min(plan.shard_users, len(audience))
-    ends = np.append(np.arange(0, len(audience), plan.shard_users), len(audience))
-    matrices = [matrix for matrix in (audience.history, audience.excluded) if matrix is not None]
+def shard_bytes(targets: Targets, plan: ScoringPlan) -> int:
+    """Return the size in bytes of the largest shard's input: ids, histories, seen and excluded items of its users."""
+    users = min(plan.shard_users, len(targets))
+    ends = np.append(np.arange(0, len(targets), plan.shard_users), len(targets))
+    matrices = [matrix for matrix in (targets.history, targets.excluded, targets.seen) if matrix is not None]
     cells = sum(int(np.diff(matrix.indptr[ends]).max(initial=0)) for matrix in matrices)
-    return cells * 8 + users * (4 * len(matrices) + int(audience.ids.nbytes) // max(1, len(audience)))
+    return cells * 8 + users * (4 * len(matrices) + int(targets.ids.nbytes) // max(1, len(targets)))
 
 
 def limit_workers(limit: int | None, wanted: int, cost: Callable[[int], int]) -> int:

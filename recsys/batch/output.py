@@ -25,14 +25,16 @@ from typing import Any
 
 from recsys.batch.plan import FOLDERS, ScoringPlan, Shard
 from recsys.errors import ArtifactError
-from recsys.system.atomic import _take_the_place as replace_directory
-from recsys.system.atomic import refuse_existing, write_json
+from recsys.system.atomic import parse_json, refuse_existing, write_json
+from recsys.system.disk import storage_errors
+from recsys.system.files import draft_beside, put_folder
 from recsys.system.packages import versions
 from recsys.system.storage import Folder, Location, as_location, folder_at
 
 SCHEMA_VERSION = 1
 
 _PLAN, _PROGRESS, _MANIFEST = "plan.json", "progress.jsonl", "manifest.json"
+_AGAIN = "Write the lists again, with overwrite instead of resume."
 _COUNTS = ("users", "rows", "short_lists")  # of a shard summary
 
 ShardSummary = dict[str, Any]  # of a finished shard: users, rows, short_lists (counts), sha256 of its files by name
@@ -58,8 +60,12 @@ class OpenedOutput:
 
     def publish(self) -> None:
         """Let a complete draft take the place of the earlier output; does nothing where there is no draft."""
-        if self.location != self.target:
-            replace_directory(Path(self.location), Path(self.target))
+        if self.location == self.target:
+            return
+        target = Path(self.target).resolve()
+        with storage_errors(target), draft_beside(target) as hidden:
+            Path(self.location).rename(hidden)
+            put_folder(hidden, target, overwrite=True)
 
 
 def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, overwrite: bool = False) -> OpenedOutput:
@@ -108,9 +114,9 @@ def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, ov
 
 
 def draft_of(directory: Location) -> Path | None:
-    """Folder beside `directory` in which its replacement is written; None in an object store."""
+    """Folder beside `directory` in which its replacement is written; None in an object store, or of a mounted disk."""
     directory = as_location(directory)
-    if not isinstance(directory, Path):
+    if not isinstance(directory, Path) or directory.resolve().is_mount():
         return None
     directory = directory.resolve()
     return directory.with_name(f"{directory.name}.draft")
@@ -166,17 +172,15 @@ def read_json(folder: Folder, name: str) -> dict[str, Any]:
         If the file is not JSON, nested too deeply, or something other than an object.
     """
     try:
-        content = json.loads(folder.read_text(name))
-    except (ValueError, RecursionError) as error:
-        raise damaged(folder, name, str(error)) from error
-    if not isinstance(content, dict):
-        raise damaged(folder, name, f"it holds {type(content).__name__}, not an object")
-    return content
+        with folder.local(name) as file:
+            return parse_json(file.read_bytes(), f"{folder}/{name}")
+    except ArtifactError as error:
+        raise ArtifactError(f"{error} {_AGAIN}") from error
 
 
 def damaged(folder: Folder, name: str, reason: str) -> ArtifactError:
     """The error for a damaged file of an output, with the way out."""
-    return ArtifactError(f"{folder}/{name} is damaged ({reason}): make the lists again, overwriting this output.")
+    return ArtifactError(f"{folder}/{name} is damaged or not from recsys: {reason}. {_AGAIN}")
 
 
 def _finished(folder: Folder, plan: ScoringPlan) -> dict[str, ShardSummary]:

@@ -23,7 +23,7 @@ def refuse(number):
     raise DataError(f"Expected nothing, found {number}.")
 
 
-def test_a_cluster_that_is_not_there_is_refused_by_name():
+def test_a_cluster_that_does_not_answer_is_named():
     assert not ray.is_initialized()
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1,"):
         list(map_on_ray(partial(partial, refuse), [7], workers=1, address="127.0.0.1:1", gpu=False))
@@ -59,7 +59,7 @@ def wait_and_double(folder, number):
     return 2 * number
 
 
-def test_what_a_killed_worker_left_undone_is_done_by_another(cluster, tmp_path):
+def test_the_work_of_a_killed_worker_is_done_by_another(cluster, tmp_path):
     make = partial(partial, wait_and_double, tmp_path)
     doubled = map_on_ray(make, range(20), workers=2, address=None, gpu=False)
     results = [next(doubled)]
@@ -88,7 +88,7 @@ def has_open(process, folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to find the worker that is writing")
-def test_a_worker_killed_while_it_writes_a_file_leaves_a_whole_and_equal_output(cluster, case, tmp_path):
+def test_a_worker_killed_while_it_writes_does_not_change_the_output(cluster, case, tmp_path):
     killer = threading.Thread(target=kill_when_it_writes, args=(tmp_path / "lists",), daemon=True)
     killer.start()
     score(*case[:2], tmp_path / "lists", n=20, shard_users=50, engine="ray", workers=2)
@@ -98,6 +98,6 @@ def test_a_worker_killed_while_it_writes_a_file_leaves_a_whole_and_equal_output(
     assert not list((tmp_path / "lists").glob("*/.part-*"))
 
 
-def test_an_error_of_the_work_arrives_as_it_is(cluster):
+def test_an_error_of_the_function_is_raised_unchanged(cluster):
     with pytest.raises(DataError, match="found 7"):
         list(map_on_ray(partial(partial, refuse), [7], workers=1, address=None, gpu=False))

@@ -1,13 +1,14 @@
-"""Measures of a batch, by hand, and what gates say of them."""
+"""Measures of a batch, computed by hand, and gates that refuse it."""
 
 import json
 import math
 
+import pyarrow.parquet as pq
 import pytest
 from scoring_case import save_popularity, score, write_ratings
 
 from recsys.batch.gates import read_gates, refusals
-from recsys.errors import ArtifactError, ConfigError
+from recsys.errors import ArtifactError, ConfigError, DataError
 
 # Counts: a 4, b 3, c 2, d 1. Lists of 2: bob d, cat c d, dan b c.
 TAKEN = {"ann": "abcd", "bob": "abc", "cat": "ab", "dan": "a"}
@@ -20,7 +21,7 @@ def case(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_measures_are_those_counted_by_hand(case, form):
+def test_measures_are_those_computed_by_hand(case, form):
     measures = score(*case, n=2, format=form).manifest["measures"]
     assert measures["coverage"] == 3 / 4  # b, c and d of four
     assert measures["short_lists"] == 2 / 4  # ann 0, bob 1
@@ -29,7 +30,7 @@ def test_measures_are_those_counted_by_hand(case, form):
     assert "overlap" not in measures
 
 
-def test_overlap_is_the_share_of_a_list_that_was_in_the_last_one(case, tmp_path):
+def test_overlap_is_the_share_of_a_list_that_was_in_the_previous_one(case, tmp_path):
     score(*case, n=1)  # bob d, cat c, dan b
     later = score(*case[:2], tmp_path / "later", n=2, previous=case[2])  # bob d, cat c d, dan b c
     assert later.manifest["measures"]["overlap"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
@@ -44,7 +45,7 @@ def test_batches_without_a_user_in_common_have_no_overlap(case, tmp_path):
     assert json.loads(manifest, parse_constant=pytest.fail)["measures"]["overlap"] is None
 
 
-def test_an_unfinished_output_is_no_previous_one(case, tmp_path):
+def test_an_unfinished_output_is_refused_as_the_previous_one(case, tmp_path):
     with pytest.raises(ArtifactError, match="finished batch"):
         score(*case, previous=tmp_path)
     assert not case[2].exists()
@@ -65,11 +66,42 @@ def test_a_gate_passes_on_its_limits_and_refuses_beyond_them():
         ("coverage = {}", "coverage = {"),
         ('coverage = { min = "0.2" }', "coverage = {"),
         ("coverage = { min = nan }", "coverage = {"),
-        ("overlap = { min = 0.5 }", "--previous DIR"),
+        ("overlap = { min = 0.5 }", "a previous batch"),
         ("coverage = { min = ", "Expected TOML"),
     ],
 )
 def test_what_is_not_a_gate_is_refused(tmp_path, text, says):
     (tmp_path / "gates.toml").write_text(text)
     with pytest.raises(ConfigError, match=says):
+        read_gates(tmp_path / "gates.toml", with_previous=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "complaint"),
+    [
+        ("manifest.json", b"[]", r"manifest\.json is damaged"),
+        ("plan.json", b'{"hash": "x"}', "its format is None"),
+        ("plan.json", b'{"format": "parquet", "lists_for": ["items"]}', "found those for"),
+        ("plan.json", b"[" * 100_000, r"plan\.json is damaged"),
+        ("recommendations/part-00000.parquet", b"PAR1", "is damaged"),
+        ("recommendations/part-00000.parquet", b"", "is damaged"),
+    ],
+)
+def test_a_damaged_previous_batch_is_refused_by_name(case, tmp_path, file, content, complaint):
+    score(*case, n=1)
+    (case[2] / file).write_bytes(content)
+    with pytest.raises(ArtifactError, match=complaint):
+        score(*case[:2], tmp_path / "later", n=2, previous=case[2])
+
+
+def test_a_previous_batch_without_a_column_is_refused(case, tmp_path):
+    score(*case, n=1)
+    file = case[2] / "recommendations" / "part-00000.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["item_id"]), file)
+    with pytest.raises(ArtifactError, match=r"part-00000\.parquet is damaged"):
+        score(*case[:2], tmp_path / "later", n=2, previous=case[2])
+
+
+def test_a_file_of_gates_that_is_not_there_is_named(tmp_path):
+    with pytest.raises((ConfigError, DataError), match=r"gates\.toml"):
         read_gates(tmp_path / "gates.toml", with_previous=False)

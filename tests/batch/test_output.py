@@ -1,4 +1,4 @@
-"""Lists for everybody, on disk: the same bytes always, whatever was killed on the way; nothing dropped in silence."""
+"""Batch outputs on disk: always the same bytes, whatever was killed on the way; nothing is dropped silently."""
 
 import json
 import signal
@@ -79,8 +79,8 @@ def test_csv_holds_what_parquet_holds(saved, tmp_path):
 
 
 def test_the_manifest_accounts_for_every_file_user_and_row(saved, tmp_path):
-    plan, audience = job(saved)
-    manifest = write(tmp_path / "lists", saved, plan, audience)
+    plan, targets = job(saved)
+    manifest = write(tmp_path / "lists", saved, plan, targets)
     assert json.loads((tmp_path / "lists" / "manifest.json").read_text(encoding="utf-8")) == manifest
     assert (manifest["plan_hash"], manifest["users"], manifest["published"]) == (plan.hash, 10, True)
     assert manifest["rows"] == len(lists(tmp_path / "lists"))
@@ -98,7 +98,7 @@ def test_two_runs_give_the_same_bytes(saved, whole, tmp_path):
 # Short lists
 
 
-def test_a_list_longer_than_the_catalog_holds_what_there_is_and_says_why(saved, tmp_path):
+def test_a_list_longer_than_the_catalog_holds_all_items_and_gives_the_reason(saved, tmp_path):
     write(tmp_path / "lists", saved, *job(saved, n=1_000_000))
     counts = lists(tmp_path / "lists")["user_id"].value_counts()
     assert {user: counts.get(user, 0) for user in USERS} == dict(zip(USERS, 6 - np.diff(TAKEN.indptr), strict=True))
@@ -106,7 +106,7 @@ def test_a_list_longer_than_the_catalog_holds_what_there_is_and_says_why(saved, 
     assert short_lists(tmp_path / "lists")["user_id"].tolist() == USERS
 
 
-def test_who_has_seen_almost_everything_gets_what_is_left_and_the_reason(tmp_path):
+def test_a_user_who_has_seen_almost_everything_gets_the_other_items_and_the_reason(tmp_path):
     items = [f"i{number}" for number in range(3050)]
     taken = csr_matrix(np.float32([[1] * 3000 + [0] * 50, [1] * 5 + [0] * 3045]))
     saved = save_small(tmp_path / "model", "popularity", taken, ["glutton", "other"], items)
@@ -117,7 +117,7 @@ def test_who_has_seen_almost_everything_gets_what_is_left_and_the_reason(tmp_pat
     assert short_lists(tmp_path / "lists").values.tolist() == [["glutton", 50, NOTHING_LEFT]]
 
 
-def test_who_has_no_known_item_gets_no_list_and_the_reason(saved, tmp_path):
+def test_a_user_without_a_known_item_gets_no_list_and_the_reason(saved, tmp_path):
     taken = TAKEN.toarray()
     taken[[0, 4, 5, 9]] = 0  # both users of the third shard but one, the first and the last of all
     write(tmp_path / "lists", saved, *job(saved, histories_of(csr_matrix(taken)), n=1))
@@ -127,18 +127,18 @@ def test_who_has_no_known_item_gets_no_list_and_the_reason(saved, tmp_path):
     assert found[found["reason"] == NO_HISTORY]["user_id"].tolist() == strangers
 
 
-def test_a_whole_job_of_unknown_histories_ends_well_and_empty(saved, tmp_path):
+def test_a_job_without_any_known_history_gives_a_complete_output_without_rows(saved, tmp_path):
     manifest = write(tmp_path / "lists", saved, *job(saved, histories_of(csr_matrix((10, 6), dtype=np.float32))))
     assert (manifest["rows"], manifest["short_lists"]) == (0, 10)
     assert list(lists(tmp_path / "lists").columns) == ["user_id", "item_id", "rank", "score"]
 
 
-def test_nobody_to_score_is_a_complete_and_empty_output(saved, tmp_path):
+def test_a_job_without_users_gives_a_complete_output_without_files(saved, tmp_path):
     manifest = write(tmp_path / "lists", saved, *job(saved, histories_of(TAKEN[:0], [])))
     assert (manifest["users"], manifest["rows"], manifest["shards"]) == (0, 0, {})
 
 
-def test_who_was_not_in_training_gets_no_list_from_a_model_that_knows_no_others(tmp_path):
+def test_a_model_of_its_training_users_gives_other_users_no_list(tmp_path):
     pytest.importorskip("implicit")
     saved = save_small(tmp_path / "model", "bpr")
     users = ["stranger", *reversed(USERS[1:])]  # in another order than in training
@@ -150,16 +150,16 @@ def test_who_was_not_in_training_gets_no_list_from_a_model_that_knows_no_others(
     assert lists(tmp_path / "lists")["item_id"].tolist() == [ITEMS[item] for item in best[:, 0]]
 
 
-# Going on after a stop
+# Resuming
 
 
 @pytest.mark.parametrize("finished", [0, 1, 4, 5])
-def test_a_job_stopped_between_shards_goes_on_to_the_same_bytes(finished, saved, whole, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, limit=finished)
+def test_a_job_stopped_between_shards_is_resumed_to_the_same_bytes(finished, saved, whole, tmp_path):
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, limit=finished)
     assert not (tmp_path / "lists" / "manifest.json").exists()
     assert len(open_output(tmp_path / "lists", plan, resume=True).finished) == finished
-    write(tmp_path / "lists", saved, plan, audience, resume=True)
+    write(tmp_path / "lists", saved, plan, targets, resume=True)
     assert contents(tmp_path / "lists") == whole
 
 
@@ -167,7 +167,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import recsys.batch.output, recsys.system.storage
+import recsys.batch.output, recsys.system.files
 from recsys.artifacts import load_model
 from batch_case import job, write
 
@@ -178,8 +178,8 @@ def die(file):
     if count == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-flush, record = recsys.system.storage.flush, recsys.batch.output._record
-recsys.system.storage.flush = lambda file: (flush(file), die(file))  # whole, not yet renamed
+flush, record = recsys.system.files.flush, recsys.batch.output._record
+recsys.system.files.flush = lambda file: (flush(file), die(file))  # whole, not yet renamed
 recsys.batch.output._record = lambda folder, name, summary: (die("recording"), record(folder, name, summary))
 model = load_model(Path(sys.argv[2]) / "model", "cpu")
 write(Path(sys.argv[2]) / "lists", model, *job(model))
@@ -188,7 +188,7 @@ write(Path(sys.argv[2]) / "lists", model, *job(model))
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("place", ["recommendations/.part", "short_lists/.part", "recording"])
-def test_a_job_killed_inside_a_shard_goes_on_to_the_same_bytes(place, saved, whole, tmp_path):
+def test_a_job_killed_inside_a_shard_is_resumed_to_the_same_bytes(place, saved, whole, tmp_path):
     save_small(tmp_path / "model")
     command = [sys.executable, "-c", KILLED, str(ROOT / "tests"), str(tmp_path), place]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=200)
@@ -196,9 +196,9 @@ def test_a_job_killed_inside_a_shard_goes_on_to_the_same_bytes(place, saved, who
     left = {Path(name).name.partition(".")[0] for name in contents(tmp_path / "lists")}
     assert "manifest" not in left
     saved = load_model(tmp_path / "model", "cpu")
-    plan, audience = job(saved)
+    plan, targets = job(saved)
     assert len(open_output(tmp_path / "lists", plan, resume=True).finished) == 2
-    write(tmp_path / "lists", saved, plan, audience, resume=True)
+    write(tmp_path / "lists", saved, plan, targets, resume=True)
     again = contents(tmp_path / "lists")
     assert {name: again[name] for name in whole if "part" in name} == {
         name: content for name, content in whole.items() if "part" in name
@@ -207,12 +207,12 @@ def test_a_job_killed_inside_a_shard_goes_on_to_the_same_bytes(place, saved, who
 
 
 def test_a_line_half_written_when_the_job_was_killed_costs_one_shard_only(saved, whole, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, limit=3)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, limit=3)
     progress = tmp_path / "lists" / "progress.jsonl"
     progress.write_text(progress.read_text(encoding="utf-8")[:-10], encoding="utf-8")
     assert list(open_output(tmp_path / "lists", plan, resume=True).finished) == ["part-00000", "part-00001"]
-    write(tmp_path / "lists", saved, plan, audience, resume=True)
+    write(tmp_path / "lists", saved, plan, targets, resume=True)
     assert contents(tmp_path / "lists") == whole
 
 
@@ -220,8 +220,8 @@ def test_a_line_half_written_when_the_job_was_killed_costs_one_shard_only(saved,
 @pytest.mark.parametrize("folder", ["recommendations", "short_lists"])
 @pytest.mark.parametrize("damage", ["changed", "emptied", "removed"])
 def test_a_damaged_shard_is_written_again(damage, folder, complete, saved, whole, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, limit=None if complete else 3)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, limit=None if complete else 3)
     file = tmp_path / "lists" / folder / "part-00001.parquet"
     content = file.read_bytes()
     file.unlink()
@@ -230,7 +230,7 @@ def test_a_damaged_shard_is_written_again(damage, folder, complete, saved, whole
     done = open_output(tmp_path / "lists", plan, resume=True).finished
     assert "part-00001" not in done
     assert len(done) == (4 if complete else 2)
-    write(tmp_path / "lists", saved, plan, audience, resume=True)
+    write(tmp_path / "lists", saved, plan, targets, resume=True)
     assert contents(tmp_path / "lists") == whole
 
 
@@ -254,28 +254,54 @@ def test_a_job_killed_at_its_very_start_may_be_resumed(saved, whole, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"n": 4}, {"filter_seen": False}, {"model": "other"}, {"shard_users": 3}])
-def test_the_output_of_another_job_is_never_gone_on_with(change, saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, limit=2)
+def test_the_output_of_another_job_is_never_resumed(change, saved, tmp_path):
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, limit=2)
     before = contents(tmp_path / "lists")
     with pytest.raises(ArtifactError, match="holds the output of another job"):
         open_output(tmp_path / "lists", replace(plan, **change), resume=True)
     assert contents(tmp_path / "lists") == before
 
 
+@pytest.mark.parametrize("content", ['{"half', "[]", "null", "7", '{"a": NaN}', "[" * 100_000, b"\xff"], ids=str)
 @pytest.mark.parametrize("file", ["plan.json", "manifest.json"])
-def test_a_damaged_account_is_refused_with_the_way_out(file, saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience)
-    (tmp_path / "lists" / file).write_text('{"half')
-    with pytest.raises(ArtifactError, match=f"{file} is damaged .*use --overwrite instead of --resume"):
+def test_a_damaged_plan_or_manifest_is_refused_with_the_way_out(file, content, saved, tmp_path):
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets)
+    (tmp_path / "lists" / file).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ArtifactError, match=rf"{file} is damaged .*with overwrite instead of resume"):
         open_output(tmp_path / "lists", plan, resume=True)
 
 
-# Places
+@pytest.mark.parametrize("shards", [None, [], "x", {"part-00001": None}, {"part-00001": {"sha256": {}}}], ids=repr)
+def test_shards_that_a_damaged_manifest_does_not_describe_are_written_again(shards, saved, whole, tmp_path):
+    plan, targets = job(saved)
+    manifest = write(tmp_path / "lists", saved, plan, targets)
+    damaged = shards | {"part-00000": manifest["shards"]["part-00000"]} if isinstance(shards, dict) else shards
+    (tmp_path / "lists" / "manifest.json").write_text(json.dumps(manifest | {"shards": damaged}), encoding="utf-8")
+    if isinstance(shards, dict):
+        assert list(open_output(tmp_path / "lists", plan, resume=True).finished) == ["part-00000"]
+        write(tmp_path / "lists", saved, plan, targets, resume=True)
+        assert contents(tmp_path / "lists") == whole
+    else:
+        with pytest.raises(ArtifactError, match=r"manifest\.json is damaged .*it has no shards"):
+            open_output(tmp_path / "lists", plan, resume=True)
 
 
-def test_an_output_in_the_way_is_refused_and_left_alone(saved, whole, tmp_path):
+@pytest.mark.parametrize("line", ["7", "null", "[1]", '["part-00000", 7]', '[["part-00000"], {}]', "[" * 100_000])
+def test_a_line_of_progress_of_any_other_shape_is_ignored(line, saved, tmp_path):
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, limit=2)
+    with (tmp_path / "lists" / "progress.jsonl").open("a", encoding="utf-8") as progress:
+        progress.write(f"\n{line}\n")
+    finished = open_output(tmp_path / "lists", plan, resume=True).finished
+    assert set(finished) <= {"part-00000", "part-00001"} and "part-00001" in finished
+
+
+# Folders
+
+
+def test_an_existing_output_is_refused_and_left_alone(saved, whole, tmp_path):
     write(tmp_path / "lists", saved, *job(saved))
     with pytest.raises(ArtifactError, match="already holds something"):
         open_output(tmp_path / "lists", job(saved)[0])
@@ -288,13 +314,7 @@ def test_overwriting_leaves_nothing_of_the_earlier_output(saved, whole, tmp_path
     assert contents(tmp_path / "lists") == whole
 
 
-def test_an_output_about_to_be_overwritten_is_no_longer_complete(saved, tmp_path):
-    write(tmp_path / "lists", saved, *job(saved))
-    open_output(tmp_path / "lists", job(saved)[0], overwrite=True)
-    assert contents(tmp_path / "lists").keys() == {"plan.json"}
-
-
-def test_a_folder_that_is_not_ours_is_never_cleared(saved, tmp_path):
+def test_a_folder_of_other_files_is_never_cleared(saved, tmp_path):
     (tmp_path / "lists" / "recommendations").mkdir(parents=True)
     (tmp_path / "lists" / "recommendations" / "part-00000.parquet").write_text("somebody else's")
     for arguments in ({}, {"resume": True}, {"overwrite": True}):
@@ -304,23 +324,23 @@ def test_a_folder_that_is_not_ours_is_never_cleared(saved, tmp_path):
 
 
 def test_a_manifest_is_not_written_while_a_shard_is_missing(saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, limit=4)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, limit=4)
     done = open_output(tmp_path / "lists", plan, resume=True).finished
     with pytest.raises(ArtifactError, match="all 5 shards, found none of part-00004"):
         write_manifest(tmp_path / "lists", plan, done, {})
     assert not (tmp_path / "lists" / "manifest.json").exists()
 
 
-def test_a_job_whose_folder_another_took_stops_and_says_so(saved, tmp_path):
-    plan, audience = job(saved)
+def test_a_job_stops_when_another_job_has_taken_its_folder(saved, tmp_path):
+    plan, targets = job(saved)
     done = open_output(tmp_path / "lists", plan).finished
     written = record_shards(tmp_path / "lists", plan, done, [("part-00000", {})])
     other = replace(plan, n=1)
-    write(tmp_path / "lists", saved, other, audience, overwrite=True)
-    with pytest.raises(ArtifactError, match="another has taken it: choose a place for each"):
+    write(tmp_path / "lists", saved, other, targets, overwrite=True)
+    with pytest.raises(ArtifactError, match="another job has taken it: choose a place for each"):
         next(written)
-    with pytest.raises(ArtifactError, match="another has taken it"):
+    with pytest.raises(ArtifactError, match="another job has taken it"):
         write_manifest(
             tmp_path / "lists", plan, {shard.name: {"rows": 0, "short_lists": 0} for shard in plan.shards}, {}
         )
@@ -330,7 +350,7 @@ def test_a_job_whose_folder_another_took_stops_and_says_so(saved, tmp_path):
 # Plans
 
 
-def test_shards_are_all_users_once_in_order():
+def test_shards_hold_all_users_once_in_order():
     shards = ScoringPlan("m", "h", users=7, shard_users=3).shards
     assert [(shard.name, shard.start, shard.stop) for shard in shards] == [
         ("part-00000", 0, 3),
@@ -339,7 +359,7 @@ def test_shards_are_all_users_once_in_order():
     ]
 
 
-def test_every_field_of_a_plan_decides_its_hash():
+def test_every_field_of_a_plan_changes_its_hash():
     plan = ScoringPlan("m", "h", 7, format="csv")
     others = {
         "model": "x", "inputs": "x", "users": 8, "n": 9, "lists_for": "items", "filter_seen": False,
@@ -351,6 +371,6 @@ def test_every_field_of_a_plan_decides_its_hash():
 
 
 @pytest.mark.parametrize("setting", ["n", "shard_users", "tile"])
-def test_a_plan_of_nothing_is_refused(setting):
+def test_a_plan_with_a_size_below_1_is_refused(setting):
     with pytest.raises(ConfigError, match=f"Expected {setting} of at least 1, found 0"):
         ScoringPlan("m", "h", 7, **{setting: 0})

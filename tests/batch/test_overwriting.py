@@ -31,36 +31,36 @@ def whole(saved, tmp_path):
 
 @pytest.mark.parametrize("finished", [0, 3, 5])
 def test_the_earlier_lists_stay_until_the_new_ones_are_complete(finished, earlier, whole, saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, overwrite=True, limit=finished)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, overwrite=True, limit=finished)
     assert contents(tmp_path / "lists") == earlier
-    write(tmp_path / "lists", saved, plan, audience, overwrite=True)
+    write(tmp_path / "lists", saved, plan, targets, overwrite=True)
     assert contents(tmp_path / "lists") == whole
     assert not draft_of(tmp_path / "lists").exists()
 
 
 def test_a_replacement_that_was_stopped_is_resumed(earlier, whole, saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, plan, audience, overwrite=True, limit=3)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, plan, targets, overwrite=True, limit=3)
     output = open_output(tmp_path / "lists", plan, resume=True)
     assert (output.location, len(output.finished)) == (draft_of(tmp_path / "lists"), 3)
-    write(tmp_path / "lists", saved, plan, audience, resume=True)
+    write(tmp_path / "lists", saved, plan, targets, resume=True)
     assert contents(tmp_path / "lists") == whole
     assert not draft_of(tmp_path / "lists").exists()
 
 
 def test_a_stopped_replacement_gives_way_to_another_one(earlier, whole, saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, replace(plan, n=2), audience, overwrite=True, limit=3)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, replace(plan, n=2), targets, overwrite=True, limit=3)
     with pytest.raises(ArtifactError, match="holds the output of another job"):
         open_output(tmp_path / "lists", plan, resume=True)
-    write(tmp_path / "lists", saved, plan, audience, overwrite=True)
+    write(tmp_path / "lists", saved, plan, targets, overwrite=True)
     assert contents(tmp_path / "lists") == whole
 
 
 def test_an_incomplete_output_is_replaced_in_place(whole, saved, tmp_path):
-    plan, audience = job(saved)
-    write(tmp_path / "lists", saved, replace(plan, n=1), audience, limit=2)
+    plan, targets = job(saved)
+    write(tmp_path / "lists", saved, replace(plan, n=1), targets, limit=2)
     output = open_output(tmp_path / "lists", plan, overwrite=True)
     assert output.location == tmp_path / "lists"
     assert contents(tmp_path / "lists").keys() == {"plan.json"}

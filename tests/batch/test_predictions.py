@@ -12,7 +12,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, sparse_rows
 from recsys.errors import ConfigError, DataError
 
-# User 007 rated a 5 and b 0; nobody knows what "new" rated.
+# User 007 rated a 5 and b 0; the user "new" has no history.
 HISTORIES = UserItemMatrix(
     sparse_rows(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([5.0, 0.0, 2.0]), (3, 3)),
     Vocabulary.of(["007", "8", "new"]),
@@ -73,7 +73,7 @@ def test_a_row_that_cannot_be_answered_is_refused_with_its_line(tmp_path):
         list(read_pairs(tmp_path / "pairs.csv"))
 
 
-def test_more_pairs_than_a_piece_of_the_file_holds(tmp_path):
+def test_a_file_larger_than_one_part_is_answered_whole(tmp_path):
     rows = 300_000
     table = pa.table({"user_id": ["8", "007"] * (rows // 2), "item_id": ["a", "c"] * (rows // 2)})
     pq.write_table(table, tmp_path / "pairs.parquet")
@@ -82,12 +82,12 @@ def test_more_pairs_than_a_piece_of_the_file_holds(tmp_path):
     assert found.select(["user_id", "item_id"]).equals(table)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_a_folder_or_a_missing_file_is_refused(tmp_path):
     for place, found in ((tmp_path, "a folder"), (tmp_path / "none.csv", "nothing")):
         with pytest.raises(DataError, match=f"found {found} at"):
             list(read_pairs(place))
 
 
-def test_another_format_is_refused():
+def test_an_unknown_format_is_refused():
     with pytest.raises(ConfigError, match=r"ends in .csv or .parquet"):
         format_of("out.xlsx")
