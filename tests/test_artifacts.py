@@ -1,19 +1,24 @@
 """Model directories: whole or not there, ids as they came, every kind of damage named."""
 
+import contextlib
 import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from file_faults import FULL, Faults, raise_error
 from model_folders import COUNTS, ITEMS, contents, fitted, save
+from paths import ROOT
 
 from recsys import artifacts
 from recsys.artifacts import load_model, save_model
 from recsys.data.interactions import Vocabulary
-from recsys.errors import ArtifactError, DataError, NotFittedError
+from recsys.errors import ArtifactError, DataError, NotFittedError, StorageError
 from recsys.models import create_model
 from recsys.models.trained import TrainedModel
 from recsys.system import atomic
@@ -180,3 +185,76 @@ def test_what_is_being_written_is_not_seen_under_its_name(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 def test_others_may_read_a_model(model):
     assert model.stat().st_mode & 0o777 == 0o755
+
+
+# Faults at every file operation
+
+
+FAULTS = Faults()
+
+
+def reported(write):
+    """A function of another language that writes: faults come before it, and after it."""
+
+    def call(content, file, *more, **named):
+        sys.audit("recsys.test", str(file))
+        write(content, file, *more, **named)
+        sys.audit("recsys.test", str(file))
+
+    return call
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full disk", "interrupt"])
+def test_after_a_failure_at_any_operation_the_old_model_or_the_new_is_there(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "save_file", reported(artifacts.save_file))
+    monkeypatch.setattr(artifacts.pq, "write_table", reported(artifacts.pq.write_table))
+    new = TrainedModel(fitted("popularity"), Vocabulary.of(ITEMS), COUNTS)
+    old = TrainedModel(fitted("ease"), Vocabulary.of(ITEMS), COUNTS)
+    folder = tmp_path / "model"
+    for number in range(1, 1000):
+        save_model(folder, old, overwrite=True)
+        FAULTS.before(number, raise_error(error), tmp_path)
+        with contextlib.suppress(StorageError, OSError, KeyboardInterrupt):
+            save_model(folder, new, overwrite=True)
+        acted = FAULTS.stop()
+        assert load_model(folder).model.name in ("ease", "popularity")
+        save_model(folder, new, overwrite=True)
+        assert load_model(folder).model.name == "popularity"
+        assert [file.name for file in tmp_path.iterdir()] == ["model"]
+        if not acted:
+            break
+    assert 30 < number < 999
+
+
+KILLS = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from file_faults import killed_before_each
+from test_artifacts import *
+
+old = TrainedModel(fitted("ease"), Vocabulary.of(ITEMS), COUNTS)
+new = TrainedModel(fitted("popularity"), Vocabulary.of(ITEMS), COUNTS)
+artifacts.save_file = reported(artifacts.save_file)
+artifacts.pq.write_table = reported(artifacts.pq.write_table)
+folder = Path({folder!r}) / "model"
+save_model(folder, old, overwrite=True)
+
+def check(number):
+    found = load_model(folder).model.name
+    assert found in ("ease", "popularity"), number
+    if found == "popularity":
+        save_model(folder, old, overwrite=True)
+
+print(killed_before_each(lambda: save_model(folder, new, overwrite=True), folder.parent, check))
+save_model(folder, new, overwrite=True)
+assert [file.name for file in folder.parent.iterdir()] == ["model"]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
+def test_killed_before_any_operation_the_old_model_or_the_new_is_there(tmp_path):
+    code = KILLS.format(path=[str(ROOT), str(ROOT / "tests")], folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30

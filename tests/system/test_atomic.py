@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import FULL, Faults, raise_error
+from file_faults import FULL, Faults, raise_error
 from paths import ROOT
 
 from recsys.errors import ArtifactError, ConfigError, StorageError
@@ -79,7 +79,7 @@ KILLS = """
     import sys
     from pathlib import Path
     sys.path[:0] = {path!r}
-    from faults import killed_before_each
+    from file_faults import killed_before_each
     from test_atomic import WRITERS, names
     from recsys.system import files
     from recsys.system.atomic import recover
