@@ -1,82 +1,336 @@
-"""Faults before the n-th file operation on a folder: an error, Ctrl-C, or the end of the process.
+"""Commands that write, ended at any moment: by a kill, a full disk, an error or Ctrl-C before any file operation.
 
-Python reports file operations to audit hooks before it does them; what other languages write (safetensors, Arrow) is
-reported by the tests themselves with `sys.audit("recsys.test", path)`.
+A trial runs the command in a fork of this process, which has imported everything already, and then looks at the place
+it wrote to: there must be nothing, the old content, the new content, or an unfinished job that can be resumed. The
+command is then run again and must end with the content of an undisturbed run, with nothing left over.
 """
 
 from __future__ import annotations
 
+import builtins
 import errno
+import hashlib
+import importlib
+import io
+import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+import numpy as np
+import pandas as pd
+
+KINDS = ("kill", "full disk", "error", "interrupt")
+SETTINGS = ("--no-track",)
 
 
-class Faults:
-    """Counts file operations below a folder, and acts before the one whose number is `at`."""
+@dataclass(frozen=True)
+class Command:
+    """A command that writes to `out`: its words, how its content is read, and what differs in an older run of it."""
 
-    def __init__(self) -> None:
-        self.folder, self.at, self.count = "", 0, 0
-        self.act: Callable[[], None] | None = None
-        sys.addaudithook(self._hook)  # hooks stay for the life of the process: this one sleeps without `act`
+    name: str
+    words: tuple[str, ...]
+    content: Callable[[Path], Any]
+    older: tuple[str, ...]
+    resume: bool = False
+    suffix: str = ""
+    overwrite: bool = True
 
-    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self.act is None or not self._counts(event, arguments):
-            return
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial showed; `problem` is empty where all was as it must be."""
+
+    command: str
+    kind: str
+    state: str
+    problem: str = ""
+
+
+@dataclass
+class Fault:
+    """What happens before the file operation number `at` on something in `folder`; without `at` they are counted."""
+
+    folder: Path
+    kind: str = ""
+    at: int | None = None
+    count: int = field(default=0)
+
+    def strike(self) -> None:
         self.count += 1
-        if self.count == self.at:
-            act, self.act = self.act, None
-            act()
+        if self.at is None or self.count != self.at:
+            return
+        if self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "interrupt":
+            raise KeyboardInterrupt
+        number = errno.ENOSPC if self.kind == "full disk" else errno.EIO
+        raise OSError(number, os.strerror(number), str(self.folder / "out"))
 
-    def _counts(self, event: str, arguments: tuple[object, ...]) -> bool:
-        if event == "ctypes.dlsym":
-            return "renameat2" in arguments
-        if event in ("os.remove", "os.rmdir") and isinstance(arguments[-1], int) and arguments[-1] >= 0:
-            return True  # within shutil.rmtree, by names relative to an open folder
-        return (event in ("open", "recsys.test", "shutil.rmtree") or event.startswith("os.")) and any(
-            isinstance(each, str | bytes | Path) and os.fsdecode(each).startswith(self.folder) for each in arguments
-        )
+    def concerns(self, values: Any) -> bool:
+        return any(isinstance(value, str | os.PathLike) and str(self.folder) in os.fspath(value) for value in values)
 
-    def before(self, number: int, act: Callable[[], None], folder: Path) -> None:
-        """Act before the operation of this number, from now on."""
-        self.folder, self.at, self.count, self.act = str(folder), number, 0, act
+    def install(self) -> None:
+        """Wrap the file operations of Python, and those of the libraries that write by themselves."""
+        for module, name in (
+            *((os, name) for name in ("rename", "replace", "mkdir", "unlink", "rmdir", "fsync", "link", "symlink")),
+            (importlib.import_module("pyarrow.parquet"), "write_table"),
+            (importlib.import_module("recsys.artifacts"), "save_file"),
+            (np, "save"),
+        ):
+            setattr(module, name, self._wrapped(getattr(module, name), name == "fsync"))
+        writer = importlib.import_module("pyarrow.parquet").ParquetWriter
+        for name in ("__init__", "write_table", "close"):
+            setattr(writer, name, self._wrapped(getattr(writer, name), True))
+        opened = io.open
 
-    def stop(self) -> bool:
-        """Whether it has acted; nothing more happens."""
-        acted, self.act = self.act is None, None
-        return acted
+        def open_(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
+            if set(mode) & set("wax+") and self.concerns([file]):
+                self.strike()
+            return opened(file, mode, *rest, **more)
+
+        io.open = builtins.open = open_  # type: ignore[assignment]
+
+    def _wrapped(self, function: Callable[..., Any], always: bool) -> Callable[..., Any]:
+        def wrapped(*values: Any, **more: Any) -> Any:
+            if always or self.concerns([*values, *more.values()]):
+                self.strike()
+            return function(*values, **more)
+
+        return wrapped
 
 
-def raise_error(error: BaseException) -> Callable[[], None]:
-    def act() -> None:
-        raise error
+class Laboratory:
+    """A folder with ratings and models, and the content that every command makes there undisturbed."""
 
-    return act
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_ratings(folder / "ratings.csv")
+        pd.read_csv(folder / "ratings.csv")[["user_id", "item_id"]].to_csv(folder / "pairs.csv", index=False)
+        for name, model in (("ease", "ease"), ("stars", "biases")):
+            code, text = self.run(
+                ["train", str(folder / "ratings.csv"), "-m", model, "-o", str(folder / name), *SETTINGS]
+            )
+            assert code == 0, text
+        self.expected = {command.name: self._undisturbed(command) for command in self.commands}
+
+    @property
+    def commands(self) -> list[Command]:
+        """All commands that write."""
+        ratings, ease = str(self.folder / "ratings.csv"), str(self.folder / "ease")
+        pairs = "predict", str(self.folder / "stars"), str(self.folder / "pairs.csv"), "--ratings", ratings
+        return [
+            Command("prepare", ("prepare", ratings), store_content, ("--min-user-items", "3")),
+            Command("train ease", ("train", ratings, "-m", "ease", *SETTINGS), model_content, ("-s", "l2=7")),
+            Command(
+                "train vae",
+                ("train", ratings, "-m", "vae", "-s", "epochs=3", "-s", "latent=4", "-s", "hidden=8", *SETTINGS),
+                model_content,
+                ("--seed", "5"),
+            ),
+            Command(
+                "tune",
+                ("tune", ratings, "-m", "ease", "-n", "3", *SETTINGS),
+                tune_content,
+                ("--seed", "5"),
+                resume=True,
+            ),
+            Command(
+                "compare", ("compare", ratings, "-m", "popularity,ease", *SETTINGS), compare_content, ("--seed", "5")
+            ),
+            Command("evaluate", ("evaluate", ease, ratings, *SETTINGS), evaluate_content, ("--seed", "5")),
+            Command("predict", pairs + SETTINGS, file_content, (), suffix=".csv"),
+            Command(
+                "score",
+                ("score", ease, ratings, "-n", "5", "--shard-users", "10", *SETTINGS),
+                lists_content,
+                ("-n", "4"),
+                True,
+            ),
+        ]
+
+    def run(self, words: list[str], fault: Fault | None = None, kill_after: float | None = None) -> tuple[int, str]:
+        """Run a command in a fork; its exit code (minus the signal that ended it) and what it said."""
+        with tempfile.TemporaryFile() as said:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            child = os.fork()
+            if child == 0:
+                os._exit(_in_child(words, said.fileno(), fault))
+            if kill_after is not None:
+                time.sleep(kill_after)
+                os.kill(child, signal.SIGKILL)
+            status = os.waitpid(child, 0)[1]
+            said.seek(0)
+            return os.waitstatus_to_exitcode(status), said.read().decode("utf-8", "replace")
+
+    def _undisturbed(self, command: Command) -> dict[str, Any]:
+        """Content of the command and of an older run, seconds and file operations of a run."""
+        place = self.folder / "undisturbed"
+        found: dict[str, Any] = {}
+        for kind, more in (("old", command.older), ("new", ())):
+            out = place / f"{kind}-{command.name.replace(' ', '-')}" / f"out{command.suffix}"
+            out.parent.mkdir(parents=True)
+            started = time.perf_counter()
+            code, text = self.run([*command.words, *more, "-o", str(out)])
+            assert code == 0, text
+            found |= {kind: command.content(out), f"{kind} place": out, "seconds": time.perf_counter() - started}
+        out = place / "counted" / f"out{command.suffix}"
+        shutil.rmtree(out.parent, ignore_errors=True)
+        out.parent.mkdir()
+        code, text = self.run([*command.words, "-o", str(out)], Fault(out.parent))
+        found["operations"] = int(text.rsplit("operations ", 1)[1])
+        return found
+
+    def trial(
+        self,
+        command: Command,
+        kind: str,
+        at: int | None = None,
+        kill_after: float | None = None,
+        over_old: bool = False,
+    ) -> Outcome:
+        """Disturb one run, look, run again, look again."""
+        expected, folder = self.expected[command.name], self.folder / "trial"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        out = folder / f"out{command.suffix}"
+        if over_old:
+            old = expected["old place"]
+            (shutil.copytree if old.is_dir() else shutil.copy2)(old, out)
+        words = [*command.words, "-o", str(out)]
+        again = ["--overwrite"] if over_old and command.overwrite else []
+        fault = None if at is None else Fault(folder, kind, at)
+        code, text = self.run(words + again, fault, kill_after)
+        state = state_of(command, out, expected)
+        told = Outcome(command.name, kind, state)
+        if "Traceback" in text or "Internal error" in text:
+            return Outcome(command.name, kind, state, f"at {at}: {text[-600:]}")
+        if state not in ({"old", "new", "unfinished"} if over_old else {"nothing", "new", "unfinished"}):
+            return Outcome(command.name, kind, state, f"at {at} over_old={over_old}: {text[-600:]}")
+        if state == "unfinished" and not command.resume:
+            return Outcome(command.name, kind, state, f"at {at}: cannot be resumed; {text[-600:]}")
+        if code == 0 and state != "new":
+            return Outcome(command.name, kind, state, f"at {at}: exit code 0 without the content; {text[-600:]}")
+        if state == "unfinished":
+            more = ["--resume"]
+        else:
+            more = [] if state == "nothing" or not command.overwrite else ["--overwrite"]
+        code, text = self.run(words + more)
+        if code != 0 and "--resume" in more and state == "unfinished":  # the old job's trials or plan
+            code, text = self.run([*words, "--overwrite"])
+        if code != 0:
+            return Outcome(command.name, kind, state, f"at {at}: run again with {more}: {text[-600:]}")
+        if state_of(command, out, expected) != "new":
+            return Outcome(command.name, kind, state, f"at {at}: another content after running again")
+        left = sorted(path.name for path in folder.iterdir() if path != out)
+        return Outcome(command.name, kind, state, f"at {at}: left over {left}") if left else told
 
 
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _in_child(words: list[str], said: int, fault: Fault | None) -> int:
+    from pipelines.cli.main import main
+
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    sys.argv = ["recsys", *words]
+    if fault is not None:
+        fault.install()
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException as error:
+        print(f"Traceback reached the caller: {error!r}")
+        code = 70
+    if fault is not None and fault.at is None:
+        print(f"operations {fault.count}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
-def killed_before_each(write: Callable[[], None], folder: Path, check: Callable[[int], None]) -> int:
-    """Run `write` in a child process, killed before its first file operation, then its second, ...; check after each.
+def import_everything() -> None:
+    """What a fork should find imported."""
+    for name in ("prepare", "train", "tune", "compare", "evaluate", "predict", "score"):
+        importlib.import_module(f"pipelines.{name}")
+    for name in ("optuna", "jinja2", "implicit.als", "torch._dynamo"):
+        importlib.import_module(name)
 
-    Returns how many children were killed. The process must have no other threads.
-    """
-    faults = Faults()
-    for number in range(1, 10_000):
-        child = os.fork()
-        if child == 0:
-            faults.before(number, kill, folder)
-            write()
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        check(number)
-        if status == 0:
-            return number - 1
-        assert os.WIFSIGNALED(status), f"the child ended by itself with {status}"
-    raise AssertionError("it never ended")
+
+def state_of(command: Command, out: Path, expected: dict[str, Any]) -> str:
+    """`nothing`, `old`, `new`, `unfinished`, or what is wrong."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return "nothing"
+    try:
+        found = command.content(out)
+    except Exception as error:
+        return f"unreadable: {error}"
+    if found is None:
+        return "unfinished"
+    return next((kind for kind in ("new", "old") if found == expected[kind]), "other content")
+
+
+def write_ratings(file: Path) -> None:
+    """Sixty users, sixteen items, two tastes."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{user}", f"i{2 * item + user % 2}", rating)
+        for user in range(60)
+        for item, rating in zip(rng.permutation(8)[:5], rng.integers(1, 6, 5), strict=True)
+    ]
+    pd.DataFrame(rows, columns=["user_id", "item_id", "rating"]).to_csv(file, index=False)
+
+
+# Contents: equal for equal results, None for an unfinished job
+
+
+def store_content(place: Path) -> Any:
+    from recsys.data.store import open_store
+
+    return open_store(place).fingerprint()
+
+
+def model_content(place: Path) -> Any:
+    from recsys.artifacts import load_model
+
+    trained = load_model(place, "cpu")
+    return {name: tensor.numpy().tobytes() for name, tensor in trained.model.get_state().items()}
+
+
+def tune_content(place: Path) -> Any:
+    best = place / "ease.toml"
+    return best.read_text() if best.is_file() and (place / "trials.csv").is_file() else None
+
+
+def compare_content(place: Path) -> Any:
+    board = pd.read_csv(place / "leaderboard.csv")
+    assert (place / "report.html").read_text().rstrip().endswith("</html>")
+    json.loads((place / "comparison.json").read_text())
+    return pd.read_parquet(place / "per_user.parquet").to_csv(), board[["model", "ndcg@100"]].to_csv()
+
+
+def evaluate_content(place: Path) -> Any:
+    assert (place / "report.html").read_text().rstrip().endswith("</html>")
+    return json.dumps(json.loads((place / "evaluation.json").read_text())["models"][0]["metrics"])
+
+
+def file_content(place: Path) -> Any:
+    return place.read_bytes()
+
+
+def lists_content(place: Path) -> Any:
+    if not (place / "manifest.json").is_file():
+        return None
+    manifest = json.loads((place / "manifest.json").read_text())
+    files = sorted(file for folder in ("recommendations", "short_lists") for file in (place / folder).iterdir())
+    assert manifest["users"] == 60
+    return [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
