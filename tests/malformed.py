@@ -1,4 +1,4 @@
-"""Ratings files with something wrong, one a line: what is in them, the flags, the exit code, words of the message.
+"""Ratings files with a fault each: their bytes, the flags, the exit code, and words of the message.
 
 A file that still holds usable rows is read (exit code 0) and its ledger accounts for the rest.
 """
@@ -60,7 +60,7 @@ WHOLE = parquet(user_id=["u", "v"], item_id=["a", "b"], rating=[5.0, 4.0])
 MANY = HEAD + b"".join(b"u%d,i%d,3\n" % (n, n % 7) for n in range(2000))
 
 NAN = float("nan")
-AGAIN = {"non-numeric rating": 8, "duplicate (last kept)": 16}  # GOOD * 9: headers and rows that come again
+AGAIN = {"repeated header": 8, "duplicate (last kept)": 16}  # GOOD * 9: headers and rows that come again
 
 REFUSED = [
     Case("empty", b"", ("empty file",)),
@@ -77,7 +77,7 @@ REFUSED = [
     ),
     Case("no item column", b"user_id,thing,rating\nu,a,5\n", ("item ids", "'thing'", "--item-column")),
     Case("no user column", b"someone,item_id,rating\nu,a,5\n", ("user ids", "'someone'", "--user-column")),
-    Case("unknown names above numbers", b"a,b,c\n1,2,3\n", ("--user-column", "--no-header")),
+    Case("unknown names above numbers", b"a,b,c\n1,2,3\n", ("--user-column", "--header")),
     Case("user column named twice", b"user_id,user_id,item_id\nu,v,a\n", ("found 2", "--user-column")),
     Case("item column under two aliases", b"user,movieId,asin\nu,1,a\n", ("found 2", "'movieId', 'asin'")),
     Case("rating column under two aliases", b"user,item,score,weight\nu,a,1,2\n", ("found 2", "--rating-column")),
@@ -102,7 +102,7 @@ REFUSED = [
     Case("pickle", pickle.dumps({"user": [1]}, 4), ("pickle", "never opens"), suffix=".pkl"),
     Case("PDF", b"%PDF-1.7\n" + b"x,y\n" * 9, ("PDF",), suffix=".pdf"),
     Case("SQLite", b"SQLite format 3\0" + b"\0" * 500, ("SQLite",), suffix=".db"),
-    Case("UTF-16 with mark", GOOD.decode().encode("utf-16"), ("UTF-16", "--encoding utf-16")),
+    Case("UTF-16 with mark", GOOD.decode().encode("utf-16"), ("UTF-16", "encoding='utf-16'")),
     Case("UTF-16 without mark", GOOD.decode().encode("utf-16-le"), ("UTF-16", "--encoding")),
     Case("told ASCII, holds more", "user,item\nü,a\n".encode(), ("ascii", "--encoding"), flags=("--encoding", "ascii")),
     Case("told an encoding nobody knows", GOOD, ("'klingon'",), flags=("--encoding", "klingon")),

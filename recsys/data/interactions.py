@@ -222,7 +222,7 @@ def _step(levels: NDArray[np.float64]) -> float | None:
 
 @dataclass(frozen=True)
 class Interactions:
-    """The table of interactions: user, item[, rating][, timestamp], with ids as positions in vocabularies.
+    """The table of interactions: user, item, optional rating and timestamp; ids are positions in vocabularies.
 
     What `read_interactions` returns is sorted by user, then item.
 

@@ -13,6 +13,7 @@ from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.data.store import open_store, write_store
 from recsys.errors import ArtifactError, ConfigError, DataError
+from recsys.system.files import sha256
 
 RATINGS = "user,item,rating,timestamp\nv,a,5,30\nu,b,0,10\nv,b,2,20\nu,,3,5\nv,b,1,10\n"
 
@@ -108,11 +109,9 @@ def test_a_manifest_that_is_none_is_refused(store, text):
 def test_a_column_that_is_a_pickle_is_never_opened(store):
     np.save(store / "item.npy", np.array([{}] * 3, dtype=object), allow_pickle=True)
     manifest = json.loads((store / "store.json").read_text())
-    from recsys.data.store import _digest
-
     manifest["files"]["item.npy"] = {
         "bytes": (store / "item.npy").stat().st_size,
-        "sha256": _digest(store / "item.npy"),
+        "sha256": sha256(store / "item.npy"),
     }
     (store / "store.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"item\.npy"):
@@ -135,9 +134,9 @@ def test_prepare_replaces_only_a_store_and_only_when_told(tmp_path, store):
     assert runner.invoke(main, ["prepare", ratings, "-o", str(store), "--overwrite"]).exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ratings.csv", "store"]
     refused = runner.invoke(main, ["prepare", ratings, "-o", ratings, "--overwrite"])
-    assert (refused.exit_code, "no store" in refused.output) == (1, True)
+    assert (refused.exit_code, "found the file" in refused.output) == (1, True)
     assert (tmp_path / "ratings.csv").read_text() == RATINGS
 
 
 def test_prepare_needs_a_place(tmp_path):
-    assert "-o STORE" in CliRunner().invoke(main, ["prepare", str(tmp_path)]).output
+    assert "--output STORE" in CliRunner().invoke(main, ["prepare", str(tmp_path)]).output

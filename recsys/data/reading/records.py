@@ -5,8 +5,8 @@ user,item,rating,review
 u,a,5,"fine            becomes       u,a,5,"fine slow, dear, 1, loud"
 slow, dear, 1, loud"                 (a blank line, so that line numbers stay true)
 ```
-Left apart, the pieces of a review would be lost, or worse, taken for rows. A record whose id holds a line break is
-joined by carriage returns, which line by line parsing rejects by that reason.
+Left apart, the pieces of a review would be lost, or worse, taken for rows. Where a column that is read holds the line
+break, the lines are joined by a carriage return, and line by line parsing rejects the record by that reason.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_a_record_over_several_lines_becomes_one_and_blank_ones(size):
         'u,a,5,plain\nv,b,4,"in quotes"\n',
         'u,a,5,5" screen\nv,b,4,6" screen\n',  # signs of inches: joined they would be seven columns
         'u,a,5,"never closed\nv,b,4,good\n',
-        'u,"a,5,fine\nv,b",4,good\n',  # an item read by us has no line ends
+        'u,"a,5,fine\nv,"b,4,good\n',  # two stray quotes: a closing one stands at the end of its field
         'u,a,5,"closed too late\nv,b,4",3,x\n',
     ],
 )
@@ -43,14 +43,20 @@ def test_other_lines_stay_as_they_are(text, size):
     assert joined(text, size) == text
 
 
-def test_where_every_column_is_read_or_the_separator_is_long_nothing_is_joined():
-    text = 'u,a,"5\n"\n'
-    assert joined(text, layout=Layout(",", True, ("user", "item", "rating"), Columns(0, 1, 2))) == text
+def test_a_line_break_in_a_column_that_is_read_is_joined_by_a_carriage_return():
+    assert joined('u,"a\nb",5,fine\nv,b,4,good\n') == 'u,"a\rb",5,fine\n\nv,b,4,good\n'
+    assert (
+        joined('u,a,"5\n"\n', layout=Layout(",", True, ("user", "item", "rating"), Columns(0, 1, 2))) == 'u,a,"5\r"\n\n'
+    )
+
+
+def test_a_separator_of_several_characters_knows_no_quotes():
+    text = 'u::a::"5\n"\n'
     assert joined(text, layout=Layout("::", True, ("user", "item", "rating", "review"), Columns(0, 1, 2))) == text
 
 
 def test_a_quote_open_for_too_long_is_a_stray_one(monkeypatch):
-    monkeypatch.setattr(records, "MOST_LINES", 3)
+    monkeypatch.setattr(records, "MAX_LINES", 3)
     short, long = 'u,a,5,"1\n2\n3"\n', 'u,a,5,"1\n2\n3\n4"\n'
     assert joined(short) == 'u,a,5,"1 2 3"\n\n\n'
     assert joined(long) == joined(long, 1) == long
