@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import click
 import pandas as pd
@@ -17,18 +17,11 @@ from recsys.artifacts import save_model
 from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError
+from recsys.evaluation.comparison import MARK, Comparison, ComparisonFacts
 from recsys.evaluation.examples import examples
+from recsys.evaluation.plan import ComparisonPlan, PlannedFit, TunedSettings, required_test
 from recsys.evaluation.results import FittedResult, ModelResult
-from recsys.evaluation.study import (
-    MARK,
-    Comparison,
-    ComparisonPlan,
-    PlannedFit,
-    Study,
-    TunedSettings,
-    prepare,
-    required_test,
-)
+from recsys.evaluation.study import Study, prepare
 from recsys.evaluation.tasks import Task, find_task
 from recsys.models import Recommender, create_model
 from recsys.models.trained import TrainedModel
@@ -280,7 +273,8 @@ def write(
     found.write(folder, {"data": data})
     train = split.train
     lists = examples(found.ranked.results, required_test(split), train.items, train.item_counts, titles, job.examples)
-    (folder / "report.html").write_text(render({**found.facts(), "data": data}, lists), encoding="utf-8")
+    facts = cast(ComparisonFacts, {**found.facts(), "data": data})
+    (folder / "report.html").write_text(render(facts, lists), encoding="utf-8")
 
 
 def write_settings(folder: Path, searches: Searches, models: Sequence[Recommender], trials: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -16,6 +16,7 @@ from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation import comparison
 from recsys.evaluation.averages import Interval
+from recsys.evaluation.comparison import ComparisonFacts
 from recsys.evaluation.examples import examples
 from recsys.evaluation.results import ModelResult
 from recsys.evaluation.tasks import TASKS
@@ -32,6 +33,7 @@ from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions, comma_list
 from .cli.steps import log_calibration, log_data
+from .cli.unknown import find_unknown, note_unknown
 
 CAUTION = (
     "Some users may have been in training; their scores are optimistic. To evaluate only on users held out from "
@@ -90,12 +92,15 @@ def run(job: EvaluateJob) -> Evaluated:
         refuse_existing(job.output, MARK, job.overwrite)
     titles = {} if job.titles is None else read_titles(job.titles)
     saved = load_model(job.model, job.device)
+    if titles:
+        note_unknown({"titles": find_unknown(titles, saved.items)})
     task = TASKS[saved.model.task]
     labels = tuple(comma_list(job.metrics)) or task.metrics
     for label in labels:
         task.check(label)
     interactions = read_histories(saved, job.ratings, job.reading)
     holdout, protocol, who = choose_holdout(job, saved, interactions)
+    caution = CAUTION if protocol == "hidden" else ""
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
@@ -108,13 +113,13 @@ def run(job: EvaluateJob) -> Evaluated:
         if job.output is not None:
             result = ModelResult([[fit]])
             shown = examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
-            facts = report_facts(result, holdout, labels, job.seed) | {"data": data, "protocol": protocol}
-            with new_directory(job.output, MARK, job.overwrite) as place:
-                write_json(place / MARK, facts)
-                (place / REPORT).write_text(render(facts, shown), encoding="utf-8")
+            more = {"data": data, "protocol": protocol, "note": caution}
+            facts = cast(ComparisonFacts, {**report_facts(result, holdout, labels, job.seed), **more})
+            with new_directory(job.output, MARK, job.overwrite) as folder, activity("writing the report"):
+                write_json(folder / MARK, facts)
+                (folder / REPORT).write_text(render(facts, shown), encoding="utf-8")
             tracked.log_artifact(job.output / REPORT)
     metrics, ledger = found.intervals(job.seed), interactions.ledger.line()
-    caution = CAUTION if protocol == "hidden" else ""
     return Evaluated(task.name, metrics, fit.counts, who, holdout.left_out, found.coverage, ledger, job.output, caution)
 
 
@@ -125,8 +130,8 @@ def report_facts(result: ModelResult, holdout: Holdout, labels: Sequence[str], s
         "test_interactions": int(holdout.relevant.sum()),
         "test_users_left_out": holdout.left_out,
     }
-    standing = comparison.rank([result], labels[0], labels, seed)
-    return {**comparison.facts(standing), "split": split, "refused": {}, "versions": versions()}
+    ranked = comparison.rank([result], labels[0], labels, seed)
+    return {**comparison.facts(ranked), "split": split, "refused": {}, "versions": versions()}
 
 
 def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interactions) -> tuple[Holdout, str, str]:

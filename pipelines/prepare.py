@@ -14,7 +14,7 @@ from recsys.errors import ConfigError
 from recsys.system.storage import Location
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, files_text, print_json, program, say
+from .cli.output import as_json, files_text, note_columns, print_json, program, say
 from .cli.progress import activity
 
 
@@ -46,6 +46,7 @@ def run(job: PrepareJob) -> Prepared:
     refuse_existing_store(job.output, job.overwrite)
     with activity(f"reading {files_text(job.ratings)}"):
         interactions = read_interactions(job.ratings, job.reading)
+    note_columns(interactions.columns)
     with activity(f"writing {job.output}"):
         write_store(interactions, job.output, job.overwrite)
     size = sum(file.stat().st_size for file in job.output.iterdir())

@@ -14,6 +14,7 @@ import click
 from recsys.system.text import printable
 
 if TYPE_CHECKING:
+    from recsys.data.interactions import ColumnUse
     from recsys.evaluation.averages import Interval
 
 WIDTH = 80
@@ -25,10 +26,22 @@ def say(text: str = "", err: bool = False, style: str | None = None) -> None:
     click.echo(shown if style is None else click.style(shown, bold=style == "bold"), err=err)
 
 
+NOTES = "recsys.notes"  # of the running command, for its JSON
+
+
 def note(text: str, about: str = "") -> None:
-    """A line for a person on standard error, on the file `about`; none where a program reads JSON."""
-    if not as_json():
-        say(wrapped(f"{about}: {text}" if about else text, "  "), err=True)
+    """Say something beside the result, on the file `about`: on standard error, or under "notes" of the JSON."""
+    whole = f"{about}: {text}" if about else text
+    if as_json():
+        click.get_current_context().meta.setdefault(NOTES, []).append(whole)
+    else:
+        say(wrapped(whole, "  "), err=True)
+
+
+def note_columns(columns: ColumnUse | None, about: str = "") -> None:
+    """Say which columns of a file were read, and which were not, where that is known."""
+    if columns is not None:
+        note(columns.line(), about)
 
 
 def as_json() -> bool:
@@ -38,10 +51,13 @@ def as_json() -> bool:
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """Print one JSON document."""
+    """Print one JSON document, with the notes made on the way."""
     from recsys.system.atomic import json_text
 
-    click.echo(re.sub(r"[^ -~\n]", _json_escape, json_text(content)))
+    context = click.get_current_context(silent=True)
+    notes = context.meta.get(NOTES) if context else None
+    text = json_text({**content, "notes": notes} if notes else content)
+    click.echo(re.sub(r"[^ -~\n]", _json_escape, text))
 
 
 def _json_escape(found: re.Match[str]) -> str:

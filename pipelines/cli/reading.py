@@ -13,26 +13,25 @@ from recsys.evaluation.tasks import Task
 from recsys.models.trained import READING, TrainedModel, read_for_task
 from recsys.system.storage import Location
 
-from .output import files_text, note, say
+from .output import files_text, note, note_columns
 from .progress import activity
 
 
 def read_for(task: Task, places: Sequence[Location] | Location, reading: ReadingOptions) -> Interactions:
     """Read the interactions of a job, with progress."""
     with activity(f"reading {files_text(places)}"):
-        return read_for_task(task.name, places, reading)
+        interactions = read_for_task(task.name, places, reading)
+    note_columns(interactions.columns)
+    return interactions
 
 
 def read_further(task: Task, place: Location, reading: ReadingOptions, name: str) -> Interactions:
     """Read a further file of a job; the account of its rows, which no result carries, is said at once."""
-    interactions = read_for(task, place, reading.beside(name))
-    say_account(interactions, name)
+    with activity(f"reading {files_text(place)}"):
+        interactions = read_for_task(task.name, place, reading.beside(name))
+    note_columns(interactions.columns, name)
+    note(interactions.ledger.line(), name)
     return interactions
-
-
-def say_account(interactions: Interactions, name: str) -> None:
-    """Say what became of the rows of a further file."""
-    say(f"{name}: {interactions.ledger.line()}", err=True)
 
 
 def remembered_reading(reading: ReadingOptions) -> dict[str, Any]:
@@ -52,10 +51,11 @@ def read_histories(
         note(f"Read as in training: {typed_again((), ReadingOptions(**remembered))}", name)
     with activity(f"reading {files_text(places)}"):
         interactions = saved.read_histories(places, reading.beside(name) if name else reading)
+    note_columns(interactions.columns, name)
     if "min_rating" in remembered and interactions.rating is None:
         note("There are no ratings to compare with --min-rating: every row counts.", name)
     if name:
-        say_account(interactions, name)
+        note(interactions.ledger.line(), name)
     return interactions
 
 
