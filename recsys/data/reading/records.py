@@ -17,11 +17,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.reading.layout import Layout, split_line
+from recsys.data.reading.layout import Layout
 
 MAX_LINES = 500  # of a record; a quote still open then is a stray one
 MAX_LINE = 1 << 20  # bytes; a longer line is no row of ratings
-_MARK = "\ud800"  # where lines were joined: half of a surrogate pair, which decoded text never holds
 
 
 def one_line_each(blocks: Iterator[bytes], layout: Layout) -> Iterator[bytes]:
@@ -90,19 +89,25 @@ def _lines(block: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def _record(lines: bytes, layout: Layout) -> bytes | None:
     """The lines joined to one, and blank lines in place of the others; None where they are no record."""
     parts = [line.removesuffix("\r") for line in lines.decode("utf-8", "surrogateescape").split("\n")[:-1]]
-    text = _MARK.join(parts)
-    fields = split_line(text, layout.separator)
+    fields = _split(parts, layout.separator)
     if fields is None or len(fields) != len(layout.names):
         return None
-    used = any(_MARK in fields[place] for place in layout.columns.used())
-    if used and not _is_strict(text, layout.separator):
+    used = any("\n" in fields[place] for place in layout.columns.used())
+    if used and _split(parts, layout.separator, strict=True) is None:
         return None  # stray quotes in an id
-    return text.replace(_MARK, "\r" if used else " ").encode("utf-8", "surrogateescape") + b"\n" * len(parts)
+    return ("\r" if used else " ").join(parts).encode("utf-8", "surrogateescape") + b"\n" * len(parts)
 
 
-def _is_strict(text: str, separator: str) -> bool:
-    """Whether each quote that closes stands at the end of its field."""
+def _split(parts: list[str], separator: str, strict: bool = False) -> list[str] | None:
+    """The fields of a record of several lines; None where a line ends outside quotes.
+
+    strict: whether a quote that closes must stand at the end of its field.
+    """
+    if any("\r" in part or "\0" in part for part in parts):
+        return None
+    lines = [part + "\n" for part in parts]
     try:
-        return len(list(csv.reader([text], delimiter=separator, strict=True))) == 1
+        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=separator == " ", strict=strict))
     except csv.Error:
-        return False
+        return None
+    return rows[0] if len(rows) == 1 else None

@@ -45,9 +45,8 @@ def test_other_lines_stay_as_they_are(text, size):
 
 def test_a_line_break_in_a_column_that_is_read_is_joined_by_a_carriage_return():
     assert joined('u,"a\nb",5,fine\nv,b,4,good\n') == 'u,"a\rb",5,fine\n\nv,b,4,good\n'
-    assert (
-        joined('u,a,"5\n"\n', layout=Layout(",", True, ("user", "item", "rating"), Columns(0, 1, 2))) == 'u,a,"5\r"\n\n'
-    )
+    without_text = Layout(",", True, ("user", "item", "rating"), Columns(0, 1, 2))
+    assert joined('u,a,"5\n"\n', layout=without_text) == 'u,a,"5\r"\n\n'
 
 
 def test_a_separator_of_several_characters_knows_no_quotes():
