@@ -5,11 +5,9 @@ Files of ids are small tables: the first column, or the one with a known name, h
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Vocabulary
@@ -17,11 +15,6 @@ from recsys.data.reading.id_files import read_columns, read_ids
 from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
 from recsys.system.storage import Location
-from recsys.system.text import printable
-
-_NAMED = 3  # unknown ids that a warning names
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ def allowed_items(items: Vocabulary, only: Location | None, exclude: Location | 
     Returns
     -------
     ndarray of bool, shape (items,), or None
-        None: all items. Ids that the model does not know have no effect; a warning counts and names them.
+        None: all items. Ids that the model does not know have no effect.
 
     Raises
     ------
@@ -84,7 +77,6 @@ def _known_positions(items: Vocabulary, path: Location) -> NDArray[np.int32]:
     positions = items.positions(named.ids)
     if len(named) and (positions < 0).all():
         raise DataError(f"Expected items the model knows in {path}, found none among {len(named)}: check the ids.")
-    warn_of_unknown(named.ids, positions, path, "items the model does not know: they have no effect")
     return positions[positions >= 0]
 
 
@@ -103,34 +95,11 @@ def group_cap(items: Vocabulary, path: Location, most: int) -> GroupCap:
     Returns
     -------
     GroupCap
-        Items that are not in the file are not limited.
+        Items that are not in the file are not limited; ids that the model does not know have no effect.
     """
     names, groups = read_columns(path, "item", 2)
     positions = items.positions(names)
-    warn_of_unknown(names, positions, path, "items the model does not know: they have no effect")
     codes = groups.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     group = np.full(len(items), -1, dtype=np.int32)
     group[positions[positions >= 0]] = codes[positions >= 0]
     return GroupCap(group, most)
-
-
-def warn_of_unknown(ids: pa.Array, positions: NDArray[np.int32], path: Location, what: str) -> None:
-    """Warn in one line of ids without a position; say nothing where there are none.
-
-    Parameters
-    ----------
-    ids : pyarrow.Array
-        Ids of a file.
-    positions : ndarray of int32
-        Position of each, -1 where it is unknown.
-    path : Path or str
-        The file.
-    what : str
-        What the unknown ids are.
-    """
-    unknown = np.flatnonzero(positions < 0)
-    if not len(unknown):
-        return
-    names = ", ".join(printable(repr(ids[int(row)].as_py()), single_line=True)[:60] for row in unknown[:_NAMED])
-    more = ", ..." if len(unknown) > _NAMED else ""
-    log.warning("%s: %d of %d ids are %s (%s%s).", path, len(unknown), len(ids), what, names, more)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from recsys.batch.rules import ListRules, warn_of_unknown
+from recsys.batch.rules import ListRules
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, nobody, sparse_rows
 from recsys.data.reading import ReadingOptions, read_interactions
@@ -21,8 +20,6 @@ from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def make_targets(histories: UserItemMatrix, trained: TrainedModel, users: Locati
         The model that will score them.
     users : Path or str, optional
         File of the users who get lists, in its order; all users of `histories` if None. A user of the file without a
-        history gets an empty one, and a warning counts them.
+        history gets an empty one.
 
     Returns
     -------
@@ -93,7 +90,6 @@ def make_targets(histories: UserItemMatrix, trained: TrainedModel, users: Locati
     if users is not None:
         ids = read_ids(users, "user").ids
         positions = histories.users.positions(ids)
-        warn_of_unknown(ids, positions, users, "users without a history")
         history, seen = _take_rows(history, positions), None if seen is None else _take_rows(seen, positions)
     training_rows = None
     if trained.model.needs_training_users:
@@ -160,19 +156,12 @@ def excluded_pairs(path: Location, targets: Targets, items: Vocabulary) -> csr_m
     Returns
     -------
     csr_matrix, shape (targets, items)
-        A stored cell for each pair. Pairs with other users or items have no effect; a warning counts them.
+        A stored cell for each pair. Pairs with other users or items have no effect.
     """
     pairs = read_interactions(path, ReadingOptions(rating_column="none", timestamp_column="none"))
     row = Vocabulary(targets.ids).positions(pairs.users.ids)[pairs.user]
     column = items.positions(pairs.items.ids)[pairs.item]
     known = (row >= 0) & (column >= 0)
-    if not known.all():
-        log.warning(
-            "%d of %d pairs in %s have no effect: their user gets no list, or the model does not know their item.",
-            int((~known).sum()),
-            len(known),
-            path,
-        )
     ones = np.ones(int(known.sum()), dtype=np.float32)
     return sparse_rows(row[known], column[known], ones, (len(targets), len(items)))
 

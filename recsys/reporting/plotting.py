@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
 from recsys.errors import DataError
+from recsys.evaluation.calibration import CalibrationBin
 from recsys.evaluation.metrics import lower_is_better
 from recsys.system.packages import missing_package
 
@@ -170,7 +171,7 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
 
 
 @_styled
-def calibration_curve(bins: Sequence[Mapping[str, float]]) -> Figure:
+def calibration_curve(bins: Sequence[CalibrationBin]) -> Figure:
     """Mean observed rating against mean predicted one, a dot a bin of recsys.calibration; on the line all is right.
 
     Raises DataError where there is no bin.

@@ -1,6 +1,6 @@
-"""Small charts as SVG text for an HTML page: its style sheet gives the colors, so they follow light and dark.
+"""Small charts as SVG for an HTML page, whose style sheet gives the colors: they follow light and dark mode.
 
-Every chart is drawn for a width of 360, that of a phone. A series has a `slot`, its number in the page's palette.
+Every chart is drawn for a width of 360 pixels, that of a phone. `color` is a number in the palette of the page.
 """
 
 from __future__ import annotations
@@ -19,11 +19,42 @@ _LETTER = 6.2  # mean width of a letter at 11 px
 
 @dataclass(frozen=True)
 class Series:
-    """A model's points: name, place in the palette, (x, y) pairs."""
+    """Points of one model.
+
+    Attributes
+    ----------
+    name : str
+        Label.
+    color : int
+        Number in the palette.
+    points : sequence of (float, float)
+        x and y.
+    """
 
     name: str
-    slot: int
+    color: int
     points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval, of one model.
+
+    Attributes
+    ----------
+    name : str
+        Label.
+    color : int
+        Number in the palette.
+    mean, low, high : float
+        The mean, and the ends of the interval.
+    """
+
+    name: str
+    color: int
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +78,7 @@ class _Axis:
         return [10.0**power for power in powers]
 
 
-def lines(
+def line_chart(
     series: Sequence[Series],
     x_label: str,
     x_ticks: Sequence[float] | None = None,
@@ -55,9 +86,27 @@ def lines(
     title: str = "",
     diagonal: bool = False,
 ) -> str:
-    """A line a series, its name at the right end. `x_ticks`: where to mark the x axis, if not at round numbers.
+    """Draw a line for each series, its name at the right end.
 
-    `diagonal`: mark where y is x.
+    Parameters
+    ----------
+    series : sequence of Series
+        At least one; each with at least one point.
+    x_label : str
+        Name of the x axis.
+    x_ticks : sequence of float, optional
+        Where to mark the x axis; at round numbers if None.
+    log : bool
+        Whether the x axis is logarithmic.
+    title : str
+        Description for screen readers.
+    diagonal : bool
+        Whether to mark where y equals x.
+
+    Returns
+    -------
+    str
+        SVG, names escaped.
     """
     room = 14 + _LETTER * max(len(one.name) for one in series)
     x, y = _axes([point for one in series for point in one.points], log, right=room)
@@ -68,62 +117,95 @@ def lines(
         parts.append(f'<line class="base" {where}/>')
     for one in series:
         path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in one.points)
-        parts.append(f'<polyline class="line s{one.slot}" points="{path}"/>')
+        parts.append(f'<polyline class="line s{one.color}" points="{path}"/>')
         if len(one.points) <= 10:
             parts += [
-                f'<circle class="dot s{one.slot}" cx="{x(px):.1f}" cy="{y(py):.1f}" r="2.6"/>' for px, py in one.points
+                f'<circle class="dot s{one.color}" cx="{x(px):.1f}" cy="{y(py):.1f}" r="2.6"/>' for px, py in one.points
             ]
     ends = _apart([y(one.points[-1][1]) for one in series])
     for one, end in zip(series, ends, strict=True):
         parts.append(
-            f'<text class="name s{one.slot}" x="{WIDTH - room + 6:.1f}" y="{end + 4:.1f}">{escape(one.name)}</text>'
+            f'<text class="name s{one.color}" x="{WIDTH - room + 6:.1f}" y="{end + 4:.1f}">{escape(one.name)}</text>'
         )
     return _svg(parts, title)
 
 
-def scatter(series: Sequence[Series], x_label: str, y_label: str, log: bool = False, title: str = "") -> str:
-    """A named dot a series, at its one point."""
+def scatter_chart(series: Sequence[Series], x_label: str, y_label: str, log: bool = False, title: str = "") -> str:
+    """Draw a named dot for each series, at its only point.
+
+    Parameters
+    ----------
+    series : sequence of Series
+        Each with one point.
+    x_label, y_label : str
+        Names of the axes.
+    log : bool
+        Whether the x axis is logarithmic.
+    title : str
+        Description for screen readers.
+
+    Returns
+    -------
+    str
+        SVG, names escaped.
+    """
     x, y = _axes([one.points[0] for one in series], log, margin=0.12)
     parts = [_grid(x, y, x_label, y_label)]
     dots = [(x(one.points[0][0]), y(one.points[0][1])) for one in series]
     taken = [(px - 7, px + 7, py) for px, py in dots]
     for one, (px, py) in zip(series, dots, strict=True):
         width = _LETTER * len(one.name)
-        start, line = _free_place(px, py, width, taken)
+        start, line = _free_position(px, py, width, taken)
         taken.append((start, start + width, line))
         if abs(line - py) > 6:
             near = min(max(px, start), start + width)
             parts.append(f'<line class="lead" x1="{px:.1f}" y1="{py:.1f}" x2="{near:.1f}" y2="{line:.1f}"/>')
-        parts.append(f'<circle class="dot s{one.slot}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>')
-        parts.append(f'<text class="name s{one.slot}" x="{start:.1f}" y="{line + 4:.1f}">{escape(one.name)}</text>')
+        parts.append(f'<circle class="dot s{one.color}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>')
+        parts.append(f'<text class="name s{one.color}" x="{start:.1f}" y="{line + 4:.1f}">{escape(one.name)}</text>')
     return _svg(parts, title)
 
 
-def _free_place(px: float, py: float, width: float, taken: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
-    """Left end and height of a label near a dot that touches nothing taken: beside it first, then further away."""
+def _free_position(
+    px: float, py: float, width: float, taken: Sequence[tuple[float, float, float]]
+) -> tuple[float, float]:
+    """Left end and height of a label near a dot that touches no other: beside the dot first, then further away."""
     lines = [py + step * sign for step in range(0, 120, 7) for sign in (1, -1)]
-    places = [(start, line) for line in lines for start in (px + 9, px - 9 - width)]
-    for start, line in places:
+    positions = [(start, line) for line in lines for start in (px + 9, px - 9 - width)]
+    for start, line in positions:
         inside = start >= _LEFT and start + width <= WIDTH - 2 and _TOP <= line <= HEIGHT - _BOTTOM - 6
         if inside and all(
             start > right or left > start + width or abs(line - other) >= _LINE for left, right, other in taken
         ):
             return start, line
-    return places[0]
+    return positions[0]
 
 
-def strips(
-    rows: Mapping[str, Sequence[tuple[str, int, float, float, float]]],
-    x_label: str,
-    title: str = "",
-    from_zero: bool = True,
+def interval_chart(
+    rows: Mapping[str, Sequence[Interval]], x_label: str, title: str = "", from_zero: bool = True
 ) -> str:
-    """Rows of intervals under headings: {heading: [(name, slot, mean, low, high)]}; from 0, or from the lowest on."""
-    marks = [mark for group in rows.values() for mark in group]
+    """Draw intervals in rows under headings.
+
+    Parameters
+    ----------
+    rows : mapping of str to sequence of Interval
+        The intervals under each heading.
+    x_label : str
+        Name of the x axis.
+    title : str
+        Description for screen readers.
+    from_zero : bool
+        Whether the axis starts at 0; otherwise near the lowest value.
+
+    Returns
+    -------
+    str
+        SVG, names escaped.
+    """
+    marks = [mark for group in rows.values() for mark in group] or [Interval("", 0, 0.0, 0.0, 0.0)]
     height = _TOP + sum(24 + 15 * len(group) for group in rows.values()) + _BOTTOM - 8
-    room = 10 + _LETTER * max(len(mark[0]) for mark in marks)
-    high = max(mark[4] for mark in marks)
-    low, high = (0, high * 1.02 or 1) if from_zero else _padded(min(mark[3] for mark in marks), high, 0.04)
+    room = 10 + _LETTER * max(len(mark.name) for mark in marks)
+    high = max(mark.high for mark in marks)
+    low, high = (0, high * 1.02 or 1) if from_zero else _padded(min(mark.low for mark in marks), high, 0.04)
     x = _Axis(low, high, room, WIDTH - _RIGHT)
     parts = [
         f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
@@ -137,24 +219,41 @@ def strips(
     for heading, group in rows.items():
         line += 14
         parts.append(f'<text class="heading" x="0" y="{line:.1f}">{escape(heading)}</text>')
-        for name, slot, mean, low, top in group:
+        for mark in group:
             line += 15
             parts.append(
-                f'<text class="tick" x="{room - 8:.1f}" y="{line + 3.5:.1f}" text-anchor="end">{escape(name)}</text>'
-                f'<line class="line s{slot}" x1="{x(low):.1f}" x2="{x(top):.1f}" y1="{line:.1f}" y2="{line:.1f}"/>'
-                f'<circle class="dot s{slot}" cx="{x(mean):.1f}" cy="{line:.1f}" r="3.6"/>'
+                f'<text class="tick" x="{room - 8:.1f}" y="{line + 3.5:.1f}" text-anchor="end">'
+                f"{escape(mark.name)}</text>"
+                f'<line class="line s{mark.color}" x1="{x(mark.low):.1f}" x2="{x(mark.high):.1f}" '
+                f'y1="{line:.1f}" y2="{line:.1f}"/>'
+                f'<circle class="dot s{mark.color}" cx="{x(mark.mean):.1f}" cy="{line:.1f}" r="3.6"/>'
             )
         line += 10
     return _svg(parts, title, height)
 
 
-def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float], slot: int) -> str:
-    """A dot and its whisker on a scale from .. to, for a cell of a table."""
+def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float], color: int) -> str:
+    """Draw a dot with its interval for a cell of a table.
+
+    Parameters
+    ----------
+    mean, low, high : float
+        The mean, and the ends of its interval.
+    scale : (float, float)
+        Values at the left and the right end of the cell.
+    color : int
+        Number in the palette.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
     x = _Axis(*scale, 5, 115)
     return (
         f'<svg class="bar" viewBox="0 0 120 14" aria-hidden="true"><line class="grid" x1="4" x2="116" y1="7" y2="7"/>'
-        f'<line class="line s{slot}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="7" y2="7"/>'
-        f'<circle class="dot s{slot}" cx="{x(mean):.1f}" cy="7" r="4"/></svg>'
+        f'<line class="line s{color}" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="7" y2="7"/>'
+        f'<circle class="dot s{color}" cx="{x(mean):.1f}" cy="7" r="4"/></svg>'
     )
 
 
@@ -199,10 +298,10 @@ def _grid(
     return "".join(parts)
 
 
-def _apart(places: Sequence[float]) -> list[float]:
+def _apart(heights: Sequence[float]) -> list[float]:
     """The same heights, moved so that no two labels touch and all stay on the chart."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    moved = list(places)
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    moved = list(heights)
     for one, two in itertools.pairwise(order):
         moved[two] = max(moved[two], moved[one] + _LINE)
     over = max(moved, default=0) - (HEIGHT - _BOTTOM)
