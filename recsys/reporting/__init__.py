@@ -1,1 +1,1 @@
-"""What people look at: plotting (matplotlib), svg (charts for pages), report (one-file HTML)."""
+"""What people look at: plotting (figures by matplotlib), svg (charts for pages), report and texts (one HTML file)."""

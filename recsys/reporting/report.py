@@ -78,6 +78,7 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
         "signed": signed,
         "count": lambda number: f"{number:,}",
         "name": lambda key: key.replace("_", " "),
+        "nowrap": lambda text: text.replace(" %", "\u00a0%"),
     }
     colors = {model["name"]: number % COLORS for number, model in enumerate(facts["models"])}
     return environment.get_template("report.html").render(

@@ -202,7 +202,7 @@ def interval_chart(
         SVG, names escaped.
     """
     marks = [mark for group in rows.values() for mark in group] or [Interval("", 0, 0.0, 0.0, 0.0)]
-    height = _TOP + sum(24 + 15 * len(group) for group in rows.values()) + _BOTTOM - 8
+    height = _TOP + sum(24 + 15 * len(group) for group in rows.values()) + _BOTTOM - 2
     room = 10 + _LETTER * max(len(mark.name) for mark in marks)
     high = max(mark.high for mark in marks)
     low, high = (0, high * 1.02 or 1) if from_zero else _padded(min(mark.low for mark in marks), high, 0.04)
