@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: test lint types demo sample wheel pythons clean
+.PHONY: test lint types demo sample docs wheel pythons clean
 
 test: lint types
 	$(BIN)/pytest -n 2 --nbmake --cov --cov-report=term:skip-covered tests notebooks
@@ -24,6 +24,10 @@ demo: $(INSTALLED)
 
 sample: $(INSTALLED)
 	$(BIN)/python data/make_sample.py
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --quiet
+	@echo "The site is in site/: open site/index.html."
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w dist .

@@ -25,6 +25,11 @@ EXTRAS = {
     "tune": ["optuna>=4,<6"],  # the search of settings, resumable
     "ray": ["ray>=2.50,<3"],  # scoring on a cluster; the core alone, actors and tasks
     "object-stores": ["s3fs>=2024.6", "gcsfs>=2024.6"],  # fsspec's s3:// and gs://; others (adlfs, ...) work as well
+    "docs": [
+        "mkdocs-material>=9.6,<10",  # the site: pages, search without a server
+        "mkdocstrings[python]>=0.30,<2",  # the API reference, from docstrings
+        "latex2mathml>=3.77,<4",  # formulas that browsers draw without scripts
+    ],
     "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4"],
     "test": [
         "pytest>=8",
@@ -40,7 +45,7 @@ EXTRAS = {
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
 }
 EXTRAS["all"] = [package for extra in ("baselines", "mlflow", "plots", "report", "tune") for package in EXTRAS[extra]]
-EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
+EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["docs"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 
 # The folder `pipelines` is installed as `recsys_pipelines`: other projects install a top-level package `pipelines`.
 # The sample goes with it, so that `recsys demo` runs from an installed package too.
