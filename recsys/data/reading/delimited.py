@@ -145,7 +145,7 @@ def _rows_with_numbers(block: bytes, layout: Layout) -> Rows | None:
     except hexadecimal ones. So if the plain spellings, the ratings as they stand, separators and line ends fill the
     block, each id stood there plainly, and nothing else did.
     """
-    if b"x" in block or b"X" in block or _may_hold_a_long_line(block):
+    if layout.time != "integer" or b"x" in block or b"X" in block or _may_hold_a_long_line(block):
         return None
     try:
         columns = _columns(block, layout, pa.int64(), DICTIONARY)

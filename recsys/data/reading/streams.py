@@ -31,7 +31,7 @@ SIGNATURES = {  # first bytes of files that are no text, or no data
     b"ARROW1": "an Arrow file",
     b"ORC": "an ORC file",
 }
-CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\x1f"))  # bytes that text holds few of
+CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1c\x1d\x1e\x1f"))  # bytes that text holds few of
 
 
 def read_pieces(path: Path, encoding: str) -> Iterator[bytes]:
