@@ -1,11 +1,11 @@
-"""Predicted and measured: how far `recsys plan` is from trainings and scorings that take seconds each.
+"""How accurate `recsys plan` is: predicted and measured seconds and memory of short training and scoring runs.
 
     python benchmarks/plan_check.py
 
-Each point is a process of its own, on generated data whose popularity falls with the rank; epochs after the first, the
-fastest of them; memory is the most the process held. None of the sizes are those at which the constants were measured.
-Where others use the machine, seconds say little: `CPU s` are those of the process divided by the cores, which is what
-a quiet machine would take were all the work done in parallel.
+Each point runs in a process of its own on generated data with a popularity tail. The fastest epoch after the first
+counts; memory is the peak of the process. No size is one at which the constants were measured. On a busy machine
+wall-clock seconds say little: `CPU s` are the CPU seconds of the process divided by the cores, the time on an idle
+machine if all work ran in parallel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ import time
 from collections import deque
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -53,7 +56,7 @@ POINTS: dict[str, tuple[str, Workload]] = {
 
 
 def predict(kind: str, work: Workload) -> tuple[float, float | None]:
-    """(seconds, bytes or None where the plan says none)."""
+    """(seconds, bytes); bytes is None where the plan gives none."""
     speed = read_speed("cpu")
     if kind == "lists":
         return lists_seconds(work, speed), None
@@ -62,23 +65,23 @@ def predict(kind: str, work: Workload) -> tuple[float, float | None]:
 
 
 class Clock:
-    """Seconds, and CPU seconds shared by the cores, between ticks."""
+    """Wall-clock seconds, and CPU seconds divided by the cores, between ticks."""
 
     def __init__(self) -> None:
         self.marks = [(time.perf_counter(), time.process_time())]
 
     def tick(self) -> None:
-        """A piece is done."""
+        """Record the end of a piece of work."""
         self.marks.append((time.perf_counter(), time.process_time()))
 
     def best(self, skip: int = 0) -> Times:
-        """The least of each, the first pieces left out."""
+        """The minimum of each, without the first `skip` pieces."""
         both = [(b[0] - a[0], (b[1] - a[1]) / usable_cores()) for a, b in pairwise(self.marks[skip:])]
         return min(wall for wall, _ in both), min(cpu for _, cpu in both)
 
 
 def measure(kind: str, work: Workload) -> dict[str, Any]:
-    """Seconds and bytes of the real thing, and the interactions that the data turned out to hold."""
+    """Measured seconds and bytes, and the number of interactions in the generated data."""
     matrix = generated(int(work.users), int(work.items), int(work.interactions))
     with peak_memory():
         seconds, cpu = {"ease": ease, "lists": lists}.get(kind, epoch)(kind, work, matrix)
@@ -87,7 +90,7 @@ def measure(kind: str, work: Workload) -> dict[str, Any]:
 
 
 def epoch(kind: str, work: Workload, matrix: Any) -> Times:
-    """The fastest of two epochs after the first."""
+    """Time the faster of two epochs after the first."""
     settings = {"hidden": work.hidden, "latent": work.latent, "batch_size": work.batch_size, "epochs": 3}
     clock = Clock()
     context = TrainingContext(
@@ -98,7 +101,7 @@ def epoch(kind: str, work: Workload, matrix: Any) -> Times:
 
 
 def ease(kind: str, work: Workload, matrix: Any) -> Times:
-    """All of the fit, the faster of two."""
+    """Time the faster of two whole fits."""
     clock = Clock()
     for _ in range(2):
         create_model("ease").fit(matrix, TrainingContext(device="cpu"))
@@ -107,9 +110,9 @@ def ease(kind: str, work: Workload, matrix: Any) -> Times:
 
 
 def lists(kind: str, work: Workload, matrix: Any) -> Times:
-    """Everybody's lists, in memory, the faster of two."""
+    """Time the lists of all users in memory, the faster of two runs."""
     vae: Any = create_model("vae", {"hidden": work.hidden, "latent": work.latent})
-    vae.n_items, vae.network = matrix.shape[1], vae._build(matrix.shape[1]).eval()
+    vae.untrained(matrix.shape[1])
     clock = Clock()
     for _ in range(2):
         deque(recommend(vae.score, matrix, work.n, batch_size=256), maxlen=0)

@@ -1,9 +1,9 @@
-"""Users a second and peak memory of `recsys score`, beside what the bare matrix products allow and beside `implicit`.
+"""Users per second and peak memory of `recsys score`, compared with its bare matrix products and with `implicit`.
 
     python benchmarks/scoring.py generated --users 1000000 --items 50000 --folder /tmp/scoring
     python benchmarks/scoring.py share --users 10000 --items 50000 --folder /tmp/scoring
-    python benchmarks/scoring.py sides --data ../shared/data/ml-1m/ratings.csv ../shared/data/gowalla/train.csv
-    python benchmarks/scoring.py public --data ../shared/data/ml-1m/ratings.csv ../shared/data/gowalla/train.csv
+    python benchmarks/scoring.py sides --ratings ml-1m/ratings.csv gowalla/train.csv
+    python benchmarks/scoring.py public --ratings ml-1m/ratings.csv gowalla/train.csv
 
 The generated VAE is not trained: the time does not depend on what the weights are.
 """
@@ -22,6 +22,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -54,7 +56,8 @@ from recsys.splitting.by_user import strong
 from recsys.system.hardware import usable_cores
 from recsys.training.context import TrainingContext
 
-HISTORY = 20  # items a generated user
+ROOT = Path(__file__).parents[1]
+HISTORY = 20  # items of a generated user
 
 
 def generate(folder: Path, users: int, items: int, seed: int, history: int = HISTORY) -> tuple[Path, Path]:
@@ -77,28 +80,35 @@ def generate(folder: Path, users: int, items: int, seed: int, history: int = HIS
                 item = (items * rng.random(len(user)) ** 3).astype(np.int64)
                 ids = pa.array([f"user-{u:08d}" for u in range(start, start + count)]).take(pa.array(user - start))
                 writer.write_table(pa.table([ids, names.take(item)], schema=schema))
-        subprocess.run([sys.executable, "-m", "pipelines.cli", "prepare", ratings, "-o", store], check=True)
+        recsys("prepare", ratings, "-o", store)
         ratings.unlink()
     return model, store
 
 
+def recsys(*words: object) -> str:
+    """Run a command of this checkout in a process of its own; what it printed."""
+    command = [sys.executable, "-m", "pipelines.cli", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Users a second by the clock, and a second of processor time, which other people's load spares."""
+    """Users per second of wall-clock time, and per second of CPU time, which other load hardly changes."""
 
     clock: float
     processor: float
 
 
 def measured(work: Callable[[], object], users: int) -> Speed:
-    """The speed of work done for so many users."""
+    """Run the work and return its speed for that many users."""
     started, spent = time.perf_counter(), time.process_time()
     work()
     return Speed(users / (time.perf_counter() - started), users / (time.process_time() - spent))
 
 
 def products(items: int, kind: torch.dtype = torch.float32) -> Callable[[int], None]:
-    """The VAE's products alone (600-400, 200-600, 600-items) for one tile."""
+    """The matrix products of the VAE alone (600-400, 200-600, 600-items) for one tile."""
     tile, shapes = TILE, ((600, 400), (200, 600), (600, items))
     pairs = [(torch.rand(tile, k).to(kind), torch.rand(n, k).to(kind)) for k, n in shapes]
 
@@ -110,20 +120,20 @@ def products(items: int, kind: torch.dtype = torch.float32) -> Callable[[int], N
 
 
 def bare_products(items: int, threads: int, tiles: int = 24) -> Speed:
-    """The products of some tiles, on as many threads."""
+    """Speed of the products of some tiles on that many threads."""
     one = products(items)
     on_threads(one, range(threads), threads)
     return measured(lambda: on_threads(one, range(tiles), threads), tiles * TILE)
 
 
 def on_threads(work: Callable[[int], object], numbers: range, threads: int) -> None:
-    """The work for each number, each on one of the threads."""
+    """Call the work for each number on a pool of threads."""
     with one_thread_each(), ThreadPoolExecutor(threads, initializer=on_one_thread) as pool:
         deque(pool.map(work, numbers), maxlen=0)
 
 
 def writer_alone(n: int) -> float:
-    """Users a second of making and writing Parquet from lists that are there."""
+    """Users per second of building and writing Parquet tables from finished lists."""
     users, rows = 5120, 5120 * n
     ids = pa.array([f"user-{u:08d}" for u in range(users)])
     items = pa.array([f"item-{i:07d}" for i in range(50_000)])
@@ -145,14 +155,13 @@ def writer_alone(n: int) -> float:
 
 
 def generated(arguments: argparse.Namespace) -> None:
-    """`recsys score` as a process of its own, the bare products measured before and after it."""
+    """Measure `recsys score` in a process of its own, and the bare products before and after it."""
     arguments.folder.mkdir(parents=True, exist_ok=True)
     model, store = generate(arguments.folder, arguments.users, arguments.items, arguments.seed)
     out, threads = arguments.folder / "lists", usable_cores()
-    command = [sys.executable, "-m", "pipelines.cli", "--json", "score", model, store, "-o", out, "-n", "100"]
-    command += ["--max-memory", arguments.max_memory, "--overwrite", "--no-track"]
+    flags = ("-n", "100", "--max-memory", arguments.max_memory, "--overwrite", "--no-track")
     products, load = [bare_products(arguments.items, threads).clock], [os.getloadavg()[0]]
-    done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = json.loads(recsys("--json", "score", model, store, "-o", out, *flags))
     products.append(bare_products(arguments.items, threads).clock)
     load.append(os.getloadavg()[0])
     speed, bare = done["speed"]["users_per_second"], float(np.mean(products))
@@ -169,7 +178,7 @@ def generated(arguments: argparse.Namespace) -> None:
 
 
 def share(arguments: argparse.Namespace) -> None:
-    """Shards scored and written, and the bare products, in turns."""
+    """Score and write a shard and compute the bare products, alternately."""
     arguments.folder.mkdir(parents=True, exist_ok=True)
     model, store = generate(arguments.folder, arguments.users, arguments.items, arguments.seed)
     saved = load_model(model, "cpu")
@@ -192,10 +201,10 @@ def share(arguments: argparse.Namespace) -> None:
 
 
 def sides(arguments: argparse.Namespace) -> None:
-    """Lists of 100 in memory, every way in turns; then what evaluation takes beside training."""
+    """Lists of 100 in memory, every variant in turn; then evaluation compared with training."""
     clock = time.process_time if arguments.processor else time.perf_counter
     unit = "users a second of processor time" if arguments.processor else "users/s"
-    for path in arguments.data:
+    for path in arguments.ratings:
         data = UserItemMatrix.from_interactions(read_interactions(path))
         history = data.matrix[: arguments.users]
         users, items = history.shape
@@ -227,19 +236,19 @@ def sides(arguments: argparse.Namespace) -> None:
 
 
 def spread(values: list[float]) -> str:
-    """The middle value, with the least and the most."""
+    """Median, minimum and maximum."""
     return f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def speed_of(way: Callable[[], int], clock: Callable[[], float]) -> float:
-    """Users a second of work that says how many it was done for."""
+    """Users per second of work that returns the number of its users."""
     started = clock()
     users = way()
     return users / (clock() - started)
 
 
 def floor(users: int, items: int, kind: torch.dtype) -> Callable[[], int]:
-    """The products of as many tiles as hold the users."""
+    """The products of as many tiles as the users fill."""
     one, tiles = products(items, kind), -(-users // TILE)
 
     def work() -> int:
@@ -250,7 +259,7 @@ def floor(users: int, items: int, kind: torch.dtype) -> Callable[[], int]:
 
 
 def usual_lists(history: csr_matrix) -> Callable[[], int]:
-    """As most repositories score: rows made dense, one forward pass, seen items at -inf, topk."""
+    """As most repositories score: dense rows, one forward pass, seen items set to -inf, topk."""
     network = UsualVAE(history.shape[1]).eval()
 
     @torch.no_grad()
@@ -268,7 +277,7 @@ def usual_lists(history: csr_matrix) -> Callable[[], int]:
 
 
 def implicit_lists(matrix: csr_matrix, users: int, factors: int) -> Callable[[], int]:
-    """Known users' lists, on all cores."""
+    """Lists of training users by implicit, on all cores."""
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
@@ -293,7 +302,7 @@ def untrained(items: int) -> NetworkRecommender:
 
 
 def our_lists(history: csr_matrix, precision: str) -> Callable[[], int]:
-    """As `recsys score` makes them, tile by tile on all cores, but for the files."""
+    """Lists as `recsys score` makes them, tile by tile on all cores, without the files."""
     vae, tile = untrained(history.shape[1]), TILE
     if precision == "bf16":
         vae.to_bf16()
@@ -336,8 +345,8 @@ def training_steps(matrix: csr_matrix, bf16: bool) -> Callable[[], int]:
 
 
 def public(arguments: argparse.Namespace) -> None:
-    """Top-100 for everybody: ours, files written, beside implicit's ALS.recommend into memory."""
-    for path in arguments.data:
+    """Top-100 of all users: ours with files written, implicit's ALS.recommend in memory."""
+    for path in arguments.ratings:
         interactions = read_interactions(path)
         data = UserItemMatrix.from_interactions(interactions)
         users = len(data.users)
@@ -356,12 +365,12 @@ def public(arguments: argparse.Namespace) -> None:
 
 
 def run_again(job: ScoreJob) -> float:
-    """Users a second of one run, files written."""
+    """Users per second of one run, files included."""
     return run(replace(job, overwrite=True)).speed["users_per_second"]
 
 
 def implicit_seconds(data: UserItemMatrix) -> float:
-    """The middle of three runs."""
+    """Median of three runs."""
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
@@ -383,11 +392,11 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--processor", action="store_true", help="sides: by processor time, for a busy machine")
+    parser.add_argument("--processor", action="store_true", help="sides: measure CPU time, for a busy machine")
     parser.add_argument("--max-memory", default="2GB")
     parser.add_argument("--folder", type=Path, default=Path("scoring"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, nargs="*", default=[])
+    parser.add_argument("--ratings", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
     {"generated": generated, "share": share, "sides": sides, "public": public}[arguments.what](arguments)
 

@@ -24,9 +24,10 @@ from typing_extensions import TypeVar
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, NotFittedError, UnsupportedError
 from recsys.inference.topn import top_n
+from recsys.models.checks import check_positions, check_values
 from recsys.models.config import make_config, require
 from recsys.models.state import StateSpec, check_state
-from recsys.training.context import Epoch, TrainingContext
+from recsys.training.context import Epoch, TrainingContext, describe_training
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -134,7 +135,7 @@ class Recommender(ABC, Generic[ConfigT]):
             If training diverges, or the device does not exist.
         """
         matrix = as_csr(user_items)
-        _check_values(matrix, self.task)
+        check_values(matrix, self.task)
         context = context or TrainingContext()
         context.resolve_device()
         self.n_items, self.epochs = matrix.shape[1], []
@@ -214,7 +215,7 @@ class Recommender(ABC, Generic[ConfigT]):
             If the model needs training users and none were given.
         """
         matrix, known = self._checked(history, users)
-        wanted = None if items is None else _positions(items, matrix.shape[1])
+        wanted = None if items is None else check_positions(items, matrix.shape[1])
         with torch.no_grad():  # not inference_mode: the caller may write into what it gets
             scores = self._score(matrix, known).float()
         return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
@@ -276,9 +277,9 @@ class Recommender(ABC, Generic[ConfigT]):
         scores = self.score(history, users=several if self.needs_training_users else None)
         allowed = np.ones(history.shape[1], dtype=bool) if items is None else np.zeros(history.shape[1], dtype=bool)
         if items is not None:
-            allowed[_positions(items, len(allowed))] = True
+            allowed[check_positions(items, len(allowed))] = True
         if filter_items is not None:
-            allowed[_positions(filter_items, len(allowed))] = False
+            allowed[check_positions(filter_items, len(allowed))] = False
         best, values = top_n(scores, N, history if filter_already_liked_items else None, allowed)
         return (best[0], values[0]) if np.ndim(userid) == 0 else (best, values)
 
@@ -287,7 +288,7 @@ class Recommender(ABC, Generic[ConfigT]):
         if self.n_items is None:
             raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
         codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
-        cosines = codes @ codes[_positions(itemid, self.n_items)[0]]
+        cosines = codes @ codes[check_positions(itemid, self.n_items)[0]]
         cosines[itemid] = torch.inf  # first, also among its equals
         best, values = top_n(cosines[None], N)
         return best[0], np.minimum(values[0], 1)
@@ -303,18 +304,7 @@ class Recommender(ABC, Generic[ConfigT]):
     @property
     def stopped(self) -> str:
         """Where training ended and which weights were kept, in one sentence; empty for models without epochs."""
-        if not self.epochs:
-            return ""
-        last, planned = self.epochs[-1].number, getattr(self.config, "epochs", self.epochs[-1].number)
-        best = max((epoch.number for epoch in self.epochs if epoch.best), default=None)
-        if best is None:
-            return f"trained for {last} of {planned} epochs without validation; the weights of the last epoch are kept"
-        if last < planned:
-            return (
-                f"stopped after epoch {last} of {planned}: no better validation value since epoch {best}, "
-                "whose weights are kept"
-            )
-        return f"trained for all {planned} epochs; the weights of epoch {best}, the best on validation, are kept"
+        return describe_training(self.epochs, getattr(self.config, "epochs", len(self.epochs)))
 
     def item_codes(self) -> Tensor:
         """Return a vector per item, (items, size), whose angles say how similar items are.
@@ -395,25 +385,6 @@ class Recommender(ABC, Generic[ConfigT]):
     @abstractmethod
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         """Declare the state of a model of `n_items`. `state`: for sizes that only the state itself tells; unchecked."""
-
-
-def _check_values(matrix: csr_matrix, task: str) -> None:
-    if not matrix.nnz:
-        raise DataError(f"Expected interactions to learn from, found an empty matrix {matrix.shape}.")
-    if not np.isfinite(matrix.data).all():
-        raise DataError("Expected finite values in the user-item matrix, found NaN or infinity: remove those rows.")
-    if task == "ranking" and matrix.data.min() < 0:
-        raise DataError(
-            f"Expected preferences of 0 or more, found {matrix.data.min():g}: keep the liked items with value 1."
-        )
-
-
-def _positions(items: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Item positions as int64 (n,); DataError for anything that is not a position in 0..count-1."""
-    array = np.atleast_1d(np.asarray(items))
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= count):
-        raise DataError(f"Expected item positions in 0..{count - 1}, found {items!r}.")
-    return array.astype(np.int64)
 
 
 def _forked_random_stream() -> AbstractContextManager[None]:

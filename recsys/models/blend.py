@@ -198,7 +198,8 @@ class Blend(Recommender[BlendConfig]):
     def _measure(self, matrix: csr_matrix) -> Tensor:
         """Scale of each member: standard deviation of a user's scores over items, mean over users."""
         rows = np.linspace(0, matrix.shape[0] - 1, min(_MEASURED, matrix.shape[0])).astype(np.int64)
-        spread = [member.score(matrix[rows]).std(dim=1).mean().cpu() for member in self.members]
+        correction = min(1, matrix.shape[1] - 1)  # one item has no spread
+        spread = [member.score(matrix[rows]).std(dim=1, correction=correction).mean().cpu() for member in self.members]
         return torch.stack(spread).clamp_min(torch.finfo(torch.float32).tiny)
 
     def _search(self, validate: Validate | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -51,6 +51,22 @@ class Epoch:
     train_seconds: float
     validate_seconds: float
     best: bool
+
+
+def describe_training(epochs: Sequence[Epoch], planned: int) -> str:
+    """Say in one sentence where training ended and which weights were kept; nothing for no epochs."""
+    if not epochs:
+        return ""
+    last = epochs[-1].number
+    best = max((epoch.number for epoch in epochs if epoch.best), default=None)
+    if best is None:
+        return f"trained for {last} of {planned} epochs without validation; the weights of the last epoch are kept"
+    if last < planned:
+        return (
+            f"stopped after epoch {last} of {planned}: no better validation value since epoch {best}, "
+            "whose weights are kept"
+        )
+    return f"trained for all {planned} epochs; the weights of epoch {best}, the best on validation, are kept"
 
 
 def _ignore_step(step: int, steps: int) -> None:

@@ -43,7 +43,7 @@ def test_a_config_read_back_from_json_is_the_same():
         ({"members": "ease"}, "two or more members"),
         ({"members": "ease,blend"}, "Expected members of .* found 'blend'"),
         ({"members": "ease,bpr"}, "Expected members of .* found 'bpr'"),
-        ({"members": "ease,nobody"}, "found 'nobody'"),
+        ({"members": "ease,unknown"}, "found 'unknown'"),
         ({"members": "ease,dae", "vae.latent": 3}, "found some of 'vae'"),
         ({"members": "ease,dae", "dae.depth": 3}, "dae has no setting 'depth'"),
         ({"members": "ease,dae", "weights": "1"}, "weights of 0 or more for ease, dae"),
@@ -115,7 +115,7 @@ def test_weights_are_chosen_by_validation_and_members_are_scored_once_for_all_tr
     monkeypatch.setattr(Blend, "_parts", lambda self, history: asked.append(1) or score(self, history))
     trials = []
 
-    def validate(score):  # best where popularity alone speaks: the same order for everybody
+    def validate(score):  # best for popularity alone: the same order for all users
         trials.append(1)
         scores = score(some_rows())
         return -float((scores - scores.mean(dim=0)).abs().sum())
@@ -139,7 +139,7 @@ def test_fitted_models_can_be_blended_as_they_are():
     members = [create_model(name).fit(some_rows()) for name in ("ease", "popularity")]
     blend = Blend.of(members, some_rows(), lambda score: float(score(some_rows())[0, 0]))
     assert blend.members == members
-    assert blend.config == BlendConfig("ease,popularity")
+    assert blend.config == Blend(BlendConfig("ease,popularity")).config
 
 
 def test_a_refit_keeps_the_weights_and_learns_the_other_rows():

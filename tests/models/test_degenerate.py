@@ -70,7 +70,7 @@ def stored(values, zeros):
 
 @every_model
 @pytest.mark.parametrize("data", SETS)
-@pytest.mark.parametrize("zeros", [False, True], ids=["", "with stored zeros"])
+@pytest.mark.parametrize("zeros", [False, True], ids=["plain", "with stored zeros"])
 def test_a_fit_works_or_is_refused(name, data, zeros):
     matrix = stored(SETS[data], zeros)
     quick = {key: 3 for key in ("epochs", "iterations") if hasattr(MODELS[name].Config, key)}

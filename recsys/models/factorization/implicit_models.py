@@ -85,7 +85,7 @@ def scaled_weights(user_items: csr_matrix, alpha: float | None = None) -> tuple[
     """Scale the two weights of ALS with the data.
 
         alpha = 11 (density / 1 %)^-0.3 / mean value         within 2..30 for values of 1
-        l2    = alpha mean value 3.3 (n / 20)^0.3            n: interactions per item; the ratio within 0.5..16
+        l2    = alpha mean value 3.3 (n / 20)^0.4            n: interactions per item; the ratio within 0.5..16
 
     An observed cell must weigh more the rarer it is, and factors of items with many interactions need more
     regularization. The numbers were fitted to the validation users of eleven data sets (benchmarks/als_defaults.py).
@@ -105,7 +105,7 @@ def scaled_weights(user_items: csr_matrix, alpha: float | None = None) -> tuple[
     value = max(float(user_items.data.mean(dtype=np.float64)), 1e-12)
     if alpha is None:
         alpha = float(np.clip(11 * (user_items.nnz / (n_users * n_items) / 0.01) ** -0.3, 2, 30)) / value
-    ratio = float(np.clip(3.3 * (user_items.nnz / n_items / 20) ** 0.3, 0.5, 16))
+    ratio = float(np.clip(3.3 * (user_items.nnz / n_items / 20) ** 0.4, 0.5, 16))
     return alpha, alpha * value * ratio
 
 

@@ -101,9 +101,9 @@ def right_singular_vectors(matrix: csr_matrix, count: int) -> NDArray[Any]:
     """
     if count >= min(matrix.shape):
         _, _, vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)
-        return vectors.T
+        return np.ascontiguousarray(vectors.T)
     start = np.random.default_rng(0).standard_normal(
         min(matrix.shape)
     )  # any starting vector converges; a fixed one is reproducible
     _, _, vectors = svds(matrix, count, v0=start, return_singular_vectors="vh")  # type: ignore[arg-type]
-    return vectors[::-1].T
+    return np.ascontiguousarray(vectors[::-1].T)  # a saved model then sums in the same order

@@ -18,7 +18,7 @@ Park et al.: Why is Normalization Necessary for Linear Recommenders?, SIGIR 2025
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,6 +39,7 @@ from recsys.training.context import TrainingContext
 
 # Rows of the Gram matrix computed at once: bounds the memory of their sparse form.
 _BLOCK = 1024
+_SILENT = TrainingContext()
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class _ClosedForm(Recommender[ConfigT]):
             device,
             "sparse-ease or elsa, which need no items x items matrix",
         )
-        gram = gram_matrix(weigh_users(matrix, settings.user_power), device, context.on_phase)
+        gram = gram_matrix(weigh_users(matrix, settings.user_power), device, context)
         popularity = relative_popularity(gram.diagonal())
         ridge = ridge_of(gram.diagonal(), settings)
         gram.diagonal().add_(ridge)
@@ -174,15 +175,15 @@ def closed_form_bytes(items: int, device: torch.device) -> int:
     return 4 * items * (squares * items + 2 * min(items, _BLOCK))
 
 
-def gram_matrix(matrix: csr_matrix, device: torch.device, on_phase: Callable[[str, int, int], None]) -> Tensor:
+def gram_matrix(matrix: csr_matrix, device: torch.device, context: TrainingContext = _SILENT) -> Tensor:
     """Compute X'X as a dense matrix, a block of rows at a time.
 
     Parameters
     ----------
     matrix : csr_matrix, shape (users, items)
     device : torch.device
-    on_phase : callable
-        As in `TrainingContext`; told the items done.
+    context : TrainingContext
+        Its `on_phase` is called after every block.
 
     Returns
     -------
@@ -193,10 +194,10 @@ def gram_matrix(matrix: csr_matrix, device: torch.device, on_phase: Callable[[st
     gram = torch.empty(items, items, device=device)
     columns = matrix.T.tocsr()
     for start in range(0, items, _BLOCK):
-        on_phase("Gram matrix", start, items)
+        context.on_phase("Gram matrix", start, items)
         rows = slice(start, start + _BLOCK)
         gram[rows] = torch.as_tensor((columns[rows] @ matrix).toarray(), device=device)
-    on_phase("Gram matrix", items, items)
+    context.on_phase("Gram matrix", items, items)
     return gram
 
 

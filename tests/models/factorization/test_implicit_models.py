@@ -1,4 +1,4 @@
-"""Models of the implicit package behind our protocol: the same answers, no surprises of its own."""
+"""Models of the implicit package behind our protocol: the same results, and none of its warnings."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError, MissingPackageError
 from recsys.models import create_model
+from recsys.models.factorization.implicit_models import scaled_weights
 from recsys.training.context import TrainingContext
 
 pytest.importorskip("implicit")
@@ -40,7 +41,7 @@ def test_als_lists_are_those_of_implicit_with_users_recalculated():
     )
     settings = {"factors": 8, "l2": 0.5, "alpha": 3.0, "iterations": 5}
     ours = create_model("als", settings).fit(preferences(), TrainingContext(seed=7))
-    history = preferences(users=10, seed=1)  # of people the models never saw
+    history = preferences(users=10, seed=1)  # of new users
     users = np.arange(10)
     expected, scores = theirs.recommend(users, history, N=5, recalculate_user=True)
     ids, values = ours.recommend(users, history, N=5)
@@ -48,7 +49,7 @@ def test_als_lists_are_those_of_implicit_with_users_recalculated():
     np.testing.assert_allclose(values, scores, rtol=1e-4)
 
 
-def test_als_folds_in_with_the_factors_it_has_now_not_those_of_before():
+def test_als_folds_in_with_its_current_factors():
     settings = {"factors": 4, "iterations": 2}
     first, second = (create_model("als", settings).fit(preferences(seed=seed)) for seed in (0, 1))
     expected = second.score(preferences())
@@ -76,28 +77,43 @@ def test_als_gives_a_history_without_items_no_preference():
     assert not model.score(csr_matrix((1, 25), dtype=np.float32)).any()
 
 
-@pytest.mark.parametrize(
-    ("similarity", "kind"),
-    [("cosine", "CosineRecommender"), ("tfidf", "TFIDFRecommender"), ("bm25", "BM25Recommender")],
-)
-def test_item_knn_lists_are_those_of_implicit(similarity, kind):
-    theirs = implicits("nearest_neighbours", kind, K=6)
-    ours = create_model("item-knn", {"neighbors": 6, "similarity": similarity}).fit(preferences())
-    history = preferences(users=10, seed=1)
-    for user in range(10):
-        expected, scores = theirs.recommend(user, history[user], N=4)
-        ids, values = ours.recommend(user, history[user], N=4)
-        np.testing.assert_allclose(values, scores, rtol=1e-5)
-        clear = np.diff(scores, append=-1) < -1e-6  # equal scores have no order of their own there
-        np.testing.assert_array_equal(ids[:1][clear[:1]], expected[:1][clear[:1]])
-        assert set(ids[values > values[-1]]) == set(expected[values > values[-1]])
+def test_weights_of_als_scale_with_the_density_and_with_the_interactions_of_an_item():
+    matrix = csr_matrix(np.tile(np.eye(100, dtype=np.float32), (20, 1)))  # density 1 %, 20 interactions per item
+    assert scaled_weights(matrix) == pytest.approx((11, 11 * 3.3))
+    assert scaled_weights(3 * matrix) == pytest.approx((11 / 3, 11 * 3.3))  # weights of cells, values and all, stay
+    assert scaled_weights(matrix, alpha=2.0) == pytest.approx((2, 2 * 3.3))
+    sparser = csr_matrix(np.tile(np.eye(100, 200, dtype=np.float32), (20, 1)))  # half as dense, 10 per item
+    assert scaled_weights(sparser) == pytest.approx((11 * 2**0.3, 11 * 2**0.3 * 3.3 * 0.5**0.4))
 
 
-def test_item_knn_by_cosine_is_the_cosine():
-    x = preferences().toarray().astype(np.float64)
-    cosine = x.T @ x / np.outer(np.linalg.norm(x, axis=0), np.linalg.norm(x, axis=0))
-    model = create_model("item-knn", {"neighbors": 25}).fit(preferences())
-    np.testing.assert_allclose(model.score(preferences()), x @ cosine, rtol=1e-5)
+def test_als_says_which_weights_it_scaled_and_keeps_them():
+    model = create_model("als", {"factors": 4, "iterations": 2}).fit(preferences())
+    alpha, l2 = scaled_weights(preferences())
+    assert model.summary() == f"alpha {alpha:.3g}, l2 {l2:.3g} (scaled with the data)"
+    given = create_model("als", {"factors": 4, "iterations": 2, "alpha": alpha, "l2": l2}).fit(preferences())
+    assert given.summary() == ""
+    assert torch.equal(model.score(preferences()), given.score(preferences()))
+    again = create_model("als", {"factors": 4, "iterations": 2}).set_state(model.get_state(), 25, "cpu")
+    assert again.summary() == model.summary()
+    assert torch.equal(again.score(preferences()), model.score(preferences()))
+
+
+def test_auto_is_a_weight_scaled_with_the_data():
+    assert create_model("als", {"l2": "auto", "alpha": "none"}).config == create_model("als").config
+    assert create_model("als", {"alpha": 2.0}).scaled_config(preferences()).alpha == 2.0
+
+
+def test_a_search_begins_with_the_scaled_weights():
+    alpha, l2 = scaled_weights(preferences())
+    scaled = create_model("als").scaled_config(preferences())
+    assert (scaled.alpha, scaled.l2) == (alpha, l2)
+
+
+def test_als_reports_every_iteration():
+    reported = []
+    context = TrainingContext(on_phase=lambda *phase: reported.append(phase))
+    create_model("als", {"factors": 2, "iterations": 2}).fit(preferences(), context)
+    assert reported == [("iterations", 0, 2), ("iterations", 1, 2), ("iterations", 2, 2)]
 
 
 @pytest.mark.parametrize("name", ["bpr", "lmf"])
@@ -127,14 +143,14 @@ def test_fits_repeat_under_a_seed_on_data_large_enough_for_threads_to_race(name)
     assert not torch.equal(first["item_factors"], fit(2).get_state()["item_factors"])
 
 
-def test_factors_that_grow_without_end_are_an_error_that_says_what_to_do():
+def test_diverging_factors_are_an_error_that_says_what_to_do():
     model = create_model("bpr", {"factors": 4, "iterations": 30, "learning_rate": 1000})
     with pytest.raises(ConfigError, match="Lower learning_rate, raise l2"):
         model.fit(preferences())
 
 
-@pytest.mark.parametrize("name", ["item-knn", "als", "bpr", "lmf"])
-def test_without_implicit_one_is_told_what_to_install(name, monkeypatch):
+@pytest.mark.parametrize("name", ["als", "bpr", "lmf"])
+def test_without_implicit_the_error_says_what_to_install(name, monkeypatch):
     for module in [module for module in sys.modules if module.partition(".")[0] == "implicit"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "implicit", None)
@@ -149,6 +165,7 @@ sys.modules["implicit"] = None
 import numpy as np, torch
 from scipy.sparse import csr_matrix
 from recsys.models import create_model
+from recsys.models.factorization.implicit_models import scaled_weights
 model = create_model("bpr").set_state({"user_factors": torch.eye(2), "item_factors": torch.eye(2)}, 2)
 print(model.score(csr_matrix(np.eye(2)), users=[0, 1]).tolist())
 """
@@ -156,16 +173,16 @@ print(model.score(csr_matrix(np.eye(2)), users=[0, 1]).tolist())
     assert done.stdout.strip() == "[[1.0, 0.0], [0.0, 1.0]]"
 
 
-@pytest.mark.parametrize("name", ["item-knn", "als", "bpr", "lmf"])
+@pytest.mark.parametrize("name", ["als", "bpr", "lmf"])
 def test_no_warning_leaks_into_a_fresh_interpreter(name):
     """implicit warns of many BLAS threads once a process, and only where the environment sets none."""
     code = f"""
 import numpy as np
 from scipy.sparse import csr_matrix
 from recsys.models import create_model
+from recsys.models.factorization.implicit_models import scaled_weights
 matrix = csr_matrix((np.random.default_rng(0).random((20, 10)) < .4).astype(np.float32))
-settings = {{"neighbors": 3}} if {name!r} == "item-knn" else {{"factors": 2, "iterations": 2}}
-model = create_model({name!r}, settings).fit(matrix)
+model = create_model({name!r}, {{"factors": 2, "iterations": 2}}).fit(matrix)
 model.score(matrix, users=np.arange(20))
 """
     threads = {"OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"}
@@ -183,17 +200,8 @@ model.score(matrix, users=np.arange(20))
         ("bpr", "learning_rate", 0),
         ("lmf", "negatives", 0),
         ("lmf", "iterations", 0),
-        ("item-knn", "neighbors", 0),
-        ("item-knn", "similarity", "euclid"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, setting, value):
     with pytest.raises(ConfigError, match=f"Expected {setting}"):
         create_model(name, {setting: value})
-
-
-def test_more_neighbors_than_items_are_all_of_them():
-    many = create_model("item-knn", {"neighbors": 999}).fit(preferences())
-    assert torch.equal(
-        many.score(preferences()), create_model("item-knn", {"neighbors": 25}).fit(preferences()).score(preferences())
-    )

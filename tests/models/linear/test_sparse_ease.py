@@ -34,19 +34,20 @@ def test_a_column_is_the_ridge_regression_of_its_item_on_its_neighbors():
         np.testing.assert_allclose(weights[near, item], expected, rtol=1e-4)
 
 
-def test_neighbors_are_those_that_explain_most_one_by_one_and_never_the_item_itself():
+def test_neighbors_are_the_items_that_predict_best_alone_and_never_the_item_itself():
     # With item 0: item 1 twice of its 2, item 2 twice of its 8, item 3 never. Twice of 2 explains more.
     gram = csr_matrix(np.float32([[4, 2, 2, 0], [2, 2, 0, 0], [2, 0, 8, 1], [0, 0, 1, 1]]))
     chosen, products = nearest(gram, 0, gram.diagonal(), 2, 3)
     assert chosen.tolist() == [[1, 2], [0, -1], [0, 3], [2, -1]]
     assert products.tolist() == [[2, 2], [2, 0], [2, 1], [1, 0]]
-    assert nearest(gram[2:], 2, gram.diagonal(), 1, 3)[0].tolist() == [[0], [2]]
+    # With item 2, items 0 (2^2 / 4) and 3 (1^2 / 1) explain as much: both are kept, though one is asked for.
+    assert nearest(gram[2:], 2, gram.diagonal(), 1, 3)[0].tolist() == [[0, 3], [2, -1]]
 
 
-def test_items_without_enough_neighbors_and_items_of_nobody_stand_beside_the_others():
+def test_items_with_few_neighbors_and_items_without_users_do_not_change_the_others():
     x = csr_matrix(np.float32([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]))
     weights = SparseEASE(SparseEASEConfig(l2=1.0, neighbors=3)).fit(x).item_codes()
-    assert not weights[3:].any() and not weights[:, 3:].any()  # one taken alone, one by nobody
+    assert not weights[3:].any() and not weights[:, 3:].any()  # one shares no user, one has none
     full = EDLAE(EDLAEConfig(l2=1.0)).fit(x).item_codes()
     torch.testing.assert_close(weights, full)
 

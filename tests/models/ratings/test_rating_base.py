@@ -5,7 +5,8 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import DataError, UnsupportedError
 from recsys.models import create_model
-from recsys.models.ratings.base import Baseline, fold_in, rate_by_codes
+from recsys.models.ratings.base import fold_in, rate_by_codes
+from recsys.models.ratings.baseline import Baseline
 from recsys.training.batches import SparseRows
 
 CPU = torch.device("cpu")
