@@ -122,11 +122,11 @@ def page(rows: list[tuple[str, str, int, int]], problems: list[str]) -> str:
 
 Written by `benchmarks/reliability.py` on {date.today()}, on {cpu_name()}, {usable_cores()} cores.
 
-A disturbed command must leave the old content, the new content, nothing, or a job that can be resumed; run again, it
-must end with the bytes of an undisturbed run and leave nothing over. "Kill", "full disk", "error" and "interrupt" happen
-before a file operation of the command, one after the other; half of the runs replace an older output (`--overwrite`). A
-damaged input must be read right or be refused with a message of ours: no traceback, no crash, no number that is not
-finite.
+A disturbed command must leave the old content, the new content, nothing, or a job that can be resumed. Run again, it
+must end with the bytes of an undisturbed run and leave nothing over. "Kill", "full disk", "error" and "interrupt"
+happen before a file operation of the command, one after the other; half of the runs replace an older output
+(`--overwrite`). A damaged input must be read right or be refused with a message of ours: no traceback, no crash, no
+number that is not finite.
 
 | what | disturbance or input | tried | survived |
 | --- | --- | --- | --- |

@@ -80,9 +80,9 @@ def test_a_history_without_ratings_counts_whole(case):
 
 
 def test_a_published_division_may_mask_the_history_alone(tmp_path):
-    """30 users like a and b and rate c low, which 40 others like: popularity lists c before b unless it is masked."""
-    rows = [f"u{n},{item},{5 if item in 'ab' else 1}" for n in range(30) for item in "abc"]
-    rows += [f"z{n},{item},5" for n in range(40) for item in "ac"]
+    """30 users like a, b and d and rate c low, which 40 others like: popularity lists c before b unless it is masked."""
+    rows = [f"u{n},{item},{1 if item == 'c' else 5}" for n in range(30) for item in "abcd"]
+    rows += [f"z{n},{item},5" for n in range(40) for item in "acd"]
     (tmp_path / "ratings.csv").write_text("user_id,item_id,rating\n" + "\n".join(rows) + "\n")
     words = "-m", "popularity", "--protocol", "weak", "--min-rating", 4, "--metrics", "recall@1", "--no-track"
     recall = {}

@@ -68,10 +68,10 @@ def test_a_store_keeps_what_was_seen(first, then, tmp_path):
     assert pairs(open_store(tmp_path / "store")) == pairs(read(text, **first))
 
 
-# 40 users who like a and b and have rated c low, and 10 who like c.
+# 40 users who like a, b and d and have rated c low, and 10 who like c.
 MANY = " ".join(
-    [f"u{n},{item},{rating}" for n in range(40) for item, rating in (("a", 5), ("b", 5), ("c", 1))]
-    + [f"z{n},{item},5" for n in range(10) for item in "ac"]
+    [f"u{n},{item},{rating}" for n in range(40) for item, rating in (("a", 5), ("b", 5), ("d", 5), ("c", 1))]
+    + [f"z{n},{item},5" for n in range(10) for item in "acd"]
 )
 
 
