@@ -1,1 +1,1 @@
-"""Models that answer requests: pyfunc (MLflow), pyfunc_model (the program MLflow runs)."""
+"""Models that answer requests: pyfunc (as an MLflow model), pyfunc_model (the program that MLflow runs)."""

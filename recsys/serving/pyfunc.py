@@ -1,7 +1,7 @@
-"""Recommendations as a service: the model directory as an MLflow model, served or loaded with no pickle on the way.
+"""Recommendations as a service: the model directory as an MLflow model, served or loaded without any pickle.
 
-Histories go in (`user_id, item_id[, rating]`), ranked lists come out (`user_id, item_id, rank, score`): a user the
-model never saw is served like any other. MLflow runs `recsys/serving_model.py` to load one.
+Histories go in (`user_id, item_id[, rating][, timestamp]`), ranked lists come out (`user_id, item_id, rank, score`).
+New users need no training. MLflow loads a model with recsys/serving/pyfunc_model.py.
 """
 
 from __future__ import annotations
@@ -13,26 +13,33 @@ from typing import Any
 import pandas as pd
 
 from recsys.data.reading import ReadingOptions
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.models.trained import TrainedModel
 from recsys.system.packages import packages
+
+MAX_REQUEST_ROWS = 1_000_000  # rows of histories in one request
+MAX_ANSWER_ROWS = 10_000_000  # rows of lists in one answer
+
+_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+_OUTPUT = {"user_id": "str", "item_id": "str", "rank": "int64", "score": "float64"}
 
 logger = logging.getLogger(__name__)
 
 
 def recommend_frame(
-    saved: TrainedModel, histories: pd.DataFrame, n: int = 10, filter_seen: bool = True
+    trained: TrainedModel, histories: pd.DataFrame, n: int = 10, filter_seen: bool = True
 ) -> pd.DataFrame:
-    """Recommend to the users of a frame of histories, read as the ratings of the training were read.
+    """Recommend to the users of a table of histories, read as the ratings of the training were read.
 
     Parameters
     ----------
-    saved : TrainedModel
+    trained : TrainedModel
         The model.
     histories : DataFrame
-        Columns user_id, item_id and perhaps rating.
+        Columns user_id and item_id; rating where the model was trained on ratings or with a minimum rating; timestamp
+        (numbers, dates or ISO 8601 text) to decide which of several rows of a pair counts. Ids are compared as text.
     n : int
-        Length of a list.
+        Length of a list, at least 1; lists are never longer than the catalog.
     filter_seen : bool
         Leave out what the user has had.
 
@@ -40,39 +47,90 @@ def recommend_frame(
     -------
     DataFrame
         user_id and item_id as text, rank from 1, score; users in order of first appearance. Users who cannot be scored
-        have no rows and are counted in a warning.
+        have no rows; a warning counts them.
 
     Raises
     ------
+    ConfigError
+        If `n` is below 1.
     DataError
-        If columns or ids are missing, or ratings where the model needs them.
+        If columns or ids are missing, or ratings where the model needs them; if the request or its answer is too
+        large.
     """
+    frame = _checked(histories)
+    n = min(n, len(trained.items))
+    users = frame["user_id"].nunique()
+    if n < 1:
+        raise ConfigError(f"Expected n of at least 1, found {n}.")
+    if users * n > MAX_ANSWER_ROWS:
+        raise DataError(
+            f"Expected at most {MAX_ANSWER_ROWS:,} rows of lists in an answer, found {users:,} users with {n:,} items: "
+            "ask for shorter lists, or for fewer users at a time."
+        )
+    options = _reading(frame)
+    if len(frame) and not _is_all_low(trained, frame, options):
+        lists = trained.recommend(trained.read_histories(frame, options), n, filter_seen=filter_seen).astype(_OUTPUT)
+    else:
+        lists = pd.DataFrame(columns=list(_OUTPUT)).astype(_OUTPUT)
+    without = users - lists["user_id"].nunique()
+    if without:
+        logger.warning("%d of %d users get no list: the model cannot score them.", without, users)
+    return lists
+
+
+def _checked(histories: pd.DataFrame) -> pd.DataFrame:
+    """The known columns of a request, ids as text."""
     missing = {"user_id", "item_id"} - set(histories.columns)
     if missing:
         raise DataError(f"Expected the columns user_id and item_id, found {list(histories.columns)}.")
-    rated = "rating" in histories and bool(histories["rating"].notna().any())
-    options = ReadingOptions(
+    if len(histories) > MAX_REQUEST_ROWS:
+        raise DataError(
+            f"Expected at most {MAX_REQUEST_ROWS:,} rows in a request, found {len(histories):,}: split it by users."
+        )
+    frame = histories[[name for name in _COLUMNS if name in histories]].reset_index(drop=True)
+    if frame[["user_id", "item_id"]].isna().any(axis=None):
+        raise DataError("Expected a user_id and an item_id in every row, found rows without.")
+    if "rating" in frame and frame["rating"].isna().any() and frame["rating"].notna().any():
+        raise DataError("Expected a rating in every row or in none, found both.")
+    if "timestamp" in frame and pd.api.types.is_string_dtype(frame["timestamp"].dropna()):  # JSON has no dates
+        try:
+            frame["timestamp"] = pd.to_datetime(frame["timestamp"], format="ISO8601")
+        except (ValueError, TypeError) as error:
+            raise DataError(f"Expected timestamps as numbers or ISO 8601 dates, found: {error}.") from error
+    return frame.astype({"user_id": "str", "item_id": "str"})
+
+
+def _reading(frame: pd.DataFrame) -> ReadingOptions:
+    """Options that name the columns of the frame; what they leave open the model remembers."""
+    present = {name: name in frame and bool(frame[name].notna().any()) for name in ("rating", "timestamp")}
+    return ReadingOptions(
         user_column="user_id",
         item_column="item_id",
-        rating_column="rating" if rated else "none",
-        timestamp_column="none",
+        rating_column="rating" if present["rating"] else "none",
+        timestamp_column="timestamp" if present["timestamp"] else "none",
         on_bad_row="fail",
     )
-    interactions = saved.read_histories(histories, options)
-    lists = saved.recommend(interactions, n, filter_seen=filter_seen)
-    without = len(interactions.users) - lists["user_id"].nunique()
-    if without:
-        logger.warning("%d of %d users get no list: the model cannot score them.", without, len(interactions.users))
-    return lists.astype(_OUTPUT)
 
 
-_OUTPUT = {"user_id": "str", "item_id": "str", "rank": "int64", "score": "float64"}
+def _is_all_low(trained: TrainedModel, frame: pd.DataFrame, options: ReadingOptions) -> bool:
+    """Whether no row reaches the minimum rating of the training: every history is empty, which is no error here."""
+    least = trained.remembered(options).get("min_rating")
+    return options.rating_column != "none" and least is not None and bool((frame["rating"] < least).all())
 
 
 def pyfunc_arguments(directory: Path) -> dict[str, Any]:
-    """What MLflow's pyfunc `save_model` and `log_model` need to keep a model directory: code, weights, signature.
+    """Return the arguments with which MLflow's pyfunc keeps a model directory.
 
-    The package travels with the model (`code_paths`), so a server needs only the pinned packages it stands on.
+    Parameters
+    ----------
+    directory : Path
+        A model directory.
+
+    Returns
+    -------
+    dict
+        For `mlflow.pyfunc.save_model` or `log_model`: code, files, signature, requirements. The package travels with
+        the model (`code_paths`), so a server needs only the pinned packages that recsys depends on.
     """
     package = Path(__file__).parents[1]
     return {
@@ -85,17 +143,20 @@ def pyfunc_arguments(directory: Path) -> dict[str, Any]:
 
 
 def _signature() -> Any:
+    """Columns of requests and answers, and the parameters with their defaults."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
     text, number = DataType.string, DataType.double
-    inputs = [ColSpec(text, "user_id"), ColSpec(text, "item_id"), ColSpec(number, "rating", required=False)]
+    ids = [ColSpec(text, "user_id"), ColSpec(text, "item_id")]
+    optional = [ColSpec(number, "rating", required=False), ColSpec(AnyType(), "timestamp", required=False)]
     outputs = [ColSpec(text, "user_id"), ColSpec(text, "item_id"), ColSpec(DataType.long, "rank")]
     params = [ParamSpec("n", DataType.long, 10), ParamSpec("filter_seen", DataType.boolean, True)]
-    return ModelSignature(Schema(inputs), Schema([*outputs, ColSpec(number, "score")]), ParamSchema(params))
+    return ModelSignature(Schema([*ids, *optional]), Schema([*outputs, ColSpec(number, "score")]), ParamSchema(params))
 
 
 def _requirements() -> list[str]:
-    """What recsys stands on, at the versions of this environment: `torch==2.13.0`, never a local build of it."""
+    """What recsys depends on, at the versions of this environment: `torch==2.13.0`, never a local build of it."""
     needed = [(name, version) for name, version, extra in packages() if version and extra in (None, "mlflow")]
     return [f"{name}=={version.split('+')[0]}" for name, version in needed]
