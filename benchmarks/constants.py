@@ -1,10 +1,10 @@
-"""Measure the constants that `recsys plan` counts with, and write them to recsys/constants.json with machine and date.
+"""Measure the constants that `recsys plan` uses, and write them to recsys/system/constants.json with machine and date.
 
-Each is the time of one piece of the work alone, at one or two sizes. Whether sums of them predict whole trainings, at
-other sizes, is another question: benchmarks/plan_check.py answers it.
+Each is the time of one operation alone, at one or two sizes. benchmarks/plan_check.py tests whether their sums predict
+whole training runs of other sizes.
 
     python benchmarks/constants.py                      this machine's processor
-    python benchmarks/constants.py --device cuda        its GPU, beside it in the file
+    python benchmarks/constants.py --device cuda        its GPU, a second entry in the file
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -37,7 +41,7 @@ TURNS = 15
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The best of some turns, after one to warm up."""
+    """The minimum over several runs, after one to warm up."""
     best = float("inf")
     for turn in range(TURNS + 1):
         started = time.perf_counter()
@@ -55,9 +59,11 @@ def some_rows(rows: int, items: int, each: int, device: torch.device) -> SparseB
 
 
 def output_loss(width: int, batch: SparseBatch, items: int, device: torch.device, bf16: bool) -> float:
-    """Seconds of the multinomial loss and its three products."""
+    """Seconds of the multinomial loss with its three matrix products."""
     codes = torch.randn(len(batch), width, device=device, requires_grad=True)
-    kind = torch.bfloat16 if bf16 else torch.float32  # as the optimizer keeps it (recsys.models.mixed)
+    kind = (
+        torch.bfloat16 if bf16 else torch.float32
+    )  # as the optimizer keeps it (recsys.models.autoencoders.mixed_precision)
     weight = torch.randn(items, width, device=device).to(kind).requires_grad_()  # without, one product is left out
     bias = torch.zeros(items, device=device)
 
@@ -69,7 +75,7 @@ def output_loss(width: int, batch: SparseBatch, items: int, device: torch.device
 
 
 def products_and_logits(device: torch.device, bf16: bool) -> tuple[float, float]:
-    """(operations a second in the output layer's products, seconds a logit beside them): two widths, two unknowns."""
+    """(FLOP/s of the output layer's products, other seconds per logit), solved from two widths."""
     rows, items, narrow, wide = 500, 20_000, 100, 600
     batch = some_rows(rows, items, 30, device)
     thin, thick = (output_loss(width, batch, items, device, bf16) for width in (narrow, wide))
@@ -78,7 +84,7 @@ def products_and_logits(device: torch.device, bf16: bool) -> tuple[float, float]
 
 
 def weight_and_cell(device: torch.device) -> tuple[float, float]:
-    """(seconds a weight of a step's fresh gradient and Adam, seconds a number of a cell's row of weights)."""
+    """(seconds per weight of a new gradient and Adam, seconds per number in a cell's row of weights)."""
     items, width, rows = 50_000, 400, 500
     times = []
     for each in (5, 500):
@@ -98,7 +104,7 @@ def weight_and_cell(device: torch.device) -> tuple[float, float]:
 
 
 def sparse_weight(device: torch.device) -> float:
-    """Seconds a weight of rows that are gathered, given a sparse gradient and moved by RowAdam."""
+    """Seconds per weight of rows that are gathered, get a sparse gradient and are updated by RowAdam."""
     items, width, touched = 200_000, 300, 10_000
     table = nn.Parameter(torch.randn(items, width, device=device))
     rows, adam = torch.randperm(items, device=device)[:touched], RowAdam([ItemTable(table)], 1e-3)
@@ -112,7 +118,7 @@ def sparse_weight(device: torch.device) -> float:
 
 
 def score_seconds(device: torch.device) -> float:
-    """Seconds a score of masking and choosing the best hundred."""
+    """Seconds per score of masking and selecting the best hundred."""
     rows, items = 256, 40_000
     seen = random_sparse(rows, items, 30 / items, format="csr", random_state=0)
     scores = torch.randn(rows, items, device=device)
@@ -120,27 +126,27 @@ def score_seconds(device: torch.device) -> float:
 
 
 def forward_flops(device: torch.device) -> float:
-    """Operations a second of scoring's last product."""
+    """FLOP/s of the last matrix product of scoring."""
     rows, width, items = 256, 600, 40_000
     codes, weight = torch.randn(rows, width, device=device), torch.randn(items, width, device=device)
     return 2 * rows * width * items / seconds(lambda: codes @ weight.T, device)
 
 
 def pair_seconds() -> float:
-    """Seconds a pair of items of one user in EASE's Gram matrix."""
+    """Seconds per pair of items of one user in the Gram matrix of EASE."""
     users, items, each = 5_000, 5_000, 100
     matrix = random_sparse(users, items, each / items, format="csr", dtype="float32", random_state=0)
     return seconds(lambda: (matrix.T @ matrix).toarray(), torch.device("cpu")) / (users * each**2)
 
 
 def solve_flops(device: torch.device, size: int = 3000) -> float:
-    """items^3 a second in EASE's inversion."""
+    """items^3 per second in the matrix inversion of EASE."""
     matrix = torch.eye(size, device=device) * 10
     return size**3 / seconds(lambda: torch.cholesky_inverse(torch.linalg.cholesky(matrix)), device)
 
 
 def measure(device: torch.device) -> Speed:
-    """All of them."""
+    """Measure all constants."""
     machine = describe_machine()
     fp32, logit = products_and_logits(device, bf16=False)
     bf16, logit_bf16 = products_and_logits(device, bf16=True)
@@ -176,7 +182,7 @@ def main() -> None:
 
 
 def rounded(value: object) -> object:
-    """Three digits are more than a time is worth."""
+    """Round to three significant digits, which is more than a measured time is worth."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     return float(f"{value:.3g}") if isinstance(value, float) else value

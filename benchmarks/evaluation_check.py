@@ -1,9 +1,9 @@
-"""Known scores on public data: does the whole road, from CSV to leaderboard, measure what others measured?
+"""Known scores on public data: does `compare`, from CSV to leaderboard, give the figures that others published?
 
-    python benchmarks/evaluation_check.py [FOLDER]     half a minute
+    python benchmarks/evaluation_check.py [--data DIR]     half a minute
 
-FOLDER holds train.csv, validation.csv and test.csv: the random 80/10/10 division of MovieLens-1M (see DIVISION).
-Exit code 1 when a figure is off.
+DIR/ml-1m/random-80-10-10 holds train.csv, validation.csv and test.csv: a random 80/10/10 split of MovieLens-1M.
+The exit code is 1 when a figure is off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
+
 from pipelines import compare
 from pipelines.cli.output import table
 from pipelines.cli.settings import FittingOptions, SplitOptions, TrackingOptions
@@ -22,7 +24,8 @@ from recsys.system.hardware import describe_machine
 
 # Sachdeva et al., Infinite Recommendation Networks, NeurIPS 2022 (repository infinite_ae_cf): every rating is a
 # positive; models learn on train; at test the history is train and validation; all 6,040 users, all items ranked.
-DIVISION = Path(__file__).parents[2] / "shared" / "data" / "ml-1m" / "random-80-10-10"
+DATA = Path(__file__).parents[2] / "shared" / "data"  # where --data looks if it is not given
+DIVISION = Path("ml-1m") / "random-80-10-10"
 EASE_L2 = 1000
 
 # Found on this division by a separate evaluation in plain NumPy; their HR@k is our capped recall.
@@ -36,7 +39,7 @@ Row = tuple[str, str, float, float, bool]
 
 
 def measure(folder: Path) -> Comparison:
-    """The comparison of the models of EXPECTED by the `compare` job."""
+    """Compare the models of EXPECTED with the `compare` job."""
     with tempfile.TemporaryDirectory() as place:
         return compare.run(
             CompareJob(
@@ -53,7 +56,7 @@ def measure(folder: Path) -> Comparison:
 
 
 def judge(found: Comparison) -> list[Row]:
-    """A row a figure: model, metric, expected, found, whether the difference is within the model's tolerance."""
+    """One row for each figure: model, metric, expected, found, whether the difference is within the tolerance."""
     board = found.leaderboard.set_index("model")
     return [
         (
@@ -69,7 +72,7 @@ def judge(found: Comparison) -> list[Row]:
 
 
 def report(found: Comparison, rows: list[Row]) -> str:
-    """The table, what was read, and where it ran."""
+    """The table, the data that was read, and the machine."""
     machine = describe_machine()
     commit, *changed = str(machine["git_commit"]).split("-")
     texts = [
@@ -90,10 +93,10 @@ def report(found: Comparison, rows: list[Row]) -> str:
 
 
 def main() -> int:
-    """Print the table. Exit code 0 when all figures are as expected, 1 when one is off or the data are not there."""
+    """Print the table. Return 0 if all figures are as expected, 1 if one is off or the data are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=DIVISION, help="train.csv, validation.csv, test.csv")
-    folder = parser.parse_args().folder
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, with ml-1m/random-80-10-10")
+    folder = parser.parse_args().data / DIVISION
     if not (folder / "train.csv").is_file():
         print(
             f"Expected train.csv, validation.csv and test.csv in {folder}, found no train.csv there.", file=sys.stderr

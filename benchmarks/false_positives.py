@@ -1,7 +1,7 @@
-"""How often is a difference claimed where there is none, and is one found where it was planted?
+"""How often does the significance test claim a difference that is not there, and find one that is?
 
-A model is compared with itself under another seed, on users divided anew each time: at the 5 % level about one
-comparison in twenty may claim a difference. Then a share of one model's hits is taken away, and the loss must be seen.
+A model is compared with itself under another seed, on a new random split each time: at the 5 % level about one
+comparison in twenty may claim a difference. Then the metric of some users is set to 0, and the loss should be found.
 
     python benchmarks/false_positives.py [RATINGS] [COMPARISONS]
 """
@@ -20,17 +20,17 @@ from recsys.training.context import TrainingContext
 
 METRIC = "ndcg@10"
 SETTINGS = {"latent": 20, "epochs": 20, "learning_rate": 0.01}
-PLANTED = 0.1  # share of a user's value that is taken away
+PLANTED = 0.1  # share of the users whose value is set to 0
 
 
 def values(split, seed):
-    """Of every test user, by a model fitted under the seed."""
+    """The metric of every test user, for a model fitted under the seed."""
     model = create_model("dae", SETTINGS).fit(split.train.matrix, TrainingContext(seed))
     return evaluate(model.score, split.test, (METRIC,)).values[METRIC]
 
 
 def main(ratings: str = "data/sample/ratings.csv", comparisons: int | str = 200) -> None:
-    """Run the comparisons and print how often what was claimed."""
+    """Run the comparisons and print how often each claim was made."""
     interactions = read_interactions(Path(ratings))
     false, found, sizes = 0, 0, []
     for number in range(int(comparisons)):

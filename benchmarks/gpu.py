@@ -1,23 +1,26 @@
-"""All that is to be measured on a machine with a GPU, in one call.
+"""Everything to measure on a machine with a GPU, in one call.
 
     python benchmarks/gpu.py                                  data of MovieLens-20M's shape, generated
-    python benchmarks/gpu.py --ratings ml-1m/ratings.csv      and the same quality as on the processor, on these
-    python benchmarks/gpu.py --tiny                           the same road at a toy size, on any machine
+    python benchmarks/gpu.py --ratings ml-1m/ratings.csv      and the accuracy on GPU and CPU, on these ratings
+    python benchmarks/gpu.py --tiny                           the same steps at a toy size, on any machine
 
-Training users a second at batches of 500 and 24,576, beside the bare products of the same shapes; whole epochs of the
-`large-batch` preset; where a step's time goes; `ease` on the device; lists of 100 for everybody, files written.
-Without a GPU it says so and stops.
+Training users per second at batches of 500 and 24,576, compared with the bare matrix products of the same shapes; whole
+epochs of the `large-batch` preset; a profile of one step; `ease` on the device; lists of 100 for all users, files
+included. Without a GPU it says so and stops.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -41,7 +44,7 @@ from recsys.training.context import Epoch, TrainingContext
 
 @contextlib.contextmanager
 def tf32(enabled: bool) -> Iterator[None]:
-    """Products of float32 numbers in TensorFloat-32 while the block runs."""
+    """Use TensorFloat-32 for float32 matrix products inside the block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if enabled else "highest")
     try:
@@ -51,7 +54,7 @@ def tf32(enabled: bool) -> Iterator[None]:
 
 
 def steps(matrix: csr_matrix, batch: int, device: torch.device) -> None:
-    """The table of users a second in training."""
+    """Print the table of training users per second."""
     items = matrix.shape[1]
     ways = {
         "floor fp32": floor_step(items, batch, device, torch.float32),
@@ -71,7 +74,7 @@ def steps(matrix: csr_matrix, batch: int, device: torch.device) -> None:
 
 
 def epochs(matrix: csr_matrix, device: torch.device, count: int) -> None:
-    """Whole epochs of the preset, all that a training does between them included."""
+    """Time whole epochs of the preset, with everything that training does between them."""
     found: list[Epoch] = []
     model = create_model("vae", {"preset": "large-batch"})
     context = TrainingContext(
@@ -86,7 +89,7 @@ def epochs(matrix: csr_matrix, device: torch.device, count: int) -> None:
 
 
 def closed_form(matrix: csr_matrix, device: torch.device) -> None:
-    """EASE on the device."""
+    """Time EASE on the device."""
     started = time.perf_counter()
     create_model("ease").fit(matrix, TrainingContext(device=str(device)))
     wait(device)
@@ -94,7 +97,7 @@ def closed_form(matrix: csr_matrix, device: torch.device) -> None:
 
 
 def lists(users: int, items: int, history: int, device: torch.device) -> None:
-    """`recsys score` for everybody: reading, scoring, files written; the second run, in both precisions."""
+    """Time `recsys score` for all users in both precisions, from reading to files; the second run counts."""
     print("\n## Lists of 100 for everybody, files written\n\n| | s end to end | s scoring and writing | users/s |")
     print("| --- |" + " ---: |" * 3)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +117,7 @@ def lists(users: int, items: int, history: int, device: torch.device) -> None:
 
 
 def quality(ratings: str, min_rating: float | None, count: int, device: torch.device) -> None:
-    """NDCG@100 of the same training on both kinds of device."""
+    """Print NDCG@100 of the same training on CPU and GPU."""
     split = strong(read_interactions(ratings, ReadingOptions(min_rating=min_rating)))
     assert split.test is not None
     print(f"\n## Quality, {count} epochs of 500 a batch\n\n| | ndcg@100 |\n| --- | ---: |")
@@ -130,9 +133,9 @@ def quality(ratings: str, min_rating: float | None, count: int, device: torch.de
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ratings", help="ratings file for the comparison of quality")
+    parser.add_argument("--ratings", help="ratings file for the comparison of accuracy")
     parser.add_argument("--min-rating", type=float)
-    parser.add_argument("--epochs", type=int, default=40, help="of the comparison of quality")
+    parser.add_argument("--epochs", type=int, default=40, help="epochs of the comparison of accuracy")
     parser.add_argument("--tiny", action="store_true", help="a toy size, on whatever device there is")
     asked = parser.parse_args()
     if not torch.cuda.is_available() and not asked.tiny:

@@ -1,9 +1,9 @@
-"""A large catalog on a small machine: train with a sampled softmax and score, and the most memory it took.
+"""A large catalog on a small machine: train with a sampled softmax, score, and print the peak memory.
 
     python benchmarks/large.py      1,000,000 items, 200,000 users, at most 16 GB
 
-Data are generated, popular items more often; one epoch, validated, so that the best weights are kept beside the current
-ones; then lists of 100 for some users, which all take the same memory. A process that passes --limit is stopped.
+Data are generated with a popularity tail; one epoch, validated, so that a copy of the best weights is kept; then lists
+of 100 for some users, each of whom takes the same memory. A process that holds more than --limit is stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import threading
 import time
 from collections import deque
 from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -33,7 +36,7 @@ from recsys.types import ScoreFunction
 
 
 def watch(limit: float) -> None:
-    """Stop the process when it holds more than so many bytes; asked four times a second."""
+    """Stop the process when it holds more than `limit` bytes; checked four times a second."""
     while True:
         held = (now_and_peak() or (0, 0))[0]
         if held > limit:
@@ -43,7 +46,7 @@ def watch(limit: float) -> None:
 
 
 def report(what: str, seconds: float, note: str) -> None:
-    """A line of the table."""
+    """Print a row of the table."""
     now, peak = now_and_peak() or (0, 0)
     print(f"| {what} | {seconds:.0f} | {now / 1e9:.1f} | {peak / 1e9:.1f} | {note} |", flush=True)
 
@@ -69,7 +72,7 @@ def main() -> None:
     epochs: list[Epoch] = []
 
     def validate(score: ScoreFunction) -> float:
-        """What validation does, but for the metric: lists of some users. Any value makes the weights be kept."""
+        """Do the work of validation except the metric: lists of some users. Any value keeps the weights."""
         deque(recommend(score, matrix[:500], 100), maxlen=0)
         return 0.0
 

@@ -1,7 +1,7 @@
-"""Seconds to fit and what is reached: our VAE beside cornac's VAECF and implicit's ALS, on one split, in one run.
+"""Time to fit and accuracy: our VAE beside cornac's VAECF and implicit's ALS, on one split, in one run.
 
-    pip install cornac implicit        neither is needed by recsys itself; one that is absent is left out, and said so
-    python benchmarks/peers.py --ratings ../shared/data/ml-1m/ratings.csv --epochs 20
+    pip install cornac implicit        recsys needs neither; a missing one is named and left out
+    python benchmarks/peers.py --ratings ml-1m/ratings.csv --epochs 20
 
 Rows of every user are held out (`weak`), since cornac's model scores the users it was trained on. Same network
 (600 - 200), batch, rate and epochs for both autoencoders, defaults for the rest. All lists are made and measured by our
@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -72,7 +76,7 @@ def cornac_vae(epochs: int, batch: int) -> Callable[[Split], Scores]:
 
 
 def rows(split: Split, ways: dict[str, Callable[[Split], Scores]]) -> Iterator[str]:
-    """A line of the table for each that is installed."""
+    """One row of the table for each model whose package is installed."""
     for name, fit in ways.items():
         started, worked = time.perf_counter(), time.process_time()
         try:
@@ -96,7 +100,7 @@ def main() -> None:
     """Fit, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratings", required=True)
-    parser.add_argument("--min-rating", type=float, help="keep rows rated so or higher")
+    parser.add_argument("--min-rating", type=float, help="keep rows with at least this rating")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=500)
     asked = parser.parse_args()

@@ -1,20 +1,24 @@
-"""Does the fast way learn as well? Test NDCG@100 of Mult-VAE 600-200-600 after the same epochs, in several ways.
+"""Do the faster implementations learn as well? Test NDCG@100 of Mult-VAE 600-200-600 after the same number of epochs.
 
     python benchmarks/quality.py RATINGS [--min-rating 4] [--epochs 50] [--seeds 3]
 
-dense: the usual way of benchmarks/training.py, on the same split with the same annealing; recsys: this package.
-No early stopping: the weights after the last epoch are measured.
+dense: the usual implementation (see benchmarks/training.py) on the same split with the same annealing; recsys: this
+package. No early stopping: the weights after the last epoch are evaluated.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -41,7 +45,7 @@ WAYS = ("dense fp32", "recsys fp32", "recsys bf16", "recsys sampled fp32", "recs
 
 
 def fit_dense(matrix: csr_matrix, epochs: int, seed: int) -> ScoreFunction:
-    """The usual Mult-VAE, trained; its score function."""
+    """Train the usual Mult-VAE and return its score function."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = UsualVAE(matrix.shape[1])
@@ -69,7 +73,7 @@ def fit_dense(matrix: csr_matrix, epochs: int, seed: int) -> ScoreFunction:
 
 
 def fit_ours(way: str, matrix: csr_matrix, epochs: int, seed: int, device: str = "auto") -> ScoreFunction:
-    """Our Mult-VAE, trained; its score function."""
+    """Train our Mult-VAE and return its score function."""
     softmax = "sampled" if "sampled" in way else "full"
     model = create_model("vae", {"epochs": epochs, "batch_size": BATCH, "softmax": softmax})
     precision: Literal["fp32", "bf16"] = "bf16" if "bf16" in way else "fp32"
@@ -77,12 +81,12 @@ def fit_ours(way: str, matrix: csr_matrix, epochs: int, seed: int, device: str =
 
 
 def fitter(way: str) -> Callable[[csr_matrix, int, int], ScoreFunction]:
-    """How to fit in this way."""
+    """The function that fits this variant."""
     return fit_dense if "dense" in way else partial(fit_ours, way)
 
 
 def row(way: str, split: Split, epochs: int, seeds: int) -> str:
-    """A line of the table."""
+    """A row of the table."""
     assert split.test is not None
     found, started = [], time.perf_counter()
     for seed in range(seeds):

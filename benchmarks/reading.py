@@ -1,11 +1,11 @@
-"""How fast and how lean the data door is: CSV to matrix, and store to matrix, beside a bare pyarrow read.
+"""Time and memory of reading: CSV to matrix, and store to matrix, compared with a bare pyarrow read.
 
     python benchmarks/reading.py                 ML-20M's shape: 20,000,263 rows, about 500 MB; a few minutes
     python benchmarks/reading.py --rows 1000000  smaller
 
-Each figure is taken in a process of its own, the kinds in turn, on a file in the page cache. A ratio is of two
-neighbors in time; CPU seconds swing less than seconds where the machine has other work, and `load` says how much.
-`private` is anonymous memory (RssAnon) at the end: what a memory-mapped file does not give back when memory is short.
+Each reading runs in a process of its own, the kinds alternately, on a file in the page cache. A ratio is of two
+consecutive runs; CPU seconds vary less than seconds on a busy machine, and `load` says how busy it was. `private` is
+anonymous memory (RssAnon) at the end: unlike memory-mapped pages it cannot be reclaimed when memory is short.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def measure(kind: str, path: Path) -> dict[str, float]:
 
 
 def in_own_process(kind: str, path: Path) -> dict[str, float]:
-    """The same, measured from a fresh start."""
+    """The same, in a new process."""
     command = [sys.executable, __file__, "--measure", kind, "--path", str(path)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def compare(rows: int, users: int, items: int, rounds: int) -> str:
-    """The table of all kinds over some rounds."""
+    """The table of all kinds over several rounds."""
     with tempfile.TemporaryDirectory() as folder:
         csv = write_shaped_ratings(Path(folder) / "ratings.csv", users, items, rows)
         store = write_store(read_interactions(csv), Path(folder) / "store")
@@ -96,8 +96,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--measure", choices=list(KINDS))
     parser.add_argument("--path", type=Path)
-    told = parser.parse_args()
-    if told.measure:
-        print(json.dumps(measure(told.measure, told.path)))
+    asked = parser.parse_args()
+    if asked.measure:
+        print(json.dumps(measure(asked.measure, asked.path)))
     else:
-        print(compare(told.rows, told.users, told.items, told.rounds))
+        print(compare(asked.rows, asked.users, asked.items, asked.rounds))

@@ -1,6 +1,6 @@
-"""What the tables of accuracy/ and ratings/ share: settings from TOML, fits kept on disk, rows measured once, a page.
+"""What the tables of accuracy/ and ratings/ share: settings from TOML, cached fits, rows, the page of results.
 
-Settings were chosen on validation data. The test part is read once a row, at the end.
+Settings were chosen on validation data. The test part is read once for each row, at the end.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
 main.set_environment()  # as the recsys command does, before torch is imported
-
-from typing import Self
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from recsys.models.trained import TrainedModel
 from recsys.system.hardware import describe_machine
 from recsys.training.context import TrainingContext
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[2] / "shared" / "data"  # where --data looks if it is not given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Table:
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """The table of a file. Raises ConfigError for a key that would be read by nobody."""
+        """Read the table of a file. An unknown key raises ConfigError."""
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         refuse_unknown(content, {field.name for field in dataclasses.fields(cls)} - {"file"}, f"in {file}")
         table = cls(file=file, **content)
@@ -69,11 +70,11 @@ class Table:
         return create_model(settings.pop("model", row), settings)
 
     def seeds(self, row: str, count: int) -> range:
-        """All seeds, of which a model without chance in it needs one."""
+        """The seeds to fit the row under; one where the model is deterministic."""
         return range(count if self.unfitted(row).is_random else 1)
 
     def place(self, cache: Path, row: str, seed: int, *how: Any) -> Path:
-        """Where fits of a row are kept: another setting, of the model or of `how` it is trained, is another place."""
+        """The cache folder of a fit. It depends on the settings of the model and of the training (`how`)."""
         model = self.unfitted(row)
         about = json.dumps([model.name, dataclasses.asdict(model.config), *how], sort_keys=True)
         return cache / self.file.stem / f"{row}-{seed}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
@@ -81,7 +82,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Kept:
-    """A fitted model, the minutes it took, also if that was in an earlier run, and its best epoch if it has some."""
+    """A fitted model, the minutes its fit took (in an earlier run, if cached), and its best epoch, if it has epochs."""
 
     model: Recommender
     minutes: float
@@ -90,7 +91,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Result:
-    """What a model reached under one seed: averages over users by metric; and minutes of its fit."""
+    """The metrics of a model under one seed, averaged over users, and the minutes of its fit."""
 
     averages: Mapping[str, Average]
     minutes: float
@@ -98,14 +99,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the page. more: cells after those of the metrics; note: a sentence below the table."""
+    """A line of the table. more: cells after the metrics; note: a sentence below the table."""
 
     results: Sequence[Result]
     more: Sequence[str] = ()
     note: str = ""
 
     def line(self, name: str, metrics: Sequence[str]) -> str:
-        """The metrics, how many seeds, and minutes of a fit, mean over seeds."""
+        """The metrics, the number of seeds, and the minutes of a fit, averaged over seeds."""
         minutes = np.mean([result.minutes for result in self.results])
         cells = [*(self.cell(label) for label in metrics), *self.more, str(len(self.results)), f"{minutes:.1f}"]
         return f"| `{name}` | {' | '.join(cells)} |"
@@ -116,23 +117,24 @@ class Row:
         return f"{np.mean(means):.4f}" + (f" ± {np.std(means, ddof=1):.4f}" if len(means) > 1 else "")
 
     def over_seeds(self, label: str) -> Average:
-        """Of users, whose values are their means over seeds."""
+        """The average over users of each user's mean over seeds."""
         return Average.over_seeds([result.averages[label] for result in self.results])
 
 
 def flag_parser(what: str, folder: Path) -> argparse.ArgumentParser:
-    """Flags of every script."""
+    """Make the parser with the options that every script has."""
     parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of each model that draws at random")
-    parser.add_argument("--only", default="", help="rows to make, separated by commas; all of them if not given")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds of each model that is random")
+    parser.add_argument("--only", default="", help="rows to make, separated by commas; all if not given")
     parser.add_argument("--cache", type=Path, default=folder / "cache", help="fitted models are kept here")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, such as ml-1m/")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--choose", action="store_true", help="measure on the validation part: to choose settings by")
     return parser
 
 
 def chosen(rows: Iterable[str], only: str) -> list[str]:
-    """Those of the rows that --only names. Raises ConfigError for a name that is none of them."""
+    """Select the rows that --only names. An unknown name raises ConfigError."""
     known = list(rows)
     asked = only.split(",") if only else known
     refuse_unknown(dict.fromkeys(asked), set(known), "in --only")
@@ -140,7 +142,7 @@ def chosen(rows: Iterable[str], only: str) -> list[str]:
 
 
 def kept(folder: Path, model: Recommender, train: UserItemMatrix, context: TrainingContext) -> Kept:
-    """The model fitted on `train`: the one in `folder`, or fitted now and written there."""
+    """Return the model fitted on `train`: from the cache in `folder`, or fitted now and saved there."""
     place = folder / "model"
     if (place / "model.json").is_file():
         saved = load_model(place)
@@ -155,7 +157,7 @@ def kept(folder: Path, model: Recommender, train: UserItemMatrix, context: Train
 
 
 def make_rows(names: Iterable[str], make: Callable[[str], Row], metrics: Sequence[str]) -> dict[str, Row]:
-    """The rows, each printed as soon as it is made."""
+    """Make the rows and print each as soon as it is there."""
     rows = {}
     for name in names:
         rows[name] = make(name)
@@ -166,7 +168,7 @@ def make_rows(names: Iterable[str], make: Callable[[str], Row], metrics: Sequenc
 def page(
     table: Table, rows: Mapping[str, Row], command: str, columns: Sequence[str], compared: Sequence[str], data: str
 ) -> str:
-    """The whole page. columns: heads after that of the model. compared: metrics of the differences. data: on what."""
+    """The whole page. columns: headers after the model's; compared: metrics of the differences; data: facts."""
     folder, name = table.file.parent.name, table.file.stem
     sources = "; ".join(dict.fromkeys(entry["source"] for entry in table.published))
     parts = [
@@ -199,7 +201,7 @@ def measured_on() -> str:
 
 
 def main_table(table: Table, rows: Mapping[str, Row], columns: Sequence[str]) -> str:
-    """What was measured, and below it what others published."""
+    """The measured rows, and below them the published ones."""
     blank = " |" * (len(columns) - len(table.metrics))
     published = [
         f"| {entry['name']} | {' | '.join(str(entry.get(label, '')) for label in table.metrics)} |{blank}"
@@ -216,7 +218,7 @@ def main_table(table: Table, rows: Mapping[str, Row], columns: Sequence[str]) ->
 
 
 def difference_table(table: Table, rows: Mapping[str, Row], metrics: Sequence[str]) -> str:
-    """Differences of pairs that were made, with intervals over users; one metric alone is the head of its column."""
+    """The paired differences with 95 % confidence intervals over users; a single metric becomes the column's header."""
     one = len(metrics) == 1
     lines = []
     for first, second in table.pairs:

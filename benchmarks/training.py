@@ -1,10 +1,10 @@
-"""How fast an epoch of Mult-VAE 600-200-600 is, beside its floor and beside the usual way to write it.
+"""How fast an epoch of Mult-VAE 600-200-600 is, compared with its lower bound and with the usual implementation.
 
-floor    the bare products of the dense layers' shapes in the same precision: nothing can be faster
+floor    the matrix products of the dense layers alone in the same precision: a lower bound
 dense    Mult-VAE as it is usually written: dense batches, nn.Linear, log_softmax, Adam
 recsys   this package, in float32, in bfloat16, and with a sampled softmax
 
-All are measured in one run, in turns, a few steps each; the table gives the best of the turns.
+All are measured in one run, alternately, a few steps each; the table gives the minimum.
 
     python benchmarks/training.py --ratings TRAIN.csv      on a file
     python benchmarks/training.py --users 116677 --items 20108 --interactions 9990000      on generated data
@@ -14,9 +14,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `pipelines`, from this checkout
 
 from pipelines.cli import main
 
@@ -41,7 +45,7 @@ HIDDEN, LATENT = 600, 200
 
 
 class UsualVAE(nn.Module):
-    """Mult-VAE as most repositories have it."""
+    """Mult-VAE as most repositories implement it."""
 
     def __init__(self, items: int):
         super().__init__()
@@ -60,7 +64,7 @@ class UsualVAE(nn.Module):
 
 
 def usual_step(matrix: csr_matrix, batch: int, device: torch.device) -> Callable[[], None]:
-    """A step of the usual kind: rows of the matrix made dense, moved, and run through the network."""
+    """A step of the usual kind: dense rows, copied to the device and passed through the network."""
     network = UsualVAE(matrix.shape[1]).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     rng = np.random.default_rng(0)
@@ -78,7 +82,7 @@ def usual_step(matrix: csr_matrix, batch: int, device: torch.device) -> Callable
 def our_step(
     matrix: csr_matrix, batch: int, device: torch.device, bf16: bool = False, sampled: bool = False
 ) -> Callable[[], None]:
-    """A step of recsys: batches cut from the CSR matrix on the device."""
+    """A step of recsys: batches are sliced from the CSR matrix on the device."""
     items = matrix.shape[1]
     config = VAEConfig(hidden=HIDDEN, latent=LATENT, softmax="sampled" if sampled else "full")
     network = VAENetwork(items, config).to(device)
@@ -98,7 +102,7 @@ def our_step(
 
 
 def floor_step(items: int, batch: int, device: torch.device, kind: torch.dtype) -> Callable[[], None]:
-    """Forward and both backward products of every dense layer; the sparse input has none."""
+    """Forward and both backward products of every dense layer; the sparse input layer has none."""
     shapes = [(HIDDEN, 2 * LATENT), (LATENT, HIDDEN), (HIDDEN, items)]
     layers = [
         tuple(torch.randn(*shape, device=device, dtype=kind) for shape in ((batch, a), (b, a), (batch, b)))
@@ -115,11 +119,11 @@ def floor_step(items: int, batch: int, device: torch.device, kind: torch.dtype) 
 
 
 def measure(steps: dict[str, Callable[[], None]], turns: int, count: int, device: torch.device) -> dict[str, float]:
-    """Seconds a step of each, the best of several turns."""
+    """Seconds per step of each variant, the minimum over several turns."""
     best = dict.fromkeys(steps, float("inf"))
     for _ in range(turns):
         for name, step in steps.items():
-            step()  # in every turn: the memory of a network that others made wait is cold, as it never is in training
+            step()  # warm up in every turn: other variants have evicted this one from the caches
             wait(device)
             started = time.perf_counter()
             for _ in range(count):
@@ -130,13 +134,13 @@ def measure(steps: dict[str, Callable[[], None]], turns: int, count: int, device
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was asked."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
 def profile_step(step: Callable[[], None], device: torch.device) -> None:
-    """Where the time of a bfloat16 step goes, the ten largest parts."""
+    """Print the ten operations that take most of a bfloat16 step."""
     from torch.profiler import ProfilerActivity, profile
 
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")

@@ -1,7 +1,7 @@
-"""What the scripts of this folder share: rankings measured over users, and a blend of some of the models.
+"""What the scripts of this folder share: ranking metrics over users, and a blend of some of the models.
 
-Epochs and the weights of the blend are chosen on validation data here too, anew under each seed. The rest of a table
-is in ../table.py.
+The number of epochs and the weights of the blend are chosen on validation data, separately for each seed. What ratings/
+needs too is in ../table.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Literal
 sys.path.append(str(Path(__file__).parents[1]))  # for table.py
 
 import numpy as np
-from table import DATA, Kept, Result, Row, Table, chosen, flag_parser, kept, make_rows, page, publish
+from table import Kept, Result, Row, Table, chosen, flag_parser, kept, make_rows, page, publish
 
 from recsys.data.matrix import UserItemMatrix
 from recsys.evaluation.averages import Average
-from recsys.evaluation.evaluate import evaluate, Validator
+from recsys.evaluation.evaluate import Validator, evaluate
 from recsys.models import Recommender
 from recsys.models.blend import Blend
 from recsys.splitting.holdout import Holdout, Split
@@ -35,10 +35,9 @@ Measure = Callable[[Recommender, Sequence[str]], Mapping[str, Average]]
 
 @dataclass(frozen=True)
 class Division:
-    """Data divided: `choosing` has the rows to learn on and the validation users; `measure` reads the test part.
+    """A split of the data: `choosing` has training and validation; `measure` evaluates on the test part.
 
-    final: all rows to learn on, where the validation rows belong to them (a model chosen is then fitted again); None
-    where models stay as they were chosen.
+    final: training and validation rows together, where the protocol refits the chosen model on them; else None.
     """
 
     choosing: Split
@@ -47,14 +46,14 @@ class Division:
 
     @property
     def validation(self) -> Holdout:
-        """What epochs and weights are chosen on."""
+        """The held-out part on which epochs and weights are chosen."""
         assert self.choosing.validation is not None
         return self.choosing.validation
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankingTable(Table):
-    """validation: the metric that settings, epochs and weights are chosen by. blend: rows that are blended."""
+    """validation: the metric by which settings, epochs and weights are chosen. blend: the rows to blend."""
 
     validation: str
     blend: Sequence[str] = ()
@@ -63,14 +62,16 @@ class RankingTable(Table):
 
 
 def parse(what: str, data: str) -> argparse.Namespace:
-    """The flags of every script, and the place of the data."""
+    """Parse the options of a script; `folder` becomes the location of its data."""
     parser = flag_parser(what, HERE)
-    parser.add_argument("folder", nargs="?", type=Path, default=DATA / data, help="where the division lies")
-    return parser.parse_args()
+    parser.add_argument("folder", nargs="?", type=Path, help=f"the files of the split; {data} in --data if not given")
+    flags = parser.parse_args()
+    flags.folder = flags.folder or flags.data / data
+    return flags
 
 
 def ranked(holdout: Holdout | None) -> Measure:
-    """All items ranked for the users of a held-out part."""
+    """Evaluate on a held-out part, all items ranked."""
     assert holdout is not None
     return lambda model, metrics: (
         evaluate(model.score, holdout, metrics, with_users=model.needs_training_users).averages
@@ -109,7 +110,7 @@ def make(table: RankingTable, row: str, division: Division, flags: argparse.Name
 
 
 def make_blend(table: RankingTable, division: Division, flags: argparse.Namespace) -> Row:
-    """Blend the members of each seed, as they were fitted for their own rows."""
+    """Blend the models of each seed that were fitted for the rows of the members."""
     results, weights = [], []
     validate = Validator(division.validation, table.validation)
     for seed in range(flags.seeds):
@@ -129,14 +130,14 @@ def make_blend(table: RankingTable, division: Division, flags: argparse.Namespac
 
 
 def fit(table: RankingTable, row: str, division: Division, seed: int, flags: argparse.Namespace) -> Kept:
-    """The row's model fitted on `choosing`, epochs chosen on validation; from the cache where it lies there."""
+    """Fit the row's model on `choosing`, with early stopping on validation; or take it from the cache."""
     validate = Validator(division.validation, table.validation)
     context = TrainingContext(seed, flags.device, table.precision, validate, table.patience)
     return kept(place(table, row, seed, flags), table.unfitted(row), division.choosing.train, context)
 
 
 def final_fit(table: RankingTable, row: str, division: Division, seed: int, flags: argparse.Namespace) -> Kept:
-    """The same, fitted again on all rows where the division says so; minutes are those of both fits."""
+    """The same, refitted on `final` where the split has it; the minutes are those of both fits."""
     first = fit(table, row, division, seed, flags)
     if division.final is None:
         return first
@@ -146,5 +147,5 @@ def final_fit(table: RankingTable, row: str, division: Division, seed: int, flag
 
 
 def place(table: RankingTable, row: str, seed: int, flags: argparse.Namespace) -> Path:
-    """Where fits are kept: how epochs are chosen is part of it."""
+    """The cache folder of a fit; the rule that chooses the epochs is part of its name."""
     return table.place(flags.cache, row, seed, table.validation, table.patience, table.precision)

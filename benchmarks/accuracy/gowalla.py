@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy/gowalla.py [FOLDER]
 
-FOLDER holds train.csv and test.csv. There is no validation file: a tenth of every user's training rows serves to
-choose, then models are fitted again on all of train.
+FOLDER holds train.csv and test.csv. There is no validation file: a tenth of every user's training rows is
+validation, then models are refitted on all of train.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""MovieLens-1M, each person's last item against 99 listed others: HR@10 and NDCG@10 (Ferrari Dacrema et al. 2021).
+"""MovieLens-1M, the last item of each user against 99 listed others: HR@10 and NDCG@10 (Ferrari Dacrema et al. 2021).
 
     python benchmarks/accuracy/ml1m_leave_one_out.py [FOLDER]
 
-FOLDER holds train.csv, test.csv and negatives.csv. Sampled negatives flatter every model: these figures compare with
-those of the same list alone. A tenth of every user's training rows serves to choose, then models are fitted again on
-all of train.
+FOLDER holds train.csv, test.csv and negatives.csv. Sampled negatives make every model look better: compare these
+figures only with others on the same list. A tenth of every user's training rows is validation, then models are refitted
+on all of train.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ K = 10
 def against_negatives(
     train: UserItemMatrix, users: NDArray[np.int64], items: NDArray[np.int64], negatives: NDArray[np.int64]
 ) -> Measure:
-    """Rank of one item among listed negatives, -1 for places to skip; ties count against it.
+    """Rank one item among listed negatives; ties count against it.
 
-    users, items: rows of train and the item to find, (tests,). negatives: (tests, listed). An item that nobody took in
-    training cannot be found.
+    users, items: rows of train and the held-out item, shape (tests,); -1 for an item without training interactions,
+    which cannot be found. negatives: shape (tests, listed), -1 for padding.
     """
 
     def measure(model: Recommender, metrics: Sequence[str]) -> Mapping[str, Average]:

@@ -1,4 +1,4 @@
-"""MovieLens-1M, ratings of 4 and 5, held-out people: models are fitted on others (strong generalization).
+"""MovieLens-1M, ratings of 4 and 5, held-out users: models are fitted on the other users (strong generalization).
 
 python benchmarks/accuracy/ml1m_strong.py [RATINGS]
 """

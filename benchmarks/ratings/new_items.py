@@ -1,10 +1,10 @@
 """New items without retraining: RMSE on the ratings of items that training never saw, folded in with half of them.
 
-    python benchmarks/ratings/new_items.py [FOLDER] [--draws 3] [--items 100]
+    python benchmarks/ratings/new_items.py [--data DIR] [--draws 3] [--items 100]
 
-From u1.base of MovieLens-100K random items are taken out of training; a random half of their ratings folds them in, the
-other half is predicted. Beside it: the same model trained with the first half from the start. Settings are those of
-ml100k.toml.
+Random items are taken out of u1.base of MovieLens-100K before training; a random half of their ratings folds them in,
+the other half is predicted. For comparison, the same model trained with the first half from the start. Settings are
+those of ml100k.toml.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ Parts = tuple[csr_matrix, csr_matrix, csr_matrix]
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=DATA / "ml-100k")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, with ml-100k/u1.base")
     parser.add_argument("--draws", type=int, default=3, help="random sets of items")
     parser.add_argument("--items", type=int, default=100, help="taken out of training")
     asked = parser.parse_args()
-    matrix = UserItemMatrix.from_interactions(read_interactions(asked.folder / "u1.base"), ratings=True).matrix
+    matrix = UserItemMatrix.from_interactions(
+        read_interactions(asked.data / "ml-100k" / "u1.base"), ratings=True
+    ).matrix
     table = RatingTable.read(HERE / "ml100k.toml")
     draws = [divide(matrix, asked.items, np.random.default_rng([draw, asked.items])) for draw in range(asked.draws)]
     cells = sum(held.nnz for _, _, held in draws)
@@ -60,7 +62,7 @@ def divide(matrix: csr_matrix, count: int, rng: np.random.Generator) -> Parts:
 
 
 def measure(table: Table, name: str, parts: Parts) -> list[NDArray[np.float32]]:
-    """Errors on held-out ratings: folded in, by the bias, and by the model trained with the ratings."""
+    """Errors on held-out ratings: of the folded-in items, of biases alone, of the model trained with the ratings."""
     known, given, held = parts
     model = fitted(table, name, known).with_new_items(known, given)
     biases = fitted(table, "biases", known).with_new_items(known, given)
@@ -69,14 +71,14 @@ def measure(table: Table, name: str, parts: Parts) -> list[NDArray[np.float32]]:
 
 
 def fitted(table: Table, name: str, matrix: csr_matrix) -> RatingRecommender:
-    """A row's model."""
+    """Fit the model of a row."""
     model = table.unfitted(name).fit(matrix, TrainingContext())
     assert isinstance(model, RatingRecommender)
     return model
 
 
 def errors(model: RatingRecommender, histories: csr_matrix, held: csr_matrix) -> NDArray[np.float32]:
-    """Predicted less observed, (held-out cells,)."""
+    """Predicted minus observed, shape (held-out cells,)."""
     cells = held.tocoo()
     predicted = model.score(histories)[:, -held.shape[1] :].cpu().numpy()
     found: NDArray[np.float32] = predicted[cells.row, cells.col] - cells.data

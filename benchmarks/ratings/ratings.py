@@ -2,10 +2,10 @@
 
     python benchmarks/ratings/ratings.py ml100k [FOLDER] [--seeds 5] [--only biases,autorec] [--choose]
 
-The table is a TOML file of this folder: which files are training and test (or how one file is divided), settings, what
-others published. Settings were chosen on validation cells inside the training part (`--choose` measures there). All
-seeds are fitted on the first division, the first seed on the others. Fits are kept in `cache/`: a run that was stopped
-goes on. What is no matter of ratings is in ../table.py.
+The table is a TOML file of this folder: which files are training and test (or how one file is split), settings,
+published figures. Settings were chosen on validation cells inside the training part (`--choose` evaluates there). All
+seeds are fitted on the first split, only the first seed on the others. Fits are cached in `cache/`, so that a stopped
+run continues. What accuracy/ needs too is in ../table.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # for table.py
 
 import numpy as np
 from numpy.typing import NDArray
-from table import DATA, Kept, Result, Row, Table, chosen, flag_parser, kept, make_rows, page, publish
+from table import Kept, Result, Row, Table, chosen, flag_parser, kept, make_rows, page, publish
 
 from recsys import splitting
 from recsys.data.matrix import UserItemMatrix
@@ -38,7 +38,7 @@ METRICS = ("RMSE", "MAE")
 class RatingTable(Table):
     """divisions: pairs of a training and a test file, or one file of which a tenth of the cells is held out.
 
-    together: rows whose seeds are also averaged cell by cell, as one prediction that took the time of all.
+    together: rows for which the predictions of all seeds are also averaged, cell by cell, as an ensemble.
     """
 
     folder: str
@@ -49,7 +49,7 @@ class RatingTable(Table):
 
 @dataclass(frozen=True)
 class Division:
-    """What is learned on, and the cells to predict. name: that of its fits in the cache."""
+    """Training data and the cells to predict. name: of the folder of its fits in the cache."""
 
     name: str
     train: UserItemMatrix
@@ -84,8 +84,8 @@ def run(table: RatingTable, flags: argparse.Namespace) -> None:
 
 
 def divide(table: RatingTable, flags: argparse.Namespace) -> list[Division]:
-    """Every division; with --choose the first one, of whose training cells a tenth is what is predicted."""
-    folder = flags.folder or DATA / table.folder
+    """All splits; with --choose only the first, a tenth of whose training cells is predicted."""
+    folder = flags.folder or flags.data / table.folder
     divisions = []
     for number, files in enumerate(table.divisions[:1] if flags.choose else table.divisions):
         train, *test = (read_interactions(folder / file) for file in files)
@@ -111,7 +111,7 @@ def describe(division: Division) -> str:
 
 
 def make(table: RatingTable, row: str, divisions: Sequence[Division], flags: argparse.Namespace) -> Row:
-    """Every seed on the first division; the mean over divisions is that of one seed."""
+    """Fit every seed on the first split; the mean over splits is that of the first seed."""
 
     def result(division: Division, seed: int) -> Result:
         fitted = fit(table, row, division, seed, flags)
@@ -126,7 +126,7 @@ def make(table: RatingTable, row: str, divisions: Sequence[Division], flags: arg
 
 
 def make_joined(table: RatingTable, row: str, divisions: Sequence[Division], flags: argparse.Namespace) -> Row:
-    """The seeds of a row averaged, on the first division."""
+    """The ensemble of the seeds of a row, on the first split."""
     first, *others = divisions
     fits = [fit(table, row, first, seed, flags) for seed in table.seeds(row, flags.seeds)]
     predicted = np.mean([predict(fitted, first) for fitted in fits], axis=0)
@@ -134,7 +134,7 @@ def make_joined(table: RatingTable, row: str, divisions: Sequence[Division], fla
 
 
 def fit(table: RatingTable, row: str, division: Division, seed: int, flags: argparse.Namespace) -> Kept:
-    """The row's model fitted on a division; from the cache where it lies there."""
+    """Fit the row's model on a split, or take it from the cache."""
     folder = table.place(flags.cache, row, seed) / division.name
     return kept(folder, table.unfitted(row), division.train, TrainingContext(seed, flags.device))
 
