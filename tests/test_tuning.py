@@ -13,8 +13,8 @@ from tastes import two_tastes
 from recsys.errors import ArtifactError, ConfigError, UnsupportedError
 from recsys.models import MODELS, create_model
 from recsys.models.search_space import Categorical, Range, search_space
+from recsys.splitting import everybody
 from recsys.splitting.by_user import strong
-from recsys.splitting.holdout import everybody
 from recsys.training.context import TrainingContext
 from recsys.tuning import Budget, Search, Trial, Tuned, settings_toml, tune
 
@@ -105,7 +105,7 @@ def test_a_trial_worse_than_half_of_the_others_ends_early(split, tmp_path):
 
 def _one_more(wanted, storage):
     """A trial of other fixed settings in the same study."""
-    from recsys import tuning
+    from recsys.tuning import search as tuning
 
     study = tuning._open_study(replace(wanted, fixed={}), storage, {})
     trial = study.ask()

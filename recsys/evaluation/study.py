@@ -28,7 +28,7 @@ from recsys.evaluation.results import FittedResult, ModelResult
 from recsys.evaluation.tasks import Task, find_task
 from recsys.models import MODELS, Recommender, create_model
 from recsys.models.trained import read_for_task
-from recsys.splitting import PROTOCOLS
+from recsys.splitting import PROTOCOLS, train_on_validation
 from recsys.splitting.holdout import Split
 
 
@@ -218,13 +218,7 @@ def _splits(data: Data, task: Task, seed: int) -> dict[str, Split]:
 
 def _final(split: Split, refit: bool) -> Split:
     """The split whose training rows the tested models learn: with the validation rows among them, if wanted."""
-    if not refit:
-        return split
-    if split.refit is None:
-        raise UnsupportedError(
-            f"Expected validation rows that training could have had, for refit; the {split.protocol} protocol has none."
-        )
-    return split.refit()
+    return train_on_validation(split) if refit else split
 
 
 def _split_by_ability(models: Sequence[Recommender], split: Split) -> tuple[list[Recommender], dict[str, str]]:

@@ -1,8 +1,9 @@
 """Splits of interactions into training, validation and test, under the usual protocols: `split` calls one by name.
 
-holdout     Split and Holdout: the parts of a split, and how they are built
+holdout     Split and Holdout: the parts of a split
 by_user     strong, k_fold: held-out users, new to the model; hide, holdout: test parts for a model that exists
-by_row      weak, cells, leave_one_out, temporal, given, k_fold_cells: held-out interactions
+by_row      weak, cells, given, k_fold_cells: held-out interactions; train_on_validation
+by_time     leave_one_out, temporal: the later interactions held out
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 
 from recsys.data.interactions import Interactions
 from recsys.errors import ConfigError
-from recsys.splitting.by_row import cells, given, k_fold_cells, leave_one_out, temporal, weak
-from recsys.splitting.by_user import hide, holdout, k_fold, strong
-from recsys.splitting.holdout import Holdout, Split, everybody
+from recsys.splitting.by_row import cells, given, k_fold_cells, train_on_validation, weak
+from recsys.splitting.by_time import leave_one_out, temporal
+from recsys.splitting.by_user import everybody, hide, holdout, k_fold, strong
+from recsys.splitting.holdout import Holdout, RowParts, Split
 
 PROTOCOLS: dict[str, Callable[..., Split]] = {
     "strong": strong,
@@ -68,6 +70,7 @@ __all__ = [
     "FOLDS",
     "PROTOCOLS",
     "Holdout",
+    "RowParts",
     "Split",
     "cells",
     "everybody",
@@ -80,5 +83,6 @@ __all__ = [
     "split",
     "strong",
     "temporal",
+    "train_on_validation",
     "weak",
 ]

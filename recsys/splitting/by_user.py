@@ -1,4 +1,4 @@
-"""Protocols that hold out users: the model is trained on other people."""
+"""Protocols that hold out users: the model is trained on the others. And test parts for a model that exists."""
 
 from __future__ import annotations
 
@@ -10,22 +10,40 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions, Vocabulary
 from recsys.errors import ConfigError, DataError
-from recsys.splitting.holdout import (
+from recsys.splitting._building import (
+    STAGES,
     TEST,
     TRAIN,
     VALIDATION,
-    Holdout,
-    Split,
-    _check_share,
-    _finish,
-    _hide,
-    _holdout,
-    _of_task,
-    _training_matrix,
-    _whole,
-    _with_someone,
+    build_holdout,
+    build_split,
+    check_share,
+    choose_hidden,
     concatenate,
+    for_task,
+    require_users,
+    round_down,
+    training_matrix,
 )
+from recsys.splitting.holdout import Holdout, Split
+
+
+def everybody(interactions: Interactions, ratings: bool = False) -> Split:
+    """Hold nobody out: every interaction is training.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    ratings : bool
+        Whether cells hold ratings instead of 1.
+
+    Returns
+    -------
+    Split
+        Without validation and test.
+    """
+    all_rows = np.ones(len(interactions), dtype=bool)
+    return build_split("everybody", training_matrix(for_task(interactions, ratings), all_rows), {}, {})
 
 
 def strong(
@@ -38,7 +56,7 @@ def strong(
     test: bool = True,
     ratings: bool = False,
 ) -> Split:
-    """Held-out users: the model is trained on other people (Liang et al. 2018, section 4.1).
+    """Hold out users: the model is trained on the others and sees a part of the history of each.
 
     ```
                       items   a b c d e
@@ -46,34 +64,64 @@ def strong(
                         2     . x x . x
     test user           3     h h . h o      h history (the model sees), o held out (it must find)
     ```
-    `share` of the users, `at_most` so many, serve as validation and as many again as test. `history` is the part of
-    each one's items the model sees; both sides get at least one. Items no training user has are taken out first;
-    held-out users with fewer than two items then are left out, and counted.
+    Items that no training user has are taken out first; held-out users with fewer than two items then are left out,
+    and counted.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    share : float
+        Share of the users, above 0 and below 0.5, that serve as validation; as many again serve as test.
+    at_most : int
+        Largest number of users of each of the two.
+    history : float
+        Part of the items of each held-out user that the model sees, above 0 and below 1. Both sides get at least one.
+    seed : int
+        Decides users and items.
+    test : bool
+        Whether there is a test part; otherwise its users are training.
+    ratings : bool
+        Whether cells hold ratings instead of 1.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is out of range.
+    DataError
+        If there are too few users, or none of those held out can be tested.
+
+    References
+    ----------
+    Liang et al., Variational Autoencoders for Collaborative Filtering, WWW 2018, arXiv:1802.05814, section 4.1.
     """
-    _check_share("share", share, 0.5)
-    _check_share("history", history, 1)
+    check_share("share", share, 0.5)
+    check_share("history", history, 1)
     if at_most < 1:
         raise ConfigError(f"Expected at_most of at least 1 user, found {at_most}.")
     rng = np.random.default_rng(seed)
     total = len(interactions.users)
-    count = min(int(_whole(total * share)), at_most)
+    count = min(int(round_down(total * share)), at_most)
     if count < 1:
         raise DataError(
             f"Expected at least {int(np.ceil(1 / share))} users to hold {share:.0%} of them out, found {total}: "
-            "give a larger --held-out share, or keep every user in training (compare: --protocol weak; train: "
-            "--held-out 0)."
+            "give a larger share, or use a protocol that keeps every user in training, such as weak."
         )
     order = rng.permutation(total)
     role = np.full(total, TRAIN)
     role[order[total - 2 * count : total - count]] = VALIDATION
     role[order[total - count :]] = TEST if test else TRAIN
-    return _by_users("strong", _of_task(interactions, ratings), role, history, rng)
+    required = (VALIDATION, TEST) if test else (VALIDATION,)
+    return _by_users("strong", for_task(interactions, ratings), role, history, rng, required)
 
 
 def k_fold(
     interactions: Interactions, *, folds: int = 5, history: float = 0.8, seed: int = 0, ratings: bool = False
 ) -> Iterator[tuple[str, Split]]:
-    """Every user is tested once: as many strong splits as folds, each with its name.
+    """Test every user once: as many splits like `strong` as folds.
 
     ```
                  users   A A B B C C
@@ -81,7 +129,29 @@ def k_fold(
     fold 2 of 3          x x o o v v
     fold 3 of 3          v v x x o o
     ```
-    Folds are made at random and differ by one user at most. Each is a study of its own: a vocabulary, a search, a fit.
+    Each fold is a study of its own: a vocabulary, a search of settings, a fit.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    folds : int
+        From 3 to the number of users. They are made at random and differ by one user at most.
+    history : float
+        As in `strong`.
+    seed : int
+        Decides folds and items.
+    ratings : bool
+        Whether cells hold ratings instead of 1.
+
+    Yields
+    ------
+    (str, Split)
+        The name of a fold, and its split.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As in `strong`.
     """
     total = len(interactions.users)
     if not 3 <= folds <= total:
@@ -94,23 +164,28 @@ def k_fold(
         role[fold == (number + 1) % folds] = VALIDATION
         role[fold == number] = TEST
         name = f"fold {number + 1} of {folds}"
-        yield name, _by_users("k-fold", _of_task(interactions, ratings), role, history, rng)
+        yield name, _by_users("k-fold", for_task(interactions, ratings), role, history, rng, (VALIDATION, TEST))
 
 
 def _by_users(
-    protocol: str, interactions: Interactions, role: NDArray[Any], history: float, rng: np.random.Generator
+    protocol: str,
+    interactions: Interactions,
+    role: NDArray[Any],
+    history: float,
+    rng: np.random.Generator,
+    required: tuple[int, ...],
 ) -> Split:
-    """Split whose every user is training, validation or test; a share of the latter's items is their history."""
-    train = _training_matrix(interactions, role[interactions.user] == TRAIN)
+    """The split whose every user is training, validation or test; a share of the items of the latter two is history."""
+    train = training_matrix(interactions, role[interactions.user] == TRAIN)
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts = {"held_out_interactions_on_untrained_items": int(((role[interactions.user] != TRAIN) & (column < 0)).sum())}
-    parts: dict[str, Holdout | None] = {"test": None}
-    for stage, name in ((VALIDATION, "validation"), (TEST, "test")):
+    parts: dict[int, Holdout | None] = {VALIDATION: None, TEST: None}
+    for stage, name in STAGES:
         if not (role == stage).any():
             continue
         rows = np.flatnonzero((role[interactions.user] == stage) & (column >= 0))
-        hidden = _hide(interactions.user[rows], 1 - history, rng)
-        parts[name] = part = _holdout(
+        hidden = choose_hidden(interactions.user[rows], 1 - history, rng)
+        parts[stage] = part = build_holdout(
             interactions,
             column,
             rows[~hidden],
@@ -120,7 +195,7 @@ def _by_users(
             asked=int((role == stage).sum()),
         )
         facts[f"{name}_interactions_left_out"] = len(rows) - part.history.nnz - part.held_out.nnz
-    return _finish(protocol, train, parts["validation"], parts["test"], facts)
+    return build_split(protocol, train, parts, facts, required)
 
 
 def holdout(
@@ -130,30 +205,73 @@ def holdout(
     users: Vocabulary | None = None,
     ratings: bool = False,
 ) -> Holdout:
-    """A test part for a model that is already there: `items` is its vocabulary, `users` its training users.
+    """Make a test part for a model that exists, from the histories of users and the items they must get.
 
-    Users of `held_out` without a history on these items are left out, and counted.
+    Parameters
+    ----------
+    histories, held_out : Interactions
+        No (user, item) pair is in both. Users of `held_out` without a history on the model's items are left out, and
+        counted.
+    items : Vocabulary
+        Items of the model.
+    users : Vocabulary, optional
+        Training users of the model.
+    ratings : bool
+        Whether cells hold ratings instead of 1.
+
+    Returns
+    -------
+    Holdout
+
+    Raises
+    ------
+    DataError
+        If a pair is in both tables, or no user has a history and a held-out item.
     """
-    together = _of_task(concatenate([histories, held_out]), ratings)
+    together = for_task(concatenate([histories, held_out]), ratings)
     column = items.positions(together.items.ids)[together.item]
     past, hidden = np.split(np.arange(len(together)), [len(histories)])
     before = [0 if part.seen_only is None else len(part.seen_only) for part in (histories, held_out)]
     seen_before = np.repeat([True, False], before)
-    found = _holdout(together, column, past, hidden, items, users, len(held_out.users), seen_before)
-    return _with_someone(found, "given")
+    found = build_holdout(together, column, past, hidden, items, users, len(held_out.users), seen_before)
+    return require_users(found, "test", "given")
 
 
 def hide(
     interactions: Interactions, items: Vocabulary, share: float = 0.2, seed: int = 0, ratings: bool = False
 ) -> Holdout:
-    """A test part of all users, for a model that is already there: `share` of each one's items is held out.
+    """Make a test part of all users for a model that exists: a share of the items of each is held out.
 
-    Items outside `items` are taken out first; users with fewer than two items then are left out, and counted.
+    Items that the model does not know are taken out first; users with fewer than two items then are left out, and
+    counted.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    items : Vocabulary
+        Items of the model.
+    share : float
+        Share of each user's items that is held out, above 0 and below 1: at least one item, and not all.
+    seed : int
+        Decides which.
+    ratings : bool
+        Whether cells hold ratings instead of 1.
+
+    Returns
+    -------
+    Holdout
+
+    Raises
+    ------
+    ConfigError
+        If `share` is out of range.
+    DataError
+        If no user has two items that the model knows.
     """
-    _check_share("hidden", share, 1)
-    interactions = _of_task(interactions, ratings)
+    check_share("share", share, 1)
+    interactions = for_task(interactions, ratings)
     column = items.positions(interactions.items.ids)[interactions.item]
     rows = np.flatnonzero(column >= 0)
-    hidden = _hide(interactions.user[rows], share, np.random.default_rng(seed))
-    found = _holdout(interactions, column, rows[~hidden], rows[hidden], items, None, len(interactions.users))
-    return _with_someone(found, "hide")
+    hidden = choose_hidden(interactions.user[rows], share, np.random.default_rng(seed))
+    found = build_holdout(interactions, column, rows[~hidden], rows[hidden], items, None, len(interactions.users))
+    return require_users(found, "test", "hide")
