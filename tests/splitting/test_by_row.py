@@ -128,7 +128,7 @@ def test_without_being_asked_for_ratings_every_cell_is_a_preference():
 
 
 def test_ratings_of_a_table_without_any_are_refused():
-    with pytest.raises(DataError, match="name their column .rating_column"):
+    with pytest.raises(DataError, match="Expected interactions with ratings, found none"):
         splitting.cells(full(10, 5), ratings=True)
 
 
@@ -149,14 +149,14 @@ def test_given_without_a_validation_file_takes_a_share_of_training_if_asked():
 
 def test_a_refit_trains_on_validation_rows_too_and_tests_on_the_same():
     split = splitting.cells(rated(full(10, 10)), ratings=True)
-    again = train_on_validation(split)
+    again = splitting.train_on_validation(split)
     assert again.validation is None
     assert train_cells(again) == train_cells(split) | held_out(split.validation, split.train.items)
     assert held_out(again.test, again.train.items) == held_out(split.test, split.train.items)
     assert again.facts["validation_rows_in_training"] == split.facts["validation_interactions"] == 9
     for other in (strong(full(10, 5)), again):
         with pytest.raises(UnsupportedError, match="Expected validation rows that training could have had"):
-            train_on_validation(other)
+            splitting.train_on_validation(other)
 
 
 def test_in_folds_of_cells_every_cell_is_tested_once():

@@ -82,7 +82,7 @@ def test_other_settings_outside_their_range_are_refused(wrong):
 
 @pytest.mark.parametrize("protocol", [weak, leave_one_out, partial(weak, test=False)])
 def test_nothing_to_hold_out_is_an_error(protocol):
-    with pytest.raises(DataError, match="validation users with a history and a held-out item .* found none"):
+    with pytest.raises(DataError, match="Expected validation users with a history and a held-out item"):
         protocol(full(5, 1))
 
 
@@ -137,7 +137,7 @@ def test_taking_some_users_keeps_what_is_said_of_the_whole():
 
 @pytest.mark.parametrize("name", [name for name in splitting.PROTOCOLS if name != "given"])
 def test_a_protocol_is_called_by_its_name(name):
-    people = replace(full(20, 10), timestamp=np.arange(200))
+    people = replace(full(20, 10), timestamp=np.tile(np.arange(10), 20))
     found, expected = splitting.split(people, name), splitting.PROTOCOLS[name](people)
     assert found.protocol == name
     assert same(found, expected)
