@@ -14,7 +14,7 @@ inference   top-n lists, predicted pairs
 training    the gradient loop, batches, several processes
 models      every model behind one protocol
 evaluation  metrics, confidence intervals, comparison
-tuning.py   the search of settings          capacity.py   what a size needs, before a start
+tuning      the search of settings          capacity.py   what a size needs, before a start
 artifacts.py   models on disk               batch         lists for everybody, in files
 tracking    runs in MLflow                  reporting     plots and HTML pages
 serving     models that answer requests

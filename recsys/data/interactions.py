@@ -91,8 +91,9 @@ class Vocabulary:
         return Vocabulary.of(pa.concat_arrays(parts))
 
     def take(self, positions: NDArray[Any]) -> pa.Array:
-        """Return the ids at `positions`, each within 0..n-1, in their own type."""
-        return self.ids.take(pa.array(positions))
+        """Return the ids at `positions` in their own type; null where a position is -1 (no item)."""
+        places = np.asarray(positions)
+        return self.ids.take(pa.array(places, mask=places == -1))
 
     def to_list(self) -> list[Any]:
         """Return all ids as Python objects."""

@@ -7,7 +7,7 @@ implements `_fit`, `_score`, `_get_state`, `_set_state` and `_state_spec`; maski
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -23,9 +23,9 @@ from typing_extensions import TypeVar
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, NotFittedError, UnsupportedError
-from recsys.inference.topn import top_n
 from recsys.models.checks import check_positions, check_values
 from recsys.models.config import make_config, require
+from recsys.models.queries import Queries
 from recsys.models.state import StateSpec, check_state
 from recsys.training.context import Epoch, TrainingContext, describe_training
 
@@ -43,7 +43,7 @@ _NUMERICAL = (
 )
 
 
-class Recommender(ABC, Generic[ConfigT]):
+class Recommender(Queries, Generic[ConfigT]):
     """A model of preferences or of ratings.
 
     Parameters
@@ -255,43 +255,6 @@ class Recommender(ABC, Generic[ConfigT]):
                 "use a protocol that keeps every user in training (weak, leave-one-out), or another model."
             )
         return matrix, known
-
-    def recommend(
-        self,
-        userid: ArrayLike,
-        user_items: csr_matrix,
-        N: int = 10,
-        filter_already_liked_items: bool = True,
-        filter_items: ArrayLike | None = None,
-        items: ArrayLike | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Item positions and scores, as `implicit` gives them: (N,) for one user, (users, N) for several.
-
-        `user_items`: the histories, one row a user of `userid`. `filter_items` are never recommended; `items`, if
-        given, are the only candidates. Unlike there, a list that runs short ends in -1 with a score of -inf.
-        """
-        several = np.atleast_1d(np.asarray(userid))
-        history = as_csr(user_items)
-        if history.shape[0] != len(several):
-            raise DataError(f"Expected one row of user_items a user, found {history.shape[0]} for {len(several)}.")
-        scores = self.score(history, users=several if self.needs_training_users else None)
-        allowed = np.ones(history.shape[1], dtype=bool) if items is None else np.zeros(history.shape[1], dtype=bool)
-        if items is not None:
-            allowed[check_positions(items, len(allowed))] = True
-        if filter_items is not None:
-            allowed[check_positions(filter_items, len(allowed))] = False
-        best, values = top_n(scores, N, history if filter_already_liked_items else None, allowed)
-        return (best[0], values[0]) if np.ndim(userid) == 0 else (best, values)
-
-    def similar_items(self, itemid: int, N: int = 10) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The N items nearest to one by cosine of their codes, itself first: positions (N,) and cosines (N,)."""
-        if self.n_items is None:
-            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
-        codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
-        cosines = codes @ codes[check_positions(itemid, self.n_items)[0]]
-        cosines[itemid] = torch.inf  # first, also among its equals
-        best, values = top_n(cosines[None], N)
-        return best[0], np.minimum(values[0], 1)
 
     def scaled_config(self, user_items: csr_matrix) -> ConfigT:
         """Return the config with every None that means "scaled with the data" replaced by its value for a matrix."""

@@ -6,7 +6,7 @@ Whatever `implicit` takes and this library cannot honor is refused by name.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ Codes = Tensor | csr_matrix  # a vector per row
 class Queries(ABC):
     """What a model that scores histories can be asked; `Recommender` inherits it."""
 
-    name: Any
-    needs_training_users: Any
+    name: ClassVar[str]
+    needs_training_users: ClassVar[bool] = False
     n_items: int | None
 
     @abstractmethod

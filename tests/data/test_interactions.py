@@ -132,3 +132,10 @@ def test_rows_and_columns_without_cells_keep_their_place():
 
 def test_an_empty_matrix_is_a_matrix():
     assert sparse_rows(np.int32([]), np.int32([]), np.float32([]), (2, 3)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], [7, 8]])
+def test_the_id_at_minus_one_is_missing(ids):
+    vocabulary = Vocabulary.of(ids)
+    assert vocabulary.take(np.int32([1, -1, 0])).to_pylist() == [ids[1], None, ids[0]]
+    assert vocabulary.take(np.empty(0, dtype=np.int32)).to_pylist() == []

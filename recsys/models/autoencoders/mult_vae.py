@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from numpy.typing import ArrayLike
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
@@ -260,3 +262,9 @@ class VAE(NetworkRecommender[VAEConfig]):
 
     def _build(self, items: int) -> VAENetwork:
         return VAENetwork(items, self.config)
+
+    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
+        """Return the mean of the posterior of histories, (users, latent)."""
+        batch = SparseRows(history, next(self.network.parameters()).device).everything()
+        with torch.no_grad():
+            return self.network.encode(self.network.encoder.corrupt(batch))[0]

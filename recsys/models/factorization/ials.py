@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -80,6 +80,10 @@ class IALS(Recommender[IALSConfig]):
     def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
         folded = _solve(history, self.item_factors, self.config)
         return (folded @ factors.T for factors in torch.split(self.item_factors, width))
+
+    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
+        """Return the user factors of histories, (users, factors)."""
+        return _solve(history, self.item_factors, self.config)
 
     def item_codes(self) -> Tensor:
         """Return the item factors, (items, factors)."""

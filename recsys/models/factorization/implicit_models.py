@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -171,6 +171,10 @@ class ALS(Recommender[ALSConfig]):
         user_factors = self._fold_in(history)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
+    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
+        """Return the user factors of histories, (users, factors)."""
+        return self._fold_in(history)
+
     @property
     def _scaled(self) -> list[str]:
         """Names of the settings that are scaled with the data."""
@@ -232,6 +236,10 @@ class _KnownUsersFactorization(Recommender[ConfigT]):
     def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
         user_factors = self._factors_of(users)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
+
+    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
+        """Return the factors of training users, (users, width)."""
+        return self._factors_of(None if users is None else np.atleast_1d(np.asarray(users, dtype=np.int64)))
 
     def item_codes(self) -> Tensor:
         """Return the item factors with their biases, (items, width)."""

@@ -1,4 +1,4 @@
-"""Search of a model's best settings on its validation part, by Optuna, with the same budget for every model.
+"""Search of a model's best settings on its validation part, by Optuna.
 
 Every trial is a function of the seed, the number of finished trials and their results: a search that was interrupted
 continues as if it had not been, and the trial that was running is repeated. The defaults are the first trial.
@@ -9,163 +9,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from recsys.errors import ArtifactError, ConfigError, RecsysError, UnsupportedError
+from recsys.errors import ArtifactError, RecsysError, UnsupportedError
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
-from recsys.evaluation.results import TuningFacts
-from recsys.evaluation.study import Study, TunedSettings
-from recsys.models import MODELS, Recommender, create_model
-from recsys.models.search_space import Categorical, Space, search_space
+from recsys.models import create_model
+from recsys.models.search_space import Categorical, Space
 from recsys.splitting.holdout import Split
 from recsys.system.packages import missing_package
 from recsys.training.context import Epoch, TrainingContext
+from recsys.tuning.trials import Budget, Search, Trial, Tuned
 
 # Trials that run to their end before others are compared with their median.
 _UNPRUNED = 4
 # Share of the planned epochs that every trial gets.
 _WARM_UP = 0.2
-
-
-@dataclass(frozen=True)
-class Budget:
-    """When a search ends; at least one trial is always made.
-
-    Attributes
-    ----------
-    trials : int
-        After so many trials, unless `minutes` is given.
-    minutes : float, optional
-        After so many minutes of trials, however many they are.
-    """
-
-    trials: int = 20
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.trials < 1 or (self.minutes is not None and self.minutes <= 0):
-            raise ConfigError(f"Expected at least 1 trial and more than 0 minutes, found {self}.")
-
-    def is_spent(self, trials: list[Trial]) -> bool:
-        """Whether the budget is used up."""
-        if self.minutes is None:
-            return len(trials) >= self.trials
-        return bool(trials) and sum(trial.seconds for trial in trials) >= 60 * self.minutes
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One proposal and its outcome.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    settings : mapping
-        The settings that were proposed.
-    value : float, optional
-        Validation metric of the best epoch; None for a trial that failed.
-    state : {"complete", "pruned", "failed"}
-        Pruned: stopped early, being worse than half of the others at the same epoch.
-    seconds : float
-        Duration.
-    reason : str
-        Why it failed.
-    """
-
-    number: int
-    settings: Mapping[str, Any]
-    value: float | None
-    state: Literal["complete", "pruned", "failed"]
-    seconds: float
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """All trials of a model.
-
-    Attributes
-    ----------
-    model, metric : str
-        What was searched, and by what it was judged.
-    trials : list of Trial
-        In order.
-    """
-
-    model: str
-    metric: str
-    trials: list[Trial]
-
-    @property
-    def leader(self) -> Trial | None:
-        """The complete trial with the best value, the first of equals; None while there is none."""
-        complete = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
-        return max(complete, key=lambda trial: (goodness(self.metric, trial.value or 0), -trial.number), default=None)
-
-    @property
-    def best(self) -> Trial:
-        """The complete trial with the best value; ConfigError if there is none."""
-        if self.leader is None:
-            reasons = "; ".join(dict.fromkeys(trial.reason for trial in self.trials if trial.reason))
-            raise ConfigError(f"Expected at least one completed trial of {self.model}, found none. {reasons}")
-        return self.leader
-
-    @property
-    def seconds(self) -> float:
-        """Total time of the trials."""
-        return sum(trial.seconds for trial in self.trials)
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is searched.
-
-    Attributes
-    ----------
-    model : str
-        Name of the model.
-    fixed : mapping
-        Settings that are not searched.
-    split : Split
-        Training and validation parts; the test part is not used.
-    metric : str
-        Validation metric.
-    seed : int
-        Of the proposals and of the fits.
-    fold : str
-        Name of the fold; empty for a single split.
-    """
-
-    model: str
-    fixed: Mapping[str, Any]
-    split: Split
-    metric: str
-    seed: int = 0
-    fold: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the search: one per model and fold."""
-        return " ".join(filter(None, (self.model, self.fold)))
-
-    def space(self) -> dict[str, Space]:
-        """Return the model's search space without the fixed settings."""
-        config = MODELS[self.model].Config
-        return {key: space for key, space in search_space(config).items() if key not in self.fixed}
-
-    def defaults(self) -> dict[str, Any]:
-        """The defaults of what is searched: the first trial, unless they lie outside of their own space."""
-        config = create_model(self.model, self.fixed).scaled_config(self.split.train.matrix)
-        return {key: getattr(config, key) for key in self.space()}
 
 
 def tune(
@@ -220,73 +85,6 @@ def tune(
         if on_trial is not None:
             on_trial(trials[-1], Tuned(search.model, search.metric, trials))
     return Tuned(search.model, search.metric, trials)
-
-
-@dataclass(frozen=True)
-class Tuner:
-    """Finds the settings of every model of a comparison: `compare(data, models, tuner=Tuner(trials=15))`.
-
-    Attributes
-    ----------
-    trials : int
-        Settings to try for each model and fold, the defaults first.
-    minutes : float, optional
-        Minutes of trials, in place of their number.
-    storage : Path, optional
-        SQLite file that keeps the trials, to continue with; a temporary one without it.
-    """
-
-    trials: int = 20
-    minutes: float | None = None
-    storage: Path | None = None
-
-    def __call__(self, study: Study, model: Recommender) -> TunedSettings:
-        """Search the settings of a model on every fold; those that differ from the defaults are kept fixed."""
-        defaults = dataclasses.asdict(type(model.config)())
-        fixed = {key: value for key, value in dataclasses.asdict(model.config).items() if value != defaults[key]}
-        plan, budget = study.plan, Budget(self.trials, self.minutes)
-        with tempfile.TemporaryDirectory() as folder:
-            storage = self.storage or Path(folder) / "trials.db"
-            found = {
-                fold: tune(
-                    Search(model.name, fixed, split, plan.metric, plan.seed, fold),
-                    budget,
-                    storage,
-                    {"patience": plan.context.patience, "precision": plan.context.precision},
-                    replace(plan.context, seed=plan.seed),
-                )
-                for fold, split in study.splits.items()
-            }
-        return tuned_settings(found)
-
-
-def tuned_settings(found: Mapping[str, Tuned]) -> TunedSettings:
-    """Collect the best settings of a model on each fold, and how they were found, for a comparison.
-
-    Parameters
-    ----------
-    found : mapping of str to Tuned
-        The searches of one model, by fold.
-
-    Returns
-    -------
-    TunedSettings
-        Counts and seconds are over all folds, the rest of the first one.
-    """
-    first = next(iter(found.values()))
-    trials = [trial for tuned in found.values() for trial in tuned.trials]
-    facts: TuningFacts = {
-        "trials": len(trials),
-        "pruned": sum(trial.state == "pruned" for trial in trials),
-        "failed": sum(trial.state == "failed" for trial in trials),
-        "seconds": sum(trial.seconds for trial in trials),
-        "defaults": first.trials[0].value,
-        "best": first.best.value,
-        "best_trial": first.best.number,
-        "values": [trial.value if trial.state == "complete" else None for trial in first.trials],
-        "settings": dict(first.best.settings),
-    }
-    return TunedSettings({fold: dict(tuned.best.settings) for fold, tuned in found.items()}, facts)
 
 
 def _run(study: Any, trial: Any, search: Search, context: TrainingContext) -> None:
@@ -442,16 +240,3 @@ def load_optuna() -> Any:
         raise missing_package("optuna", "tune") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # on_trial reports instead
     return optuna
-
-
-def settings_toml(model: Recommender) -> str:
-    """Write all settings of a model as the TOML that `recsys train --config` reads."""
-    lines = [f"{key} = {_toml(value)}" for key, value in dataclasses.asdict(model.config).items() if value is not None]
-    return "\n".join([f'model = "{model.name}"', "", "[settings]", *lines, ""])
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML: numbers, booleans and strings are as in JSON; None in a table is left out."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_toml(key)} = {_toml(each)}' for key, each in value.items() if each is not None)}}}"
-    return json.dumps(value)
