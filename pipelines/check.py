@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from recsys.data.reading.layout import Layout
 from recsys.data.store import is_store
 from recsys.system.storage import Location, local_copies
 
+from .cli.errors import with_flags
 from .cli.options import LocationType, options_from, setting
 from .cli.output import WIDTH, as_json, files_text, print_json, say, shorten
 from .cli.progress import activity
@@ -99,7 +100,8 @@ def command(job: CheckJob) -> None:
         ledger = {"read": found.ledger.read, "kept": found.ledger.kept, "rejected": dict(found.ledger.rejected)}
         print_json({**asdict(found), "ledger": ledger})
     else:
-        say(_text(found))
+        command = click.get_current_context().command
+        say(_text(replace(found, hints=[with_flags(hint, command) for hint in found.hints])))
 
 
 def _text(found: Description) -> str:

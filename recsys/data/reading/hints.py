@@ -1,4 +1,4 @@
-"""What a person should know about their ratings before training on them, in sentences with their own numbers."""
+"""Remarks on ratings that are worth reading before a model is trained on them, with figures of these data."""
 
 from __future__ import annotations
 
@@ -9,26 +9,51 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.interactions import Interactions, RatingScale, Vocabulary
+from recsys.data.reading.lines import BLANKS
 from recsys.data.reading.rows import BELOW_MIN_RATING, UNPARSABLE
+from recsys.types import IntArray
+
+# Texts that programs write where a value is missing, in lower case.
+MISSING_MARKERS = ("null", "\\n", "nan", "na", "n/a", "<na>", "#n/a", "none", "nil", "undefined", "nat", "-", "?")
 
 
 def hints(interactions: Interactions) -> list[str]:
-    """Remarks on these data, most useful first; none where there is nothing to say."""
-    said = [
+    """Find remarks on interactions.
+
+    Parameters
+    ----------
+    interactions : Interactions
+
+    Returns
+    -------
+    list of str
+        Most useful first; empty where there is nothing to say. They name parameters, not flags.
+    """
+    remarks = [
         _on_lines(interactions),
+        _on_missing_markers("user", interactions.users, interactions.user),
+        _on_missing_markers("item", interactions.items, interactions.item),
         _on_ratings(interactions),
         _on_small_users(interactions),
         _on_blanks("user", interactions.users),
         _on_blanks("item", interactions.items),
-        None if interactions.timestamp is not None else "No times: the protocol temporal will not do.",
+        None if interactions.timestamp is not None else "There are no times: the protocol temporal is not available.",
     ]
-    return [hint for hint in said if hint]
+    return [remark for remark in remarks if remark]
 
 
 def good_rating(scale: RatingScale) -> float:
-    """Three quarters up the scale, on a step of it: 4 of 1 to 5, as Liang et al. 2018 binarize MovieLens."""
+    """Return the rating three quarters up the scale, on a step of it: 4 of 1 to 5.
+
+    References
+    ----------
+    Liang et al., Variational Autoencoders for Collaborative Filtering, WWW 2018: MovieLens ratings of 4 or more count.
+    """
     step = scale.step or (scale.max - scale.min) / 100
-    return round(scale.max - step * math.floor((scale.max - scale.min) / 4 / step + 1e-6), 6)
+    if not step:
+        return scale.max
+    good = scale.max - step * math.floor((scale.max - scale.min) / 4 / step + 1e-6)
+    return float(f"{good:.7g}")
 
 
 def _on_lines(interactions: Interactions) -> str | None:
@@ -36,8 +61,25 @@ def _on_lines(interactions: Interactions) -> str | None:
     if not count:
         return None
     return (
-        f"{count:,} lines do not parse. Text over several lines (reviews, say) is read as such only within quotes: "
-        "elsewhere pieces of it may pass for rows. See them with --rejects FILE."
+        f"{_plural(count, 'line does', 'lines do')} not parse. Text over several lines (reviews, for example) is read "
+        "as one row only within quotes; elsewhere its pieces may be taken for rows. To see the lines, set `rejects`."
+    )
+
+
+def _on_missing_markers(kind: str, vocabulary: Vocabulary, positions: IntArray) -> str | None:
+    """Ids that other programs write for a missing value."""
+    ids = vocabulary.ids
+    if pa.types.is_integer(ids.type):
+        return None
+    lower = pc.utf8_lower(pc.utf8_trim(ids, characters=BLANKS))
+    found = np.flatnonzero(pc.is_in(lower, value_set=pa.array(MISSING_MARKERS, lower.type)).to_numpy(False))
+    if not len(found):
+        return None
+    rows = int(np.isin(positions, found).sum())
+    names = ", ".join(repr(name) for name in vocabulary.take(found[:5]).to_pylist())
+    return (
+        f"{_plural(rows, 'row has', 'rows have')} the {kind} id{'s' if len(found) > 1 else ''} {names}. "
+        f"Ids stay as they are: if this marks a missing {kind}, remove the rows from the file."
     )
 
 
@@ -48,16 +90,16 @@ def _on_ratings(interactions: Interactions) -> str | None:
     if scale.kind == "constant":
         return f"Every rating is {scale.min:g}: a row says no more than that it exists."
     least = float(np.median(ratings)) if scale.kind == "count" else good_rating(scale)
-    kept = f"--min-rating {least:g} keeps {(ratings >= np.float32(least)).mean():.0%} of the rows"
+    kept = f"min_rating={least:g} keeps {(ratings >= np.float32(least)).mean():.0%} of the rows"
     if scale.kind == "count":
         low, high = math.log1p(scale.min), math.log1p(scale.max)
         return (
             f"These look like counts or hours, not ratings ({scale.min:g} to {scale.max:,.0f}, median {least:g}). For "
-            f"ranking each row counts as one preference; {kept}, and a weight of log(1 + count) would run from "
-            f"{low:.1f} to {high:.1f}. A model for the rating task would chase the few large ones."
+            f"ranking each row counts as one preference; {kept}, and a weight of log(1 + count) would be between "
+            f"{low:.1f} and {high:.1f}. A model for the rating task would fit mainly the few large ones."
         )
     if BELOW_MIN_RATING in interactions.ledger.rejected:
-        return None  # they know
+        return None  # min_rating is in use
     return f"For ranking each row counts as a preference, low ratings too; {kept}."
 
 
@@ -66,8 +108,8 @@ def _on_small_users(interactions: Interactions) -> str | None:
     if small < max(1, len(interactions.users) // 100):
         return None
     return (
-        f"{small:,} of {len(interactions.users):,} users have fewer than 5 items: little to learn from or to test on. "
-        "--min-user-items 5 leaves them out."
+        f"{small:,} of {_plural(len(interactions.users), 'user')} {'has' if small == 1 else 'have'} fewer than 5 items: "
+        "little to learn from or to test on. min_user_items=5 leaves them out."
     )
 
 
@@ -75,5 +117,13 @@ def _on_blanks(kind: str, vocabulary: Vocabulary) -> str | None:
     ids = vocabulary.ids
     if pa.types.is_integer(ids.type):
         return None
-    count = pc.sum(pc.not_equal(ids, pc.utf8_trim_whitespace(ids))).as_py()
-    return f"{count:,} {kind} ids begin or end with a blank; ids are kept as they stand." if count else None
+    count = pc.sum(pc.not_equal(ids, pc.utf8_trim(ids, characters=BLANKS))).as_py()
+    if not count:
+        return None
+    subject = _plural(count, f"{kind} id begins or ends", f"{kind} ids begin or end")
+    return f"{subject} with a blank; ids stay as they are."
+
+
+def _plural(count: int, singular: str, several: str | None = None) -> str:
+    """A number and its noun: '1 row', '2 rows'."""
+    return f"{count:,} {singular if count == 1 else several or singular + 's'}"
