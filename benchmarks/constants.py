@@ -34,7 +34,7 @@ from recsys.inference.topn import top_n
 from recsys.models.autoencoders.layers import multinomial_loss
 from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam, gather_rows
 from recsys.system.hardware import describe_machine
-from recsys.system.memory import freed_memory_kept
+from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 
 TURNS = 15
@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     device = torch.device(parser.parse_args().device)
-    with freed_memory_kept():  # as in training
+    with keep_freed_memory():  # as in training
         found = asdict(measure(device))
     known = json.loads(CONSTANTS.read_text()) if CONSTANTS.exists() else {}
     known[device.type] = rounded(found)

@@ -37,7 +37,7 @@ from recsys.data.reading import read_interactions
 from recsys.models.autoencoders.mult_vae import VAEConfig, VAENetwork
 from recsys.models.autoencoders.network import make_optimizer
 from recsys.system.hardware import describe_machine
-from recsys.system.memory import freed_memory_kept
+from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseRows
 from recsys.training.loop import steps_per_epoch
 
@@ -216,7 +216,7 @@ def main() -> None:
     print(f"{date.today()}, {machine['cpu']}, {machine['cores']} cores, {gpus}")
     print(f"torch {torch.__version__.split('+')[0]}, {users:,} users x {items:,} items, {matrix.nnz:,} interactions, ")
     print(f"batch {asked.batch}, load {os.getloadavg()[0]:.1f}\n")
-    with freed_memory_kept():  # as in training; all ways alike
+    with keep_freed_memory():  # as in training; all ways alike
         print(report(measure(steps, asked.turns, asked.steps, device), users, asked.batch))
         profile_step(steps["recsys bf16"], device)
 

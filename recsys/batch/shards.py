@@ -36,7 +36,7 @@ from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256
 from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at
-from recsys.system.threads import in_order
+from recsys.system.threads import map_in_order
 from recsys.training.batches import SparseRows, weighted_sum
 
 # Why a list has fewer than n items.
@@ -170,7 +170,7 @@ class ShardWriter:
         """The lists of the shard in order, in groups of as many tiles as make a row group; threads work ahead."""
         starts = range(0, len(targets), self.plan.tile)
         count = tiles_per_group(self.plan)
-        tiles = in_order(
+        tiles = map_in_order(
             lambda start: self._tile(targets, start), starts, self.threads, self.threads + count, on_one_thread
         )
         while group := list(islice(tiles, count)):

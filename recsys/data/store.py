@@ -26,7 +26,7 @@ from recsys.data.interactions import ColumnUse, Interactions, Ledger, Vocabulary
 from recsys.errors import ArtifactError, DataError
 from recsys.system.atomic import new_directory, parse_json, refuse_existing, write_json
 from recsys.system.files import sha256
-from recsys.system.threads import in_order
+from recsys.system.threads import map_in_order
 
 FORMAT, VERSION = "recsys store", 1
 MANIFEST = "store.json"
@@ -148,7 +148,7 @@ def open_store(path: Path) -> Interactions:
 def _find_problem(table: Interactions, is_sorted: bool = True) -> str | None:
     """What is wrong with the columns of a table, None if nothing is."""
     starts = range(0, len(table), BLOCK)
-    for problem in in_order(lambda start: _find_problem_in(table, start, is_sorted), starts):
+    for problem in map_in_order(lambda start: _find_problem_in(table, start, is_sorted), starts):
         if problem:
             return problem
     if not is_sorted:
@@ -245,7 +245,7 @@ def _verify_files(path: Path, manifest: dict[str, Any]) -> None:
             there = "no such file" if found is None else f"{found:,}"
             raise _damaged(path, f"Expected {name} with {files[name]['bytes']:,} bytes, found {there}")
     names = sorted(files, key=lambda name: -int(files[name]["bytes"]))
-    for name, digest in zip(names, in_order(lambda name: sha256(path / name), names), strict=True):
+    for name, digest in zip(names, map_in_order(lambda name: sha256(path / name), names), strict=True):
         if digest != files[name]["sha256"]:
             raise _damaged(path, f"Expected {name} with its SHA-256, found other bytes")
 

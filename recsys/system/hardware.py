@@ -1,6 +1,6 @@
-"""What this machine can do: processor, memory, graphics cards, packages, and how fast it multiplies.
+"""What this machine can do: processor, memory, graphics cards, and how fast it multiplies.
 
-Limits set on a container (cgroup v2) count: its share of processors and memory, not the host's.
+In a container (cgroup v2) its limits of processors and memory are reported, not those of the host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Plain values, ready for JSON: what a benchmark or a tracked run should say about where it ran."""
+    """Return plain values, ready for JSON: what a benchmark or a tracked run should say about where it ran."""
     total, available = memory_bytes()
     return {
         "python": platform.python_version(),
@@ -37,22 +37,23 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _giga(size: int | None) -> float | None:
+    """Bytes in 1e9."""
     return None if size is None else round(size / GIGA, 1)
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, or its architecture where the system does not tell."""
+    """Return the processor's name, or its architecture where the system does not say."""
     names = re.findall(r"^model name\s*:\s*(.+)$", _text(cpuinfo), re.MULTILINE)
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
 def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor says that it multiplies bfloat16 itself."""
+    """Return whether the processor has instructions for products of bfloat16."""
     return bool(re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", _text(cpuinfo)))
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """Processors this process may use, at least 1: its affinity, and the container's quota rounded up."""
+    """Return the number of processors this process may use, at least 1: its affinity and the container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _text(cgroup / "cpu.max").strip().partition(" ")
     if quota.isdigit() and period.isdigit():
@@ -61,7 +62,7 @@ def usable_cores(cgroup: Path = _CGROUP) -> int:
 
 
 def memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> tuple[int | None, int | None]:
-    """Memory in all and available, in bytes, the container's limit considered; None where the system does not tell."""
+    """Return total and available memory in bytes, the container's limit considered; None where unknown."""
     kilobytes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _text(meminfo), re.MULTILINE))
     if "MemTotal" not in kilobytes:
         return _physical_memory(), None
@@ -77,6 +78,7 @@ def memory_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) 
 
 
 def _physical_memory() -> int | None:
+    """Total memory on systems without /proc."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
@@ -84,7 +86,7 @@ def _physical_memory() -> int | None:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name, memory and native bf16 of each CUDA device that torch sees."""
+    """Return name, memory and native bfloat16 of each CUDA device that torch sees."""
     import torch
 
     if not torch.cuda.is_available():
@@ -96,7 +98,7 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def git_commit(folder: Path = Path()) -> str | None:
-    """The commit checked out around `folder`, with `-dirty` where files differ from it; None outside a repository."""
+    """Return the commit checked out around a folder, with `-dirty` where files differ; None outside a repository."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -106,9 +108,23 @@ def git_commit(folder: Path = Path()) -> str | None:
 
 
 def matmul_gflops(dtype: str, device: str = "cpu", size: int = 512, seconds: float = 0.15) -> float:
-    """Billions of operations a second in square matrix products of `size`, best of those that fit in `seconds`.
+    """Measure the speed of square matrix products.
 
-    `dtype` is the name of a torch type, float32 or bfloat16.
+    Parameters
+    ----------
+    dtype : str
+        Name of a torch type: float32 or bfloat16.
+    device : str
+        A torch device.
+    size : int
+        Rows and columns of the matrices.
+    seconds : float
+        Time to measure for; the best product counts.
+
+    Returns
+    -------
+    float
+        Billions of operations per second.
     """
     import torch
 
@@ -134,6 +150,7 @@ def _best_time(work: Callable[[], None], seconds: float) -> float:
 
 
 def _text(path: Path) -> str:
+    """Content of a file of the system; empty where there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

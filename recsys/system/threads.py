@@ -1,8 +1,8 @@
-"""Work shared out to threads, its results in order, and no thread left behind by Ctrl-C.
+"""Work on several threads, with results in order, and with no thread left running after Ctrl-C.
 
-Python raises KeyboardInterrupt wherever the main thread stands. In Thread.start or Thread.join it leaves a thread that
-nobody waits for any more, and the process aborts when that thread asks for the interpreter after its end. So there, and
-only there, it is made to wait.
+Python raises KeyboardInterrupt wherever the main thread is. In Thread.start or Thread.join it leaves a thread that is
+never joined, and the process aborts when that thread asks for the interpreter after its end. So the interrupt is
+delayed there, and only there.
 """
 
 from __future__ import annotations
@@ -23,56 +23,71 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-def in_order(
+def map_in_order(
     work: Callable[[_A], _B],
-    things: Iterable[_A],
+    inputs: Iterable[_A],
     threads: int | None = None,
     ahead: int | None = None,
     prepare: Callable[[], Any] = lambda: None,
 ) -> Iterator[_B]:
-    """Results of `work`, in the order of the things.
+    """Apply a function to inputs on several threads, and yield the results in the order of the inputs.
 
-    threads: as many as this process may use processors, 8 at most, if None. ahead: results waiting to be taken, at
-    most; two a thread and one more if None. prepare: called by each thread before its first work.
+    Parameters
+    ----------
+    work : callable
+        Called on any thread. Its first error is raised where its result would have been.
+    inputs : iterable
+        Read as results are taken, never further than `ahead`.
+    threads : int, optional
+        As many as this process may use processors, at most 8, if None.
+    ahead : int, optional
+        Largest number of results that wait to be taken; two a thread and one more if None.
+    prepare : callable
+        Called by each thread before its first work.
+
+    Yields
+    ------
+    result
+        When the generator ends, is closed or fails, its threads have ended.
     """
     threads = threads or min(8, usable_cores())
     pool = ThreadPoolExecutor(threads, initializer=prepare)
     waiting: deque[Future[_B]] = deque()
     try:
-        for thing in things:
-            with held_back():
-                waiting.append(pool.submit(work, thing))
+        for each in inputs:
+            with delay_interrupts():
+                waiting.append(pool.submit(work, each))
             if len(waiting) >= (ahead or 2 * threads + 1):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        with held_back():
+        with delay_interrupts():
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Ctrl-C (or a request to end) waits until the block is left; a second one does not.
+def delay_interrupts() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM until the block ends; a second one is not delayed.
 
-    Only the main thread is told of signals: in others nothing is held back. No `yield` within the block: a generator
-    that nobody goes on with would hold it for ever.
+    Only the main thread receives signals: in other threads nothing happens. There must be no `yield` in the block: a
+    generator that is never resumed would delay them for ever.
     """
-    told = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    usual = {int(signum): handler for signum in told if callable(handler := signal.getsignal(signum))}
-    pressed: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    usual = {int(signum): handler for signum in SIGNALS if is_main and callable(handler := signal.getsignal(signum))}
+    received: list[int] = []
 
-    def hold(signum: int, frame: Any) -> None:
-        if pressed:
+    def delay(signum: int, frame: Any) -> None:
+        if received:
             usual[signum](signum, frame)
-        pressed.append(signum)
+        received.append(signum)
 
     for signum in usual:
-        signal.signal(signum, hold)
+        signal.signal(signum, delay)
     try:
         yield
     finally:
         for signum, handler in usual.items():
             signal.signal(signum, handler)
-        if pressed:
-            usual[pressed[0]](pressed[0], None)
+        if received:
+            usual[received[0]](received[0], None)

@@ -104,7 +104,7 @@ class TrainingContext:
         The processes that train this model together. The main process validates for all of them.
     keep_freed_memory : bool
         Change the allocator policy of the whole process while a network trains, so that freed memory is reused instead
-        of returned to the system (glibc only, see `recsys.system.memory.freed_memory_kept`). Faster, but a decision of
+        of returned to the system (glibc only, see `recsys.system.memory.keep_freed_memory`). Faster, but a decision of
         the application, not of a library: off by default.
     on_step : callable (step, steps)
         Called after each optimizer step of an epoch.

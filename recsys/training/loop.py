@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
-from recsys.system.memory import freed_memory_kept
+from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import Epoch, TrainingContext
 from recsys.types import ScoreFunction
@@ -106,7 +106,7 @@ def train(
     DataError
         If the validation value is NaN.
     """
-    memory = freed_memory_kept() if context.keep_freed_memory else nullcontext()
+    memory = keep_freed_memory() if context.keep_freed_memory else nullcontext()
     with memory:
         return _train(network, one_epoch, score, epochs, context)
 

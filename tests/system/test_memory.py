@@ -1,3 +1,5 @@
+"""Peak memory, memory that is kept, and work that needs more than there is."""
+
 import platform
 import sys
 
@@ -6,10 +8,10 @@ import pytest
 import torch
 
 from recsys.errors import UnsupportedError
-from recsys.system.memory import freed_memory_kept, now_and_peak, peak_memory, require_memory
+from recsys.system.memory import keep_freed_memory, now_and_peak, peak_memory, require_memory
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
+@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux only")
 def test_memory_that_was_given_back_counts_and_what_was_there_before_does_not():
     before = np.ones(8_000_000)  # 64 MB
     with peak_memory() as peak:
@@ -18,20 +20,20 @@ def test_memory_that_was_given_back_counts_and_what_was_there_before_does_not():
     assert len(before) and 35 <= peak.megabytes <= 60
 
 
-def test_it_is_unknown_where_the_system_does_not_say(monkeypatch, tmp_path):
+def test_the_peak_is_unknown_where_the_system_does_not_say(monkeypatch, tmp_path):
     monkeypatch.setattr("recsys.system.memory._RESET", tmp_path / "none" / "clear_refs")
     with peak_memory() as peak:
         pass
     assert peak.megabytes is None
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_kept_in_the_block_and_given_back_after_it():
     def held():
         return now_and_peak()[0] / 1e6
 
     before = held()
-    with freed_memory_kept():
+    with keep_freed_memory():
         table = np.ones(12_500_000)  # 100 MB
         del table
         assert held() > before + 75

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from recsys.system.threads import held_back, in_order
+from recsys.system.threads import delay_interrupts, map_in_order
 
 
 def press_ctrl_c():
@@ -23,37 +23,40 @@ def slow_square(number):
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
-def test_results_come_in_the_order_of_the_things(threads):
-    assert list(in_order(slow_square, range(20), threads)) == [number * number for number in range(20)]
-    assert list(in_order(slow_square, [], threads)) == []
+def test_results_come_in_the_order_of_the_inputs(threads):
+    assert list(map_in_order(slow_square, range(20), threads)) == [number * number for number in range(20)]
+    assert list(map_in_order(slow_square, [], threads)) == []
 
 
-def test_no_more_is_begun_than_may_wait():
-    begun = []
-    results = in_order(begun.append, range(100), threads=2, ahead=4)
+def test_no_more_work_is_started_than_results_may_wait():
+    started = []
+    results = map_in_order(started.append, range(100), threads=2, ahead=4)
     next(results)
-    assert len(begun) <= 5
+    assert len(started) <= 5
     results.close()
-    assert len(begun) <= 5
+    assert len(started) <= 5
 
 
 def test_an_error_of_the_work_is_raised_and_no_thread_is_left():
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        list(in_order(lambda number: 1 // number, [2, 1, 0, 1], 2))
+        list(map_in_order(lambda number: 1 // number, [2, 1, 0, 1], 2))
     assert threading.active_count() == before
 
 
 def test_every_thread_is_prepared_before_its_first_work():
     here = threading.local()
-    assert list(in_order(lambda _: here.ready, range(8), 4, prepare=lambda: setattr(here, "ready", True))) == [True] * 8
+    assert (
+        list(map_in_order(lambda _: here.ready, range(8), 4, prepare=lambda: setattr(here, "ready", True)))
+        == [True] * 8
+    )
 
 
 def test_ctrl_c_goes_through_and_no_thread_is_left():
     usual, before = signal.getsignal(signal.SIGINT), threading.active_count()
     taken = []
     with pytest.raises(KeyboardInterrupt):
-        for result in in_order(slow_square, range(1000), 2):
+        for result in map_in_order(slow_square, range(1000), 2):
             taken.append(result)
             press_ctrl_c()
     assert taken == [0]
@@ -74,43 +77,43 @@ def test_ctrl_c_waits_while_threads_are_started_and_waited_for(place, monkeypatc
     monkeypatch.setattr(ThreadPoolExecutor, place, and_ctrl_c)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        list(in_order(slow_square, range(3), 2))
+        list(map_in_order(slow_square, range(3), 2))
     assert len(whole) == 1
     assert threading.active_count() == before
 
 
-def test_work_nobody_goes_on_with_holds_nothing_back():
+def test_a_generator_that_is_not_resumed_delays_no_interrupt():
     usual = signal.getsignal(signal.SIGINT)
-    results = in_order(slow_square, range(9))
+    results = map_in_order(slow_square, range(9))
     assert next(results) == 0
     assert signal.getsignal(signal.SIGINT) is usual
     results.close()
 
 
-def test_held_back_ctrl_c_comes_at_the_end():
+def test_a_delayed_ctrl_c_comes_at_the_end_of_the_block():
     usual, reached = signal.getsignal(signal.SIGINT), []
-    with pytest.raises(KeyboardInterrupt), held_back():
+    with pytest.raises(KeyboardInterrupt), delay_interrupts():
         press_ctrl_c()
         reached.append("end")
     assert reached == ["end"]
     assert signal.getsignal(signal.SIGINT) is usual
 
 
-def test_held_back_twice_it_comes_at_the_outer_end():
+def test_in_nested_blocks_it_comes_at_the_end_of_the_outer_one():
     reached = []
-    with pytest.raises(KeyboardInterrupt), held_back():
-        with held_back():
+    with pytest.raises(KeyboardInterrupt), delay_interrupts():
+        with delay_interrupts():
             press_ctrl_c()
             reached.append("inner")
         reached.append("outer")
     assert reached == ["inner", "outer"]
 
 
-def test_a_request_to_end_is_held_back_where_somebody_listens_for_it():
+def test_sigterm_is_delayed_where_it_has_a_handler():
     usual = signal.signal(signal.SIGTERM, signal.default_int_handler)
     reached = []
     try:
-        with pytest.raises(KeyboardInterrupt), held_back():
+        with pytest.raises(KeyboardInterrupt), delay_interrupts():
             os.kill(os.getpid(), signal.SIGTERM)
             reached.append("the end")
         assert reached == ["the end"]
@@ -119,8 +122,8 @@ def test_a_request_to_end_is_held_back_where_somebody_listens_for_it():
         signal.signal(signal.SIGTERM, usual)
 
 
-def test_a_second_ctrl_c_does_not_wait():
-    with pytest.raises(KeyboardInterrupt), held_back():
+def test_a_second_ctrl_c_is_not_delayed():
+    with pytest.raises(KeyboardInterrupt), delay_interrupts():
         press_ctrl_c()
         press_ctrl_c()
         pytest.fail("it waited")
@@ -128,21 +131,21 @@ def test_a_second_ctrl_c_does_not_wait():
 
 def test_ctrl_c_is_not_lost_to_an_error():
     usual = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), held_back():
+    with pytest.raises(KeyboardInterrupt), delay_interrupts():
         press_ctrl_c()
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is usual
 
 
-def test_what_is_ignored_stays_ignored_and_other_threads_touch_no_signal():
+def test_an_ignored_signal_stays_ignored_and_other_threads_touch_no_signal():
     usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with held_back():
+        with delay_interrupts():
             press_ctrl_c()
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, usual)
-    worker = threading.Thread(target=lambda: seen.append(list(in_order(slow_square, range(3)))))
+    worker = threading.Thread(target=lambda: seen.append(list(map_in_order(slow_square, range(3)))))
     seen = []
     worker.start()
     worker.join()

@@ -28,7 +28,7 @@ from recsys.data.reading.rows import (
 )
 from recsys.data.reading.times import Strays, to_milliseconds
 from recsys.errors import DataError, NoRatingsError
-from recsys.system.threads import held_back, in_order
+from recsys.system.threads import delay_interrupts, map_in_order
 from recsys.types import IntArray
 
 MAX_ROWS = 2**31 - 1
@@ -83,7 +83,7 @@ def assemble(pieces: Iterable[Rows], account: Account, options: ReadingOptions, 
     row = rows.values
     if row is None or not len(row):
         raise _no_rows(account)
-    with held_back(), ThreadPoolExecutor() as pool:  # numpy and Arrow release the interpreter lock
+    with delay_interrupts(), ThreadPoolExecutor() as pool:  # numpy and Arrow release the interpreter lock
         ids = pool.map(_Ids.finish, (users, items))
         milliseconds, strays = (None, None) if times.values is None else to_milliseconds(times.values)
         (user_ids, user), (item_ids, item) = ids
@@ -236,7 +236,7 @@ def _sort_within_users(table: Interactions) -> None:
         for column in columns if order is not None else ():
             column[some] = column[some][order]
 
-    deque(in_order(sort, map(slice, starts, [*starts[1:], len(table)])), maxlen=0)
+    deque(map_in_order(sort, map(slice, starts, [*starts[1:], len(table)])), maxlen=0)
 
 
 def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
@@ -246,7 +246,7 @@ def _take(table: Interactions, rows: NDArray[Any]) -> Interactions:
         column = getattr(table, name)
         return None if column is None else column[rows]
 
-    return replace(table, **dict(zip(COLUMNS, in_order(cells, COLUMNS), strict=True)))
+    return replace(table, **dict(zip(COLUMNS, map_in_order(cells, COLUMNS), strict=True)))
 
 
 def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> Interactions:

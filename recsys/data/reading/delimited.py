@@ -30,7 +30,7 @@ from recsys.data.reading.records import MAX_LINE, one_line_each
 from recsys.data.reading.rows import Rows
 from recsys.data.reading.streams import read_pieces, read_sample, whole_lines
 from recsys.data.reading.times import DATE_ORDERS, parse_time
-from recsys.system.threads import in_order
+from recsys.system.threads import map_in_order
 
 FEW_LINES = 256  # at most so many are parsed one by one
 UNIT = b"\x1f"  # stands for a separator of several bytes: Arrow takes one
@@ -93,7 +93,7 @@ def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Iterator[R
         If the file is damaged or in another encoding.
     """
     blocks = _after_head(whole_lines(read_pieces(path, options.encoding)), layout.skip)
-    for rows in in_order(lambda block: parse(block, layout), one_line_each(blocks, layout)):
+    for rows in map_in_order(lambda block: parse(block, layout), one_line_each(blocks, layout)):
         yield from rows
 
 
