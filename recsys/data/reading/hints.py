@@ -107,8 +107,9 @@ def _on_small_users(interactions: Interactions) -> str | None:
     small = int((np.bincount(interactions.user, minlength=len(interactions.users)) < 5).sum())
     if small < max(1, len(interactions.users) // 100):
         return None
+    users = _plural(len(interactions.users), "user")
     return (
-        f"{small:,} of {_plural(len(interactions.users), 'user')} {'has' if small == 1 else 'have'} fewer than 5 items: "
+        f"{small:,} of {users} {'has' if small == 1 else 'have'} fewer than 5 items: "
         "little to learn from or to test on. min_user_items=5 leaves them out."
     )
 

@@ -12,6 +12,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.data.reading import find_files
 from recsys.data.reading.layout import ALIASES, find_separator, plain_name, split_line
 from recsys.data.reading.streams import read_lines
+from recsys.data.reading.tables import as_ids
 from recsys.errors import DataError
 from recsys.system.storage import Location, local_copy
 
@@ -62,11 +63,7 @@ def read_columns(path: Location, kind: str, width: int) -> list[pa.Array]:
 
 def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
     find_files(path)
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-        names, columns = table.column_names, [column.combine_chunks() for column in table.columns]
-    else:
-        names, columns = _read_text(path, kind, width)
+    names, columns = _read_parquet(path) if path.suffix == ".parquet" else _read_text(path, kind, width)
     if columns and len(columns) < width:
         raise DataError(f"Expected {width} columns in {path}, found {len(columns)}.")
     first = _place(names, kind)
@@ -74,8 +71,24 @@ def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
     return columns[:width]
 
 
+def _read_parquet(path: Path) -> tuple[Sequence[str], list[pa.Array]]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
+        ) from error
+    columns = [as_ids(column, "the", path.name) for column in table.columns]
+    if any(column.null_count for column in columns):
+        raise DataError(f"Expected an id in every row of {path.name}, found rows without one. Remove them.")
+    return table.column_names, columns
+
+
 def _read_text(path: Path, kind: str, width: int) -> tuple[Sequence[str], list[pa.Array]]:
-    lines = [line for line in read_lines(path, "utf-8") if line.strip()]
+    try:
+        lines = [line for line in read_lines(path, "utf-8") if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"Expected ids in UTF-8, found {path.name} in another encoding ({error}).") from error
     is_table = width > 1 or any(mark in lines[0] for mark in ",;|\t") if lines else False
     separator = find_separator(lines[:1000], path.name) if is_table else "\0"
     rows = [fields for line in lines if (fields := split_line(line, separator)) is not None]

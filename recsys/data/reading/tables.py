@@ -117,16 +117,21 @@ def read_frame(frame: pd.DataFrame, options: ReadingOptions, note_columns: NoteC
     columns = find_columns(names, options, FRAME)
     if note_columns is not None:
         note_columns(names, columns)
-    arrays = {place: _array(frame.iloc[:, place], names[place]) for place in columns.used()}
+    if not len(frame):
+        raise DataError(f"Expected rows of ratings in {FRAME}, found none.")
+    ids = (columns.user, columns.item)
+    arrays = {place: _array(frame.iloc[:, place], names[place], place in ids) for place in columns.used()}
     yield _rows(arrays, columns, FRAME)
 
 
-def _array(column: pd.Series[Any], name: str) -> Any:
+def _array(column: pd.Series[Any], name: str, is_id: bool) -> Any:
     if hasattr(column.dtype, "tz"):  # to UTC first: Arrow asks pandas 3 in a way that warns
         column = column.dt.tz_convert(None)
     try:
         return pa.Array.from_pandas(column)
     except OverflowError as error:
+        if not is_id:  # a number is as good in floating point
+            return pa.array([None if value is None else float(value) for value in column], pa.float64())
         raise DataError(
             f"Expected integers of at most 64 bits in the column {name!r} of {FRAME}, found a larger one. Cast the "
             "column to text: .astype(str)."
@@ -139,7 +144,7 @@ def _array(column: pd.Series[Any], name: str) -> Any:
 
 
 def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:
-    user, item = _ids(arrays[columns.user], "user", where), _ids(arrays[columns.item], "item", where)
+    user, item = as_ids(arrays[columns.user], "user", where), as_ids(arrays[columns.item], "item", where)
     rating = None if columns.rating is None else _numbers(arrays[columns.rating], "rating", where)
     time = None if columns.timestamp is None else _times(arrays[columns.timestamp], where)
     wrong = {MISSING_USER: _blank(user), MISSING_ITEM: _blank(item)}
@@ -170,8 +175,22 @@ def _rejects(wrong: dict[str, NDArray[np.bool_]], arrays: dict[int, Any]) -> Ite
         yield Reject(int(place), reason, f"found {text}", text)
 
 
-def _ids(array: Any, kind: str, where: str) -> Any:
-    """Ids as an array of integers or of text, in their own type."""
+def as_ids(array: Any, kind: str, where: str) -> Any:
+    """Return ids as an array of integers or of text, in their own type.
+
+    Parameters
+    ----------
+    array : Array or ChunkedArray
+    kind : str
+        Whose ids they are, for messages.
+    where : str
+        Name of the source, for messages.
+
+    Raises
+    ------
+    DataError
+        If the column has another type.
+    """
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -217,6 +236,8 @@ def _times(array: Any, where: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         return array.cast(pa.int64()).fill_null(0).to_numpy().astype("datetime64[ms]"), missing
     if pa.types.is_integer(array.type) and array.type != pa.uint64():
         return array.cast(pa.int64()).fill_null(0).to_numpy(), missing
+    if pa.types.is_boolean(array.type):
+        raise DataError(f"Expected numbers, dates or timestamps as times in {where}, found the type {array.type}.")
     numbers = _numbers(array, "time", where)
     missing = ~np.isfinite(numbers)
     return np.where(missing, 0, numbers), missing
