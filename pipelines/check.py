@@ -15,6 +15,7 @@ from recsys.data.reading import ReadingOptions, read_interactions, text_layout
 from recsys.data.reading.hints import hints
 from recsys.data.reading.layout import Layout
 from recsys.data.store import is_store
+from recsys.system.atomic import new_file
 from recsys.system.storage import Location, local_copies
 
 from .cli.errors import with_flags
@@ -86,7 +87,8 @@ def _draw(interactions: Interactions, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path)
+        with new_file(path) as draft:
+            figure.savefig(draft)
     return paths
 
 

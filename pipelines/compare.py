@@ -19,7 +19,7 @@ from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError
 from recsys.evaluation.comparison import MARK, Comparison, ComparisonFacts
 from recsys.evaluation.examples import examples
-from recsys.evaluation.plan import ComparisonPlan, PlannedFit, TunedSettings, required_test
+from recsys.evaluation.plan import ComparisonPlan, PlannedFit, required_test
 from recsys.evaluation.results import FittedResult, ModelResult
 from recsys.evaluation.study import Study, prepare
 from recsys.evaluation.tasks import Task, find_task
@@ -32,7 +32,7 @@ from recsys.splitting.holdout import Split
 from recsys.system.atomic import new_directory, refuse_existing
 from recsys.system.storage import Location
 from recsys.tracking.tracker import Run, Tracker
-from recsys.tuning import Budget, Search, Tuned
+from recsys.tuning import Budget, Search, Tuned, tuned_settings
 
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
@@ -51,7 +51,6 @@ from .cli.steps import (
     search_settings,
     shown,
     trials_file,
-    tuning_facts,
     write_best,
 )
 from .cli.unknown import UnknownIds, find_unknown, note_unknown
@@ -220,21 +219,14 @@ def measure_all(study: Study, job: CompareJob, searches: Searches, tracker: Trac
     """Fit and measure every model, with the settings found for it, and rank the results."""
     results: list[ModelResult] = []
     for model in study.models:
-        result = study.measure(model, tuned_settings(searches.get(model.name)), partial(measure, tracker=tracker))
+        tuned = tuned_settings(searches[model.name]) if searches else None
+        result = study.measure(model, tuned, partial(measure, tracker=tracker))
         if job.save_models:
             keep(result.first, study.finals[""], job.reading, folder / "models" / model.name)
         results.append(result)
     with activity("trying other settings of each model"):
         probes = study.probe(results)
     return study.conclude(results, probes)
-
-
-def tuned_settings(by_fold: Mapping[str, Tuned] | None) -> TunedSettings | None:
-    """The best settings of each fold, in the library's terms."""
-    if by_fold is None:
-        return None
-    best = {fold: tuned.best.settings for fold, tuned in by_fold.items()}
-    return TunedSettings(best, tuning_facts(list(by_fold.values())))
 
 
 def measure(planned: PlannedFit, tracker: Tracker) -> FittedResult:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from recsys.data.reading import read_interactions
+from recsys.system.text import mask_secrets
 
 from .cli.main import main
 from .cli.options import options_from, setting
@@ -61,7 +62,7 @@ def run(job: DemoJob) -> None:
     say(f"Lists        {job.output}/lists/recommendations")
     uri = job.tracking.open().uri
     if uri is not None:
-        say(f"Runs         mlflow ui --backend-store-uri {uri}")
+        say(f"Runs         mlflow ui --backend-store-uri {mask_secrets(uri)}")
 
 
 def models_and_budget() -> Sequence[str]:

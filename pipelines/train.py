@@ -199,8 +199,6 @@ def report(trained: Trained | None, job: TrainJob) -> None:
         before = ", before the refit" if job.refit else ""
         say(f"\n{wrapped(f'On held-out users{cells_text(trained.counts)}{before}:')}")
         say(f"\n{metrics_table(trained.metrics)}\n")
-    elif job.held_out:
-        say(wrapped("No validation: no held-out user has both a history and an item to find."))
     say(f"Model: {trained.directory}")
     all_users = replace(job.reading, min_user_items=0, min_item_users=0)  # lists are for all users
     words = f"{shlex.quote(str(trained.directory))} {typed_again(job.ratings, all_users)}"

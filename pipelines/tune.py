@@ -14,6 +14,7 @@ from recsys.data.reading import ReadingOptions
 from recsys.evaluation.fitting import validation_split
 from recsys.evaluation.tasks import Task, find_task
 from recsys.models import create_model
+from recsys.system.atomic import write_text
 from recsys.system.storage import Location
 from recsys.tuning import Budget, Search, Tuned
 
@@ -74,7 +75,7 @@ def run(job: TuneJob) -> TuneResult:
     )
     tuned = search_settings(search, budget, storage, job.fitting, job.tracking.open(), interactions)
     best = write_best(job.output, tuned, fixed)
-    trials_table(tuned).to_csv(job.output / "trials.csv", index=False)
+    write_text(job.output / "trials.csv", trials_table(tuned).to_csv(index=False))
     return TuneResult(tuned, best, interactions.ledger.line())
 
 

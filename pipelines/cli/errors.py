@@ -5,6 +5,7 @@ The library names parameters (`min_rating`). The flags of the running command ar
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
+
+from recsys.system.text import mask_secrets
 
 from .output import program, say, shorten
 
@@ -25,7 +28,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it to standard error."""
-        say(f"Error: {self.format_message()}", err=True)
+        say(f"Error: {mask_secrets(self.format_message())}", err=True)
 
 
 class CommandInterruptedError(CommandError):
@@ -89,9 +92,14 @@ def _refused_by_disk(error: Exception, output: object) -> Exception | None:
     """The error to show where a disk is behind another one, and no writer has said so."""
     from recsys.system.disk import storage_error
 
-    place = output if isinstance(output, Path) else Path.cwd()
-    found = (storage_error(link, place) for link in _chain(error) if isinstance(link, Exception))
-    return next((refused for refused in found if refused is not None), None)
+    for link in _chain(error):
+        file = getattr(link, "filename", None)
+        is_of_output = isinstance(output, Path) or file is None or getattr(link, "errno", None) == errno.ENOSPC
+        if isinstance(link, Exception) and is_of_output:
+            place = output if isinstance(output, Path) else Path(_printable_path(file) or Path.cwd())
+            if (refused := storage_error(link, place)) is not None:
+                return refused
+    return None
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import click
 
 from recsys import splitting
 from recsys.data.interactions import Interactions
@@ -25,9 +28,10 @@ from .reading import read_further
 class SplitOptions:
     """What is held out."""
 
-    protocol: Literal["strong", "weak", "cells", "leave-one-out", "temporal", "given"] | None = setting(
+    protocol: str | None = setting(
         None,
         "What is held out: users (strong, default for lists), random rows (cells, default for ratings), ...",
+        kind=click.Choice(list(splitting.PROTOCOLS)),
     )
     held_out: float = setting(0.1, "Share of users (strong) or of rows (weak, cells, temporal) in each held-out part.")
     test: Location | None = setting(None, "Test file of a published split (protocol given).")
@@ -56,13 +60,10 @@ class SplitOptions:
             test = read_further(task, self.test, reading, "test")
             rest = share if ratings else 0
             return splitting.given(interactions, test, validation, share=rest, seed=seed, ratings=ratings)
-        if self.protocol == "temporal":
-            return splitting.temporal(interactions, share=share, ratings=ratings)
-        if self.protocol == "leave-one-out":
-            return splitting.leave_one_out(interactions, seed=seed, ratings=ratings)
-        return splitting.PROTOCOLS[self.protocol or task.protocol](
-            interactions, share=share, seed=seed, ratings=ratings
-        )
+        make = splitting.PROTOCOLS[self.protocol or task.protocol]
+        takes = inspect.signature(make).parameters
+        options = {"share": share, "seed": seed, "ratings": ratings}
+        return make(interactions, **{name: value for name, value in options.items() if name in takes})
 
     def _masked(self, interactions: Interactions) -> Interactions:
         return interactions if self.mask == "seen" else replace(interactions, seen_only=None)

@@ -12,11 +12,12 @@ from recsys.data.interactions import Interactions
 from recsys.errors import ArtifactError
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
-from recsys.evaluation.results import FittedResult, TuningFacts
+from recsys.evaluation.results import FittedResult
 from recsys.models import Recommender, create_model
 from recsys.reporting.plotting import calibration_curve, training_curve
 from recsys.splitting.holdout import Split
-from recsys.system.atomic import refuse_existing
+from recsys.system.atomic import refuse_existing, write_text
+from recsys.system.disk import storage_errors
 from recsys.tracking.tracker import Run, Tracker
 from recsys.training.context import Epoch, TrainingContext
 from recsys.training.data_parallel import ALONE, Group
@@ -136,27 +137,10 @@ def search_settings(
             if so_far.leader is not None and so_far.leader.value is not None:
                 tracked.log_metrics({f"best validation {search.metric}": so_far.leader.value}, step=trial.number)
 
-        tuned = tune(search, budget, storage, plan, context, on_trial)
+        with storage_errors(storage):
+            tuned = tune(search, budget, storage, plan, context, on_trial)
         tracked.log_params({"model": search.model, "trials": len(tuned.trials), **search.fixed, **tuned.best.settings})
     return tuned
-
-
-def tuning_facts(found: Sequence[Tuned]) -> TuningFacts:
-    """How settings were found, for a report: best settings of the first fold, and trials of all folds together."""
-    first, best = found[0], found[0].best
-    trials = [trial for tuned in found for trial in tuned.trials]
-    states = [trial.state for trial in trials]
-    return {
-        "trials": len(trials),
-        "pruned": states.count("pruned"),
-        "failed": states.count("failed"),
-        "seconds": sum(trial.seconds for trial in trials),
-        "defaults": first.trials[0].value,
-        "best": best.value,
-        "best_trial": best.number,
-        "values": [trial.value if trial.state == "complete" else None for trial in first.trials],
-        "settings": dict(best.settings),
-    }
 
 
 def _trial_metrics(trial: Trial, metric: str) -> dict[str, float]:
@@ -165,9 +149,8 @@ def _trial_metrics(trial: Trial, metric: str) -> dict[str, float]:
 
 def write_best(folder: Path, tuned: Tuned, fixed: Mapping[str, Any]) -> Path:
     """Write MODEL.toml with all settings of the best trial."""
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{tuned.model}.toml"
-    file.write_text(settings_toml(create_model(tuned.model, {**fixed, **tuned.best.settings})), encoding="utf-8")
+    write_text(file, settings_toml(create_model(tuned.model, {**fixed, **tuned.best.settings})))
     return file
 
 

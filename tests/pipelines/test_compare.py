@@ -20,10 +20,12 @@ from pipelines.cli.settings import FittingOptions, SplitOptions, TrackingOptions
 from pipelines.compare import CompareJob
 from recsys.data.reading import read_interactions
 from recsys.errors import ArtifactError, ConfigError, DataError
+from recsys.evaluation.tasks import TASKS
 from recsys.models import MODELS, create_model
 from recsys.tracking.tracker import NullTracker
 from recsys.tuning import Budget, settings_toml
 
+ALONE = ("--no-track", "--no-baselines", "--probes", "0")
 TINY = ("dae.latent=2", "dae.epochs=4", "dae.l2=0", "dae.dropout=0", "dae.learning_rate=0.05")
 
 
@@ -34,6 +36,8 @@ def job(tmp_path):
         tmp_path / "out",
         "popularity,ease,dae",
         TINY,
+        baselines=False,
+        probes=0,
         who=SplitOptions(held_out=0.2),
         fitting=FittingOptions("ndcg@5", device="cpu"),
         tracking=TrackingOptions(False),
@@ -176,12 +180,13 @@ def test_only_models_that_draw_are_fitted_under_several_seeds_and_the_spread_is_
 def test_a_users_value_is_the_mean_over_seeds(job):
     compare.run(replace(job, seeds=2, models="dae"))
     together = pd.read_parquet(job.output / "per_user.parquet")["ndcg@5"]
-    [split] = dict(compare.divisions(job, read_interactions(job.ratings, job.reading))).values()
+    [split] = compare.make_splits(job, read_interactions(job.ratings, job.reading), TASKS["ranking"]).values()
     settings = dict(pair.removeprefix("dae.").split("=") for pair in TINY)
-    fits = [
-        compare.measure(create_model("dae", settings), split, job, seed, ("ndcg@5",), NullTracker(), "")
-        for seed in (0, 1)
+    [study] = [
+        compare.prepare({"": split}, [create_model("dae", settings)], replace(job, seeds=2).plan(TASKS["ranking"]))
     ]
+    [planned] = study.fits(study.models[0])
+    fits = [compare.measure(one, NullTracker()) for one in planned]
     assert together.to_numpy() == pytest.approx(np.mean([fit.evaluation.values["ndcg@5"] for fit in fits], axis=0))
 
 
@@ -200,7 +205,7 @@ def test_each_fold_has_a_search_of_its_own(job):
 def test_models_that_cannot_take_new_users_are_left_out_with_the_reason(job):
     found = compare.run(replace(job, models="popularity,bpr", settings=()))
     assert list(found.leaderboard["model"]) == ["popularity"]
-    assert "knows only users it was trained on" in found.refused["bpr"]
+    assert "knows only users it was trained on" in found.comparison.refused["bpr"]
 
 
 def test_a_leak_planted_in_the_test_file_is_refused(job, tmp_path):
@@ -212,8 +217,8 @@ def test_a_leak_planted_in_the_test_file_is_refused(job, tmp_path):
     assert not job.output.exists()
 
 
-def test_the_terminal_shows_leaderboard_verdicts_and_where_the_report_is(job):
-    command = ["compare", str(job.ratings[0]), "-m", "popularity,ease", "-o", str(job.output), "--no-track"]
+def test_the_terminal_shows_leaderboard_conclusions_and_where_the_report_is(job):
+    command = ["compare", str(job.ratings[0]), "-m", "popularity,ease", "-o", str(job.output), *ALONE]
     result = CliRunner().invoke(main, [*command, "--held-out", "0.2", "--metric", "ndcg@5"])
     assert result.exit_code == 0, result.output
     assert "ndcg@5 [95 %]" in result.output
@@ -226,22 +231,24 @@ def test_the_terminal_shows_the_metrics_asked_for_and_how_many_could_not_be_test
     people = job.ratings[0].read_text(encoding="utf-8").splitlines()
     lonely = [f"lonely{number},{people[1].split(',', 1)[1]}" for number in range(40)]  # one item: none is left to find
     job.ratings[0].write_text("\n".join(people + lonely) + "\n", encoding="utf-8")
-    command = ["compare", str(job.ratings[0]), "-m", "popularity,bpr", "-o", str(job.output), "--no-track"]
+    command = ["compare", str(job.ratings[0]), "-m", "popularity,bpr", "-o", str(job.output), *ALONE]
     result = CliRunner().invoke(main, [*command, "--held-out", "0.2", "--metrics", "mrr@3"])
     assert result.exit_code == 0, result.output
     assert "mrr@3" in result.output
     board = pd.read_csv(job.output / "leaderboard.csv")
     assert board["users"][0] < 16
-    assert f"; {16 - board['users'][0]} more have no history, or nothing to find" in " ".join(result.output.split())
+    assert f"; {16 - board['users'][0]} more users without a history or a held-out item" in " ".join(
+        result.output.split()
+    )
     assert max(map(len, result.output.splitlines()[:-2])) <= 80  # the last two name a folder
 
 
 def test_json_of_a_comparison_has_null_where_a_model_has_no_rival(job):
-    command = ["--json", "compare", str(job.ratings[0]), "-m", "popularity,ease", "-o", str(job.output), "--no-track"]
+    command = ["--json", "compare", str(job.ratings[0]), "-m", "popularity,ease", "-o", str(job.output), *ALONE]
     result = CliRunner().invoke(main, [*command, "--held-out", "0.2"])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout, parse_constant=pytest.fail)["leaderboard"]
-    assert None in [row["rival"] for row in rows]
+    assert None in [row["reference"] for row in rows]
 
 
 def test_no_models_no_folds_and_no_minutes_are_refused(job):
@@ -263,12 +270,36 @@ def test_a_search_stopped_by_ctrl_c_says_how_to_go_on(job, monkeypatch, command)
     monkeypatch.setattr(steps, "tune", stop_after_two)
     budget = ["-n", "3"] if command == "tune" else ["--tune", "3"]
     words = [command, str(job.ratings[0]), "-m", "ease", *budget, "-o", str(job.output), "--no-track"]
+    words += ["--no-baselines"] if command == "compare" else []
     stopped = CliRunner().invoke(main, [*words, "--held-out", "0.2"])
     assert stopped.exit_code == 1
-    assert f"The trials so far are in {job.output}; the same command with --resume goes on" in stopped.output
+    assert f"Interrupted. The finished trials are in {job.output}: run the same command with --resume" in stopped.output
     done = CliRunner().invoke(main, [*words, "--held-out", "0.2", "--resume"])
     assert done.exit_code == 0, done.output
     assert "trial 3/3" in done.output and "trial 2/3" not in done.output
+
+
+def test_an_untuned_comparison_says_first_that_settings_are_defaults_and_what_trials_would_gain(job):
+    words = ["compare", str(job.ratings[0]), "-m", "ease,item-knn", "-o", str(job.output), "--no-track"]
+    result = CliRunner().invoke(main, [*words, "--held-out", "0.2"])
+    assert result.exit_code == 0, result.output
+    note = " ".join(result.stdout.split())
+    assert note.startswith("Not tuned: all settings are defaults or were given")
+    assert "gain most from tuning" in note or "none was better" in note
+    assert facts(job)["note"][:10] == "Not tuned:"
+
+
+def test_popularity_and_matrix_factorization_are_always_there_unless_refused(job):
+    compare.run(replace(job, models="ease", settings=(), baselines=True))
+    families = {model["family"] for model in facts(job)["models"]}
+    assert {"non-personalized", "matrix factorization"} <= families or len(families) == 3
+
+
+def test_titles_of_unknown_items_are_counted_and_named(job, tmp_path):
+    (tmp_path / "titles.csv").write_text("item_id,title\ni0,The First\nnix,The Last\n", encoding="utf-8")
+    words = ["compare", str(job.ratings[0]), "-m", "popularity", "-o", str(job.output), *ALONE]
+    result = CliRunner().invoke(main, [*words, "--held-out", "0.2", "--titles", str(tmp_path / "titles.csv")])
+    assert "titles: 1 of 2 ids unknown to the training data: nix\n" in result.stderr
 
 
 def test_who_reads_no_further_gets_no_complaint(job, monkeypatch):

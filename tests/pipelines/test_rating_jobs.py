@@ -89,7 +89,7 @@ def test_compare_ranks_the_lowest_error_first_and_its_report_opens(ratings):
     assert board["model"].tolist() == ["biases", "global-mean"]
     assert board["rmse"].is_monotonic_increasing
     assert (board["cells"] + board["cells_without_prediction"] == int(0.1 * len(pd.read_csv(ratings)))).all()
-    assert board["gap"].iloc[1] > 0 and board["gap_low"].iloc[1] > 0
+    assert board["difference"].iloc[1] > 0 and board["difference_low"].iloc[1] > 0
     assert "biases beats global-mean by" in output and "held-out cells" in output
     page = Path("out/report.html").read_text()
     assert "Observed against predicted ratings" in page and "rmse by user_slices" in page
