@@ -68,7 +68,10 @@ def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
         raise DataError(f"Expected {width} columns in {path}, found {len(columns)}.")
     first = _place(names, kind)
     columns = [columns[first], *columns[:first], *columns[first + 1 :]] if columns else [pa.array([], pa.string())] * 2
-    return columns[:width]
+    columns = [as_ids(column, kind, path.name) for column in columns[:width]]
+    if any(column.null_count for column in columns):
+        raise DataError(f"Expected a value in every row of {path.name}, found rows without one. Remove them.")
+    return columns
 
 
 def _read_parquet(path: Path) -> tuple[Sequence[str], list[pa.Array]]:
@@ -78,10 +81,7 @@ def _read_parquet(path: Path) -> tuple[Sequence[str], list[pa.Array]]:
         raise DataError(
             f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
         ) from error
-    columns = [as_ids(column, "the", path.name) for column in table.columns]
-    if any(column.null_count for column in columns):
-        raise DataError(f"Expected an id in every row of {path.name}, found rows without one. Remove them.")
-    return table.column_names, columns
+    return table.column_names, table.columns
 
 
 def _read_text(path: Path, kind: str, width: int) -> tuple[Sequence[str], list[pa.Array]]:
