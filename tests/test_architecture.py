@@ -36,7 +36,12 @@ PACKAGES_IN_ORDER = [
 
 # The modules that may import each of these, inside functions only: help and scoring must not wait for them.
 HOMES = {
-    "mlflow": {"recsys.tracking.mlflow_tracker", "recsys.tracking.mlflow_client", "recsys.serving.pyfunc", "recsys.serving.pyfunc_model"},
+    "mlflow": {
+        "recsys.tracking.mlflow_tracker",
+        "recsys.tracking.mlflow_client",
+        "recsys.serving.pyfunc",
+        "recsys.serving.pyfunc_model",
+    },
     "matplotlib": {"recsys.reporting.plotting"},
     "implicit": {"recsys.models.factorization.implicit_models"},
     "ray": {"recsys.batch.engines"},

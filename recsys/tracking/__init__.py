@@ -1,1 +1,1 @@
-"""Runs kept: tracker (what a job may say, and the tracker that keeps nothing), mlflow_tracker."""
+"""Records of runs: tracker (the protocol, and a tracker that keeps nothing), mlflow_tracker and mlflow_client."""

@@ -1,4 +1,7 @@
-"""What a job may say about a run, and the tracker that keeps nothing."""
+"""The protocol by which jobs record what they did, and a tracker that keeps nothing.
+
+A job has a Tracker and does not know which: one that keeps runs in MLflow, or one that keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,52 +15,79 @@ if TYPE_CHECKING:
 
 
 class Run(Protocol):
-    """One run. Names of parameters and metrics are made fit for MLflow: `ndcg@100` becomes `ndcg_at_100`."""
+    """A record of one job.
+
+    Names of parameters and metrics are changed to what MLflow takes: `ndcg@100` becomes `ndcg_at_100`.
+
+    Attributes
+    ----------
+    id : str or None
+        Id in MLflow; None where nothing is kept.
+    """
 
     id: str | None
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Settings of the run; nested ones are flattened with dots, values beyond 6000 characters cut."""
+        """Record settings; nested ones are flattened with dots, values are cut at 6000 characters."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers, at an epoch if `step` is given. NaN is kept; an infinite value is left out with a warning."""
+        """Record numbers, of an epoch if `step` is given. NaN is kept; infinite values are left out with a warning."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Labels to search by."""
+        """Record labels to search by."""
 
     def log_dataset(self, name: str, fingerprint: str, facts: Mapping[str, Any], context: str = "training") -> None:
-        """Which data went in: its hash and facts about it, never the data themselves."""
+        """Record which data were used: their hash and facts about them, never the data themselves."""
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file or a directory into the run, under `folder`."""
 
     def log_figure(self, figure: Figure | Callable[[], Figure], name: str) -> None:
-        """Keep a figure as an image; `name` without suffix becomes a PNG.
+        """Keep a figure as an image.
 
-        A function is called only where figures are kept, and what goes wrong in it is a failure of tracking.
+        Parameters
+        ----------
+        figure : Figure or callable
+            A callable is called only where figures are kept; an error in it is a failure of tracking.
+        name : str
+            Name of the file; without a suffix it is a PNG.
         """
 
     def log_model(self, arguments: Callable[[], Mapping[str, Any]], name: str = "model") -> None:
-        """Keep an MLflow model; the function, called only where models are kept, gives what pyfunc.save_model takes."""
+        """Keep an MLflow model.
+
+        Parameters
+        ----------
+        arguments : callable
+            Returns what `mlflow.pyfunc.save_model` takes; called only where models are kept.
+        name : str
+            Name of the model.
+        """
 
 
 class Tracker(Protocol):
-    """Opens runs. `uri` is where they go, None if nowhere."""
+    """Open runs.
+
+    Attributes
+    ----------
+    uri : str or None
+        Where runs are kept; None where they are not.
+    """
 
     uri: str | None
 
     def run(self, name: str, kind: str) -> AbstractContextManager[Run]:
-        """A run as a context, the child of this tracker's innermost open run. `kind`: train, compare, score, ..."""
+        """Open a run for the length of a block, as the child of the innermost open run. `kind`: train, score, ..."""
 
 
 class NullTracker:
-    """Keeps nothing."""
+    """A tracker that keeps nothing."""
 
     uri: str | None = None
 
     @contextmanager
     def run(self, name: str, kind: str) -> Iterator[Run]:
-        """A run that forgets."""
+        """Open a run that keeps nothing."""
         yield _NullRun()
 
 

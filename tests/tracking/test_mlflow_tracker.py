@@ -102,7 +102,7 @@ def test_nan_is_kept_and_infinity_is_left_out_with_a_warning(tracker, caplog):
     assert messages(caplog) == ["Expected finite metrics, found infinite gap, rate: not tracked."]
 
 
-def test_a_run_says_which_code_made_it(tracker):
+def test_a_run_records_the_code_that_made_it(tracker):
     with tracker.run("vae", "train") as run:
         run.set_tags({"recsys.data_hash": "abc"})
     tags = stored(tracker, run).data.tags
@@ -117,6 +117,18 @@ def test_a_password_in_the_command_is_not_kept(tracker, monkeypatch):
     with tracker.run("vae", "train") as run:
         pass
     assert stored(tracker, run).data.tags["recsys.command"] == "recsys train --tracking-uri http://***@host:5000/x"
+
+
+def test_secrets_in_parameters_tags_and_data_are_not_kept(tracker):
+    address = "https://account.blob/x?sv=1&sig=5ecret%3D"
+    with tracker.run("vae", "train") as run:
+        run.log_params({"model": address, "nested": {"ratings": "s3://key:5ecret/5ecret@bucket/x"}})
+        run.set_tags({"recsys.source": f"{address}&token=5ecret"})
+        run.log_dataset(address, "ab" * 32, {"source": address})
+    found = stored(tracker, run)
+    assert "sig=***" in found.data.params["model"]
+    assert "5ecret" not in json.dumps([found.data.params, found.data.tags])
+    assert "5ecret" not in str(found.inputs.dataset_inputs)
 
 
 def test_a_dataset_is_known_by_its_fingerprint(tracker):
@@ -154,7 +166,7 @@ def test_a_run_inside_a_run_is_its_child_and_the_next_one_is_not(tracker):
     assert "mlflow.parentRunId" not in stored(tracker, later).data.tags
 
 
-def test_a_figure_is_drawn_only_where_it_is_kept_and_its_errors_are_warnings(tracker, caplog):
+def test_a_figure_is_drawn_only_where_figures_are_kept_and_its_errors_are_warnings(tracker, caplog):
     def figure_that_fails():
         raise ImportError("no matplotlib")
 
@@ -189,7 +201,7 @@ def test_a_run_ends_finished_failed_or_killed_and_the_error_passes_unchanged(tra
     assert stored(tracker, runs[1]).data.tags["recsys.error"] == "ValueError: no rows"
 
 
-# Nothing in the way
+# Failures of tracking
 
 
 def test_a_failing_call_is_one_warning_and_the_rest_of_the_run_is_kept(tracker, caplog, tmp_path):
@@ -205,7 +217,7 @@ def test_a_failing_call_is_one_warning_and_the_rest_of_the_run_is_kept(tracker, 
 
 
 @pytest.mark.timeout(60)  # MLflow's own patience is minutes, at every call
-def test_a_server_that_is_not_there_costs_one_warning_and_nothing_else(closed_port, caplog):
+def test_a_server_that_does_not_answer_costs_one_warning_and_nothing_else(closed_port, caplog):
     tracker, done = MLflowTracker(f"http://ann:secret@127.0.0.1:{closed_port}"), []
     with tracker.run("all", "compare") as parent:
         for name in ("vae", "als"):
@@ -218,14 +230,14 @@ def test_a_server_that_is_not_there_costs_one_warning_and_nothing_else(closed_po
     assert "failed in opening the run" in warning and "secret" not in warning
 
 
-def test_the_error_of_the_job_is_not_hidden_by_a_server_that_is_gone(closed_port):
+def test_the_error_of_the_job_is_not_hidden_by_a_server_that_does_not_answer(closed_port):
     with pytest.raises(ZeroDivisionError), MLflowTracker(f"http://127.0.0.1:{closed_port}").run("vae", "train"):
         raise ZeroDivisionError
 
 
-def test_a_tracker_that_lost_its_patience_tries_nothing_more(tracker, caplog):
+def test_a_tracker_that_has_lost_too_much_time_tries_nothing_more(tracker, caplog):
     with tracker.run("vae", "train") as run:
-        tracker.lose(seconds=60)
+        tracker.add_lost_seconds(60)
         run.log_metrics({"loss": 1.0})
         with tracker.run("als", "train") as child:
             pass
@@ -234,7 +246,7 @@ def test_a_tracker_that_lost_its_patience_tries_nothing_more(tracker, caplog):
     assert stored(tracker, run).info.status == "FINISHED"  # it would look alive for ever
 
 
-def test_the_environment_and_the_logging_of_the_person_are_left_alone(tracker, monkeypatch):
+def test_the_environment_and_the_logging_of_the_caller_are_left_alone(tracker, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     before, level = dict(os.environ), logging.getLogger("mlflow").level
     with tracker.run("vae", "train") as run:
@@ -266,7 +278,7 @@ FIRST_RUN = """
 
 
 @pytest.mark.slow
-def test_processes_that_meet_on_a_new_database_in_the_working_directory_all_track_in_silence(tmp_path):
+def test_processes_that_create_the_same_database_at_once_all_track_without_output(tmp_path):
     results = [job.communicate(timeout=120) for job in [in_a_new_process(FIRST_RUN, tmp_path) for _ in range(3)]]
     assert [errors for _, errors in results] == ["", "", ""]
     ids = [out.strip() for out, _ in results]
@@ -308,10 +320,10 @@ def wait_for(port, server, seconds):
     pytest.fail("the MLflow server did not start")
 
 
-# Where to
+# Where runs are kept
 
 
-def test_the_place_is_the_argument_then_the_environment_then_the_working_directory(tmp_path, monkeypatch):
+def test_the_address_is_the_argument_then_the_environment_then_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert MLflowTracker().uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
