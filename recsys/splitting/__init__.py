@@ -14,19 +14,11 @@ from typing import Any
 
 from recsys.data.interactions import Interactions
 from recsys.errors import ConfigError
+from recsys.splitting._building import PROTOCOLS
 from recsys.splitting.by_row import cells, given, k_fold_cells, train_on_validation, weak
 from recsys.splitting.by_time import leave_one_out, temporal
 from recsys.splitting.by_user import everybody, hide, holdout, k_fold, strong
 from recsys.splitting.holdout import Holdout, RowParts, Split
-
-PROTOCOLS: dict[str, Callable[..., Split]] = {
-    "strong": strong,
-    "weak": weak,
-    "cells": cells,
-    "leave-one-out": leave_one_out,
-    "temporal": temporal,
-    "given": given,
-}
 
 FOLDS: dict[str, Callable[..., Iterator[tuple[str, Split]]]] = {"strong": k_fold, "cells": k_fold_cells}
 

@@ -6,9 +6,9 @@ matrices hold ratings, zeros stored too; otherwise 1 for every interaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,19 @@ from recsys.types import FloatArray
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 STAGES = ((VALIDATION, "validation"), (TEST, "test"))
+
+PROTOCOLS: dict[str, Callable[..., Split]] = {}  # by name, filled by `protocol`
+_P = TypeVar("_P", bound=Callable[..., Split])
+
+
+def protocol(name: str) -> Callable[[_P], _P]:
+    """Register a function as the protocol of a name: in `split`, and in the options of the command line."""
+
+    def register(function: _P) -> _P:
+        PROTOCOLS[name] = function
+        return function
+
+    return register
 
 
 def for_task(interactions: Interactions, ratings: bool) -> Interactions:

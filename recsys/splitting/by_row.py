@@ -18,6 +18,7 @@ from recsys.splitting._building import (
     check_share,
     concatenate,
     for_task,
+    protocol,
     rank_within_users,
     round_down,
     split_rows,
@@ -25,6 +26,7 @@ from recsys.splitting._building import (
 from recsys.splitting.holdout import Split
 
 
+@protocol("weak")
 def weak(
     interactions: Interactions, *, share: float = 0.1, seed: int = 0, test: bool = True, ratings: bool = False
 ) -> Split:
@@ -70,6 +72,7 @@ def weak(
     return split_rows("weak", for_task(interactions, ratings), part, required=_stages(test))
 
 
+@protocol("cells")
 def cells(
     interactions: Interactions,
     *,
@@ -174,6 +177,7 @@ def _cells(order: NDArray[np.int64], tested: int, validation: float) -> NDArray[
     return part
 
 
+@protocol("given")
 def given(
     train: Interactions,
     test: Interactions,

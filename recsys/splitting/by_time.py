@@ -16,6 +16,7 @@ from recsys.splitting._building import (
     VALIDATION,
     check_share,
     for_task,
+    protocol,
     rank_within_users,
     round_down,
     split_rows,
@@ -25,6 +26,7 @@ from recsys.splitting.holdout import Split
 Cut = tuple[int, int]  # time and place in the file of the first row of a part; place -1: all rows of the time
 
 
+@protocol("leave-one-out")
 def leave_one_out(interactions: Interactions, *, seed: int = 0, ratings: bool = False) -> Split:
     """Hold out the last item of each user as test and the one before it as validation.
 
@@ -64,6 +66,7 @@ def leave_one_out(interactions: Interactions, *, seed: int = 0, ratings: bool = 
     return split_rows("leave-one-out", for_task(interactions, ratings), part, _part_of_seen(interactions, part))
 
 
+@protocol("temporal")
 def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = False) -> Split:
     """Cut in time: training is the past of all users, and holds nothing of the future.
 

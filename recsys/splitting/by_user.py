@@ -21,6 +21,7 @@ from recsys.splitting._building import (
     choose_hidden,
     concatenate,
     for_task,
+    protocol,
     require_users,
     round_down,
     training_matrix,
@@ -46,6 +47,7 @@ def everybody(interactions: Interactions, ratings: bool = False) -> Split:
     return build_split("everybody", training_matrix(for_task(interactions, ratings), all_rows), {}, {})
 
 
+@protocol("strong")
 def strong(
     interactions: Interactions,
     *,
