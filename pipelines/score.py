@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from recsys.reporting.plotting import exposure
 from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at
 
+from .cli.exit_notice import exit_notice
 from .cli.interrupts import resumable
 from .cli.options import LocationType, options_from, setting
 from .cli.output import as_json, plural, print_json, say, wrapped
@@ -41,6 +43,11 @@ from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
 from .cli.steps import log_data
 from .cli.unknown import UnknownIds, find_unknown, note_unknown
+
+CLUSTER_LOST = (
+    "Error: the command was ended from outside, by Ray if its node on this machine stopped. What is written stays: run "
+    "the same command with --resume to continue."
+)
 
 
 @dataclass(frozen=True)
@@ -289,7 +296,8 @@ def command(job: ScoreJob) -> None:
     """
     if bool(job.ratings) == job.choice.item_to_item:
         raise click.UsageError("Expected RATINGS, or --item-to-item without them.")
-    with resumable(lambda: resume_hint(job.output), job.output):
+    notice = exit_notice(CLUSTER_LOST) if job.engine == "ray" else nullcontext()
+    with resumable(lambda: resume_hint(job.output), job.output), notice:
         scored = run(job)
     report(scored, job)
 
