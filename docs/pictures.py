@@ -60,12 +60,12 @@ def main() -> None:
 
 
 def run(command: str, folder: Path) -> str:
-    """What a command prints, errors and notes included, in the order in which a terminal shows them."""
+    """What a command prints; progress and notes, which go to the error stream, are left out."""
     words = [sys.executable, "-m", "pipelines.cli", *shlex.split(command)[1:]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(COLUMNS), "PYTHONUNBUFFERED": "1"}
-    done = subprocess.run(
-        words, cwd=folder, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True, check=True
-    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(COLUMNS)}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{command}\n{done.stderr}")
     return done.stdout.replace(f"{folder}/", "")
 
 

@@ -48,7 +48,7 @@ def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
         for reject in piece.rejects:
             raise DataError(
                 f"Expected a user and an item in every row of {file.name}, as every row is answered; found "
-                f"{reject.reason}, {reject.detail} in line {line + reject.row:,}. Mend it, or take it out."
+                f"{reject.reason}, {reject.detail} in line {line + reject.row:,}. Fix or remove the row."
             )
         line += piece.length
         yield piece
