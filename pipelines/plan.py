@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from recsys import capacity
-from recsys.capacity import Need, Speed, Workload
+from recsys.capacity import Speed, TrainingEstimate, Workload
 
 from .cli.options import options_from, setting
 from .cli.output import WIDTH, as_json, plural, print_json, say, table
@@ -57,8 +57,8 @@ class Plan:
 
     workload: Workload
     speed: Speed
-    ways: list[Need]
-    recommended: Need | None
+    ways: list[TrainingEstimate]
+    recommended: TrainingEstimate | None
     lists_seconds: float
     lists_bytes: float
 
@@ -66,8 +66,8 @@ class Plan:
 def run(job: PlanJob) -> Plan:
     """Estimate memory, time and network of each way to train."""
     work = job.workload()
-    speed = capacity.read_speed("cuda" if job.gpu else "cpu").times(job.speedup)
-    ways = list(capacity.needs(work, speed))
+    speed = capacity.read_speed("cuda" if job.gpu else "cpu").scaled_by(job.speedup)
+    ways = list(capacity.training_estimates(work, speed))
     best = capacity.recommended(work, ways)
     return Plan(work, speed, ways, best, capacity.lists_seconds(work, speed), capacity.lists_bytes(work))
 
@@ -93,7 +93,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield f"\n{capacity.FORMULA}"
 
 
-def _row(way: Need, work: Workload) -> tuple[str, ...]:
+def _row(way: TrainingEstimate, work: Workload) -> tuple[str, ...]:
     step = _time(way.step_seconds) if way.epochs else ""
     whole = _time(way.seconds) + ("" if way.epochs else " total")
     sent, machines = _bytes(way.sent) if way.sent else "", str(way.machines)

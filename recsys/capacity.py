@@ -1,7 +1,7 @@
-"""What a training and a scoring will need, before either starts: memory, minutes, bytes over the network.
+"""Estimates of what training and scoring will need, before either starts: memory, time, bytes over the network.
 
-Sums of pieces whose times were measured one by one (benchmarks/constants.py writes constants.json). How far the sums
-are from whole trainings is in docs/scale.md; benchmarks/plan_check.py measures it.
+An estimate is a sum of operations whose times were measured one by one (benchmarks/constants.py writes constants.json).
+How far the estimates are from whole trainings is in docs/scale.md; benchmarks/plan_check.py measures it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recsys.models.autoencoders.layers import logits_memory, loss_in_chunks
 from recsys.models.autoencoders.network import NetworkRecommender, TrainingMemory
 
 CONSTANTS = Path(__file__).with_name("system") / "constants.json"
-MATRIX_LIMIT = 2**31 - 1  # interactions one matrix holds: its positions are int32
+MATRIX_LIMIT = 2**31 - 1  # interactions in one matrix, at most: its indices are int32
 
 _RUNTIME = 0.4e9  # bytes of Python, torch and pandas before any data
 _LIST_ROW = 12  # bytes of item, rank and score in a list, before compression
@@ -41,23 +41,49 @@ memory         runtime + matrix (8 interactions + 20 users) + parameters, gradie
 
 @dataclass(frozen=True)
 class Speed:
-    """Times of one machine's pieces, in seconds or operations a second. `load`: of the machine while measured."""
+    """Measured times of single operations on one machine.
+
+    Attributes
+    ----------
+    machine, date : str
+        Where and when they were measured.
+    load : float
+        Load of the machine during the measurement.
+    flops : dict of str to float
+        Operations per second in the three products of the output layer, by precision.
+    logit : dict of str to float
+        Seconds per logit apart from the products (softmax, loss, gradient), by precision.
+    weight : float
+        Seconds per weight of a dense gradient and Adam.
+    cell : float
+        Seconds per number in the input-layer row of one interaction, forward and backward.
+    sparse_weight : float
+        Seconds per weight of a gathered row: its sparse gradient and RowAdam.
+    pair : float
+        Seconds per pair of items of one user in the Gram matrix.
+    solve : float
+        items^3 per second when EASE inverts its matrix.
+    score : float
+        Seconds per score for masking and selecting the best.
+    score_flops : float
+        Operations per second of the product that makes scores.
+    """
 
     machine: str
     date: str
     load: float
-    flops: dict[str, float]  # operations a second in the output layer's three products, by precision
-    logit: dict[str, float]  # seconds a logit beside the products: softmax, loss, slopes
-    weight: float  # seconds a weight of a step's fresh gradient and Adam
-    cell: float  # seconds a number of a cell's row of input weights, there and back
-    sparse_weight: float  # seconds a weight of a touched row: gathered, its sparse gradient, RowAdam
-    pair: float  # seconds a pair of items of one user in the Gram matrix
-    solve: float  # items^3 a second in EASE's inversion
-    score: float  # seconds a score of masking and choosing the best
-    score_flops: float  # operations a second of scoring's product
+    flops: dict[str, float]
+    logit: dict[str, float]
+    weight: float
+    cell: float
+    sparse_weight: float
+    pair: float
+    solve: float
+    score: float
+    score_flops: float
 
-    def times(self, factor: float) -> Speed:
-        """A machine so many times as fast in everything."""
+    def scaled_by(self, factor: float) -> Speed:
+        """Return the times of a machine that is `factor` times as fast in everything; `factor` is above 0."""
         if not 0 < factor < float("inf"):
             raise ConfigError(f"Expected a speedup above 0, found {factor}.")
         shorter = {name: getattr(self, name) / factor for name in ("weight", "cell", "sparse_weight", "pair", "score")}
@@ -72,7 +98,18 @@ class Speed:
 
 
 def read_speed(device: Literal["cpu", "cuda"]) -> Speed:
-    """The measured machine of that kind; raises ConfigError where none was measured."""
+    """Return the times of the measured machine of a kind.
+
+    Parameters
+    ----------
+    device : {"cpu", "cuda"}
+        Kind of machine.
+
+    Raises
+    ------
+    ConfigError
+        If no machine of that kind was measured.
+    """
     known = json.loads(CONSTANTS.read_text(encoding="utf-8"))
     if device not in known:
         raise ConfigError(
@@ -84,14 +121,41 @@ def read_speed(device: Literal["cpu", "cuda"]) -> Speed:
 
 @dataclass(frozen=True)
 class Workload:
-    """How much, with which network, on how many machines of which memory. Raises ConfigError for what cannot be."""
+    """The size of the data, of the network and of the machines.
+
+    Attributes
+    ----------
+    users, items, interactions : float
+        Size of the data.
+    machines : int
+        Machines or GPUs that share the work.
+    memory : float
+        Bytes of memory in each machine.
+    network : float
+        Bytes per second between machines.
+    hidden, latent : int
+        Widths of the VAE.
+    negatives : int
+        Sampled items in a step, for the sampled softmax.
+    batch_size : int
+        Users in a training step, over all machines.
+    precision : {"fp32", "bf16"}
+        Precision of the training.
+    n : int
+        Length of a list.
+
+    Raises
+    ------
+    ConfigError
+        If a size is below 1 or infinite, or if there are more interactions than users x items.
+    """
 
     users: float
     items: float
     interactions: float
     machines: int = 1
-    memory: float = 16e9  # bytes a machine
-    network: float = 10e9 / 8  # bytes a second between machines
+    memory: float = 16e9
+    network: float = 10e9 / 8
     hidden: int = 600
     latent: int = 200
     negatives: int = 4000
@@ -111,20 +175,35 @@ class Workload:
 
     @property
     def training_share(self) -> float:
-        """Share of the users a model can be trained on; the others are only scored."""
+        """Share of the users that fit into one matrix for training; the others are only scored."""
         return min(1.0, MATRIX_LIMIT / self.interactions)
 
     @property
     def history(self) -> float:
-        """Interactions a user."""
+        """Interactions per user."""
         return self.interactions / self.users
 
 
 @dataclass(frozen=True)
-class Need:
-    """What one way of training takes. seconds: of an epoch, or of the whole closed form (epochs is False).
+class TrainingEstimate:
+    """What one way of training needs.
 
-    bytes: of memory on each machine; sent: by each machine in a step; machines: how many can share the work.
+    Attributes
+    ----------
+    name : str
+        The model and its output layer.
+    bytes : float
+        Memory on each machine.
+    step_seconds : float
+        Time of a training step.
+    seconds : float
+        Time of an epoch, or of the whole fit where `epochs` is False.
+    sent : float
+        Bytes that each machine sends in a step.
+    machines : int
+        Machines that can share the work.
+    epochs : bool
+        Whether the training has epochs.
     """
 
     name: str
@@ -136,21 +215,21 @@ class Need:
     epochs: bool = True
 
 
-def needs(work: Workload, speed: Speed) -> Iterator[Need]:
-    """The ways to train, the dearest output layer first."""
+def training_estimates(work: Workload, speed: Speed) -> Iterator[TrainingEstimate]:
+    """Estimate each way of training: a VAE with full and with sampled softmax, and EASE."""
     yield full_softmax(work, speed)
     yield sampled_softmax(work, speed)
     yield closed_form(work, speed)
 
 
-def recommended(work: Workload, ways: list[Need]) -> Need | None:
-    """Of the networks that fit a machine's memory, the one with the shorter epoch."""
+def recommended(work: Workload, ways: list[TrainingEstimate]) -> TrainingEstimate | None:
+    """Return the network with the shortest epoch of those that fit into a machine; None where none fits."""
     fit = [way for way in ways if way.bytes <= work.memory and way.epochs]
     return min(fit, key=lambda way: way.seconds, default=None)
 
 
-def full_softmax(work: Workload, speed: Speed) -> Need:
-    """VAE with all items in the output."""
+def full_softmax(work: Workload, speed: Speed) -> TrainingEstimate:
+    """Estimate a VAE with all items in the output layer."""
     held, rows = held_memory(work, "full"), work.batch_size / work.machines
     logits = rows * work.items
     sent = 2 * (work.machines - 1) / work.machines * held.parameters
@@ -163,11 +242,11 @@ def full_softmax(work: Workload, speed: Speed) -> Need:
     )
     more = logits_memory(rows, work.items, work.precision)
     more += 4 * work.items * work.hidden * loss_in_chunks(rows, work.items)
-    return _epochs("vae, full softmax", work, held, more, step, sent, work.machines)
+    return _with_epochs("vae, full softmax", work, held, more, step, sent, work.machines)
 
 
-def sampled_softmax(work: Workload, speed: Speed) -> Need:
-    """VAE with a batch's items and some negatives in the output; in one process."""
+def sampled_softmax(work: Workload, speed: Speed) -> TrainingEstimate:
+    """Estimate a VAE whose output layer has the items of the batch and sampled negatives; it trains in one process."""
     held, rows = held_memory(work, "sampled"), work.batch_size
     distinct = distinct_items(rows * work.history, work.items)
     candidates = distinct + work.negatives * (1 - distinct / work.items)
@@ -180,47 +259,57 @@ def sampled_softmax(work: Workload, speed: Speed) -> Need:
     )
     touched = 4 * (candidates + distinct) * work.hidden * 6  # gathered, gradient, coalesced, RowAdam's three
     more = touched + logits_memory(rows, candidates)
-    return _epochs("vae, sampled softmax", work, held, more, step, 0, 1)
+    return _with_epochs("vae, sampled softmax", work, held, more, step, 0, 1)
 
 
-def closed_form(work: Workload, speed: Speed) -> Need:
-    """EASE: an items x items matrix inverted on one machine."""
+def closed_form(work: Workload, speed: Speed) -> TrainingEstimate:
+    """Estimate EASE, which inverts an items x items matrix on one machine."""
     pairs = work.interactions * work.training_share * work.history
     seconds = work.items**3 / speed.solve + pairs * speed.pair
-    return Need("ease", _RUNTIME + _matrix(work) + 4 * work.items**2, seconds, seconds, 0, 1, epochs=False)
+    return TrainingEstimate("ease", _RUNTIME + _matrix(work) + 4 * work.items**2, seconds, seconds, 0, 1, epochs=False)
 
 
-def _epochs(
+def _with_epochs(
     name: str, work: Workload, held: TrainingMemory, more: float, step: float, sent: float, machines: int
-) -> Need:
+) -> TrainingEstimate:
     steps = max(1.0, work.users * work.training_share / work.batch_size)
-    return Need(name, _RUNTIME + _matrix(work) + held.total + more, step, step * steps, sent, machines)
+    return TrainingEstimate(name, _RUNTIME + _matrix(work) + held.total + more, step, step * steps, sent, machines)
 
 
 def held_memory(work: Workload, softmax: str) -> TrainingMemory:
-    """What training holds for the network, counted on the network itself."""
+    """Return the memory of the network in training, counted on the network itself."""
     model = create_model("vae", {"hidden": work.hidden, "latent": work.latent, "softmax": softmax})
     assert isinstance(model, NetworkRecommender)
     return model.training_memory(int(work.items))
 
 
 def lists_seconds(work: Workload, speed: Speed) -> float:
-    """Seconds until everybody has a list, with the VAE: products and choosing, not the files."""
-    a_user = (
+    """Estimate the seconds in which a VAE makes the lists of all users, without writing the files."""
+    per_user = (
         2 * (work.items * work.hidden + _inner(work)) / speed.score_flops
         + work.items * speed.score
         + work.history * work.hidden * speed.cell / 2
     )
-    return work.users / work.machines * a_user
+    return work.users / work.machines * per_user
 
 
 def lists_bytes(work: Workload) -> float:
-    """Bytes of everybody's lists before compression."""
+    """Estimate the bytes of the lists of all users, before compression."""
     return work.users * min(work.n, work.items) * _LIST_ROW
 
 
 def distinct_items(draws: float, items: float) -> float:
-    """Items met in so many interactions, when popularity falls with the rank r as 1 / (r + 10)^0.9."""
+    """Estimate the number of different items in a number of interactions.
+
+    Popularity falls with the rank r of an item as 1 / (r + 10)^0.9.
+
+    Parameters
+    ----------
+    draws : float
+        Interactions.
+    items : float
+        Items of the catalog.
+    """
     edges = np.unique(np.round(np.geomspace(1, items + 1, 4000)))
     count, rank = np.diff(edges), (edges[:-1] + edges[1:] - 1) / 2
     chance = (rank + 10) ** -0.9
@@ -229,10 +318,10 @@ def distinct_items(draws: float, items: float) -> float:
 
 
 def _inner(work: Workload) -> float:
-    """Weights of the two small layers."""
+    """Weights of the two inner layers."""
     return work.hidden * 2 * work.latent + work.latent * work.hidden
 
 
 def _matrix(work: Workload) -> float:
-    """Bytes of the histories that are trained on: items and values, offsets twice, the order."""
+    """Bytes of the training matrix: indices and values, offsets twice, the order of the users."""
     return work.training_share * (8 * work.interactions + 20 * work.users)

@@ -1,4 +1,4 @@
-"""Plans: arithmetic by hand on round numbers, limits stated, and the memory of real networks."""
+"""Estimates of capacity: arithmetic by hand on round numbers, limits, and the memory of real networks."""
 
 import json
 
@@ -17,15 +17,15 @@ from recsys.capacity import (
     held_memory,
     lists_bytes,
     lists_seconds,
-    needs,
     read_speed,
     recommended,
     sampled_softmax,
+    training_estimates,
 )
 from recsys.errors import ConfigError
 from recsys.models import create_model
 
-NOTHING = {
+INSTANT = {
     "flops": {"fp32": 1e30, "bf16": 1e30},
     "logit": {"fp32": 0.0, "bf16": 0.0},
     "weight": 0.0,
@@ -39,21 +39,21 @@ NOTHING = {
 WORK = Workload(10_000, 1_000, 200_000, hidden=10, latent=2, batch_size=100)
 
 
-def only(**piece):
-    """A machine on which nothing but `piece` takes time."""
-    return Speed("test", "today", 0.0, **(NOTHING | piece))
+def machine(**operations):
+    """A machine on which only these operations take time."""
+    return Speed("test", "today", 0.0, **(INSTANT | operations))
 
 
 @pytest.mark.parametrize(
     ("speed", "step"),
     [
-        (only(flops={"fp32": 1e6, "bf16": 1e9}), 6 * 100 * (1_000 * 10 + 10 * 4 + 2 * 10) / 1e6),
-        (only(logit={"fp32": 1e-6, "bf16": 0.0}), 100 * 1_000 * 1e-6),
-        (only(weight=1e-6), 2 * 1_000 * 10 * 1e-6),
-        (only(cell=1e-6), 100 * 20 * 10 * 1e-6),
+        (machine(flops={"fp32": 1e6, "bf16": 1e9}), 6 * 100 * (1_000 * 10 + 10 * 4 + 2 * 10) / 1e6),
+        (machine(logit={"fp32": 1e-6, "bf16": 0.0}), 100 * 1_000 * 1e-6),
+        (machine(weight=1e-6), 2 * 1_000 * 10 * 1e-6),
+        (machine(cell=1e-6), 100 * 20 * 10 * 1e-6),
     ],
 )
-def test_a_step_is_the_sum_of_its_pieces_and_an_epoch_a_hundred_steps(speed, step):
+def test_a_step_is_the_sum_of_its_operations_and_an_epoch_a_hundred_steps(speed, step):
     need = full_softmax(WORK, speed)
     assert need.step_seconds == pytest.approx(step)
     assert need.seconds == pytest.approx(100 * step)
@@ -62,29 +62,29 @@ def test_a_step_is_the_sum_of_its_pieces_and_an_epoch_a_hundred_steps(speed, ste
 def test_machines_share_rows_but_each_has_all_weights_and_sends_them():
     parameters = 2 * 1_000 * 10 + 10 + 1_000 + 10 * 4 + 4 + 2 * 10 + 10
     four = Workload(10_000, 1_000, 200_000, machines=4, hidden=10, latent=2, batch_size=100, network=1e6)
-    assert full_softmax(four, only(logit={"fp32": 1e-6})).sent == 2 * 3 / 4 * 4 * parameters
-    assert full_softmax(four, only()).step_seconds == pytest.approx(1.5 * 4 * parameters / 1e6)
-    assert full_softmax(four, only(weight=1.0)).step_seconds == pytest.approx(20_000, rel=1e-3)
-    assert sampled_softmax(four, only()).machines == 1
+    assert full_softmax(four, machine(logit={"fp32": 1e-6})).sent == 2 * 3 / 4 * 4 * parameters
+    assert full_softmax(four, machine()).step_seconds == pytest.approx(1.5 * 4 * parameters / 1e6)
+    assert full_softmax(four, machine(weight=1.0)).step_seconds == pytest.approx(20_000, rel=1e-3)
+    assert sampled_softmax(four, machine()).machines == 1
 
 
 def test_a_sampled_step_does_not_grow_with_the_catalog():
     small, large = (
-        sampled_softmax(Workload(1e6, items, 1e7, hidden=10, latent=2), only(sparse_weight=1e-6)).step_seconds
+        sampled_softmax(Workload(1e6, items, 1e7, hidden=10, latent=2), machine(sparse_weight=1e-6)).step_seconds
         for items in (1e6, 1e8)
     )
     assert small < large < 1.5 * small
 
 
-def test_ease_is_a_cube_and_twelve_squares():
-    need = closed_form(WORK, only(solve=1e9, pair=1e-6))
+def test_ease_needs_time_for_the_cube_of_items_and_memory_for_the_square():
+    need = closed_form(WORK, machine(solve=1e9, pair=1e-6))
     assert need.seconds == pytest.approx(1.0 + 200_000 * 20 * 1e-6)
     assert need.bytes == 0.4e9 + 8 * 200_000 + 20 * 10_000 + 4 * 1_000**2
 
 
-def test_lists_take_a_product_and_a_choice_a_user():
-    assert lists_seconds(WORK, only(score=1e-9)) == pytest.approx(10_000 * 1_000 * 1e-9)
-    assert lists_seconds(WORK, only(score_flops=1e9)) == pytest.approx(10_000 * 2 * (10_000 + 60) / 1e9)
+def test_scoring_takes_a_product_and_a_selection_per_user():
+    assert lists_seconds(WORK, machine(score=1e-9)) == pytest.approx(10_000 * 1_000 * 1e-9)
+    assert lists_seconds(WORK, machine(score_flops=1e9)) == pytest.approx(10_000 * 2 * (10_000 + 60) / 1e9)
     assert lists_bytes(WORK) == 10_000 * 100 * 12
 
 
@@ -109,44 +109,44 @@ def test_the_memory_is_that_of_the_network_and_its_optimizer(softmax):
     assert held.total == held.parameters + held.gradients + held.optimizer + held.kept
 
 
-def test_memory_is_said_in_words_before_a_training():
+def test_the_memory_of_a_training_is_described_in_words():
     said = str(create_model("vae").training_memory(40_981))
     assert said.startswith("parameters 198.3 MB, gradients 198.3 MB, optimizer state 396.6 MB")
 
 
-def test_what_one_matrix_cannot_hold_is_trained_on_a_sample_of_users():
+def test_data_too_large_for_one_matrix_are_trained_on_a_sample_of_users():
     half = Workload(1e9, 1e6, 2.0 * MATRIX_LIMIT)
     assert half.training_share == 0.5
     whole = Workload(1e9, 1e6, float(MATRIX_LIMIT))
-    assert full_softmax(half, only(weight=1e-9)).seconds == full_softmax(whole, only(weight=1e-9)).seconds / 2
+    assert full_softmax(half, machine(weight=1e-9)).seconds == full_softmax(whole, machine(weight=1e-9)).seconds / 2
 
 
 def test_the_recommended_way_is_the_fastest_network_that_fits():
     speed = read_speed("cpu")
     large = Workload(1e6, 1e6, 1e8, memory=32e9)
-    best = recommended(large, list(needs(large, speed)))
+    best = recommended(large, list(training_estimates(large, speed)))
     assert best is not None and best.name == "vae, sampled softmax"
     tiny = Workload(1e6, 1e6, 1e8, memory=1e9)
-    assert recommended(tiny, list(needs(tiny, speed))) is None
+    assert recommended(tiny, list(training_estimates(tiny, speed))) is None
 
 
 @pytest.mark.parametrize(
     ("numbers", "complaint"),
     [((0, 10, 10), "users of at least 1"), ((10, 10, 101), "at most users x items = 100"), ((1, np.nan, 1), "items")],
 )
-def test_what_cannot_be_is_refused(numbers, complaint):
+def test_an_impossible_workload_is_refused(numbers, complaint):
     with pytest.raises(ConfigError, match=complaint):
         Workload(*numbers)
 
 
-def test_a_faster_machine_divides_every_time_and_no_memory():
+def test_a_faster_machine_needs_less_time_and_the_same_memory():
     speed = read_speed("cpu")
-    for way, faster in zip(needs(WORK, speed), needs(WORK, speed.times(4)), strict=True):
+    for way, faster in zip(training_estimates(WORK, speed), training_estimates(WORK, speed.scaled_by(4)), strict=True):
         assert faster.seconds == pytest.approx(way.seconds / 4)
         assert faster.bytes == way.bytes
-    assert lists_seconds(WORK, speed.times(4)) == pytest.approx(lists_seconds(WORK, speed) / 4)
+    assert lists_seconds(WORK, speed.scaled_by(4)) == pytest.approx(lists_seconds(WORK, speed) / 4)
     with pytest.raises(ConfigError, match="speedup above 0"):
-        speed.times(0)
+        speed.scaled_by(0)
 
 
 # The command

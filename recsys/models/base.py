@@ -222,7 +222,7 @@ class Recommender(Queries, Generic[ConfigT]):
 
     @torch.inference_mode()
     def score_blocks(
-        self, history: csr_matrix, users: ArrayLike | None = None, width: int = 65_536
+        self, history: csr_matrix, users: ArrayLike | None = None, width: int = BLOCK
     ) -> Iterator[Tensor]:
         """Score items in blocks, in order of position.
 
