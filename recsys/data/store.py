@@ -259,13 +259,12 @@ def _column(path: Path, name: str, manifest: dict[str, Any], rows: int) -> Any:
     if f"{name}.npy" not in manifest["files"]:
         return None
     try:
-        column = np.load(path / f"{name}.npy", mmap_mode="c", allow_pickle=False)  # "c": written to, it turns private
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        column = np.lib.format.open_memmap(path / f"{name}.npy", mode="c")  # "c": written to, it turns private
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, KeyError, OverflowError) as error:
         raise _damaged(path, f"Expected numbers in {name}.npy, found: {error}") from error
     kind = COLUMNS[name.removeprefix(SEEN)]
-    if not isinstance(column, np.ndarray) or column.dtype != kind or column.shape != (rows,):
-        found = f"{getattr(column, 'dtype', 'several arrays')} {getattr(column, 'shape', '')}"
-        raise _damaged(path, f"Expected {name}.npy to be {kind} ({rows},), found {found}")
+    if column.dtype != kind or column.shape != (rows,):
+        raise _damaged(path, f"Expected {name}.npy to be {kind} ({rows},), found {column.dtype} {column.shape}")
     return column
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -140,3 +141,141 @@ def test_prepare_replaces_only_a_store_and_only_when_told(tmp_path, store):
 
 def test_prepare_needs_a_place(tmp_path):
     assert "--output STORE" in CliRunner().invoke(main, ["prepare", str(tmp_path)]).output
+
+
+def rewrite(store, name, write):
+    """Replace a file of a store, its size and checksum in the manifest with it, as somebody who means harm would."""
+    write(store / name)
+    manifest = json.loads((store / "store.json").read_text())
+    manifest["files"][name] = {"bytes": (store / name).stat().st_size, "sha256": sha256(store / name)}
+    (store / "store.json").write_text(json.dumps(manifest))
+
+
+def saved(dtype, *values):
+    return lambda path: np.save(path, np.array(values, dtype))
+
+
+def arrow(ids):
+    def write(path):
+        table = pa.table({"id": ids})
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+
+    return write
+
+
+def broken_offsets(path):
+    """Text whose offsets point outside of its bytes."""
+    arrow(pa.array(["v", "u"]))(path)
+    good, bad = np.int32([0, 1, 2]).tobytes(), np.int32([0, 1, 2**30]).tobytes()
+    assert good in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(good, bad))
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "words"),
+    [
+        ("item.npy", saved("int32", 50_000_000, 1, 1), "out of range"),
+        ("item.npy", saved("int32", -1, 1, 1), "out of range"),
+        ("user.npy", saved("int32", 0, 0, 2), "out of range"),
+        ("user.npy", saved("int32", 1, 0, 0), "out of order"),
+        ("user.npy", saved("int32", 0, 0, 0), "out of order|without a row"),
+        ("item.npy", saved("int32", 0, 0, 1), "one twice"),
+        ("item.npy", saved("int64", 0, 1, 1), "int64"),
+        ("item.npy", saved("int32", 0, 1), "int32"),
+        ("rating.npy", saved("float32", 1, float("nan"), 3), "not finite"),
+        ("rating.npy", saved("float32", 1, float("-inf"), 3), "not finite"),
+        ("row.npy", saved("int32", 1, -3, 2), "negative row"),
+        ("timestamp.npy", saved("int64", 1, 2**62, 2), "timestamp out of range"),
+        ("item.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"), "numbers"),
+        ("item.npy", lambda path: path.write_bytes(b"PK\x03\x04"), "numbers"),
+        ("users.arrow", arrow(pa.array(["v", "v"])), "distinct"),
+        ("users.arrow", arrow(pa.array(["v", None])), "distinct"),
+        ("users.arrow", arrow(pa.array([1.5, 2.5])), "type double"),
+        ("users.arrow", arrow(pa.array(["v", "u", "w"])), "without a row"),
+        ("users.arrow", arrow(pa.array(["v"])), "out of range"),
+        ("users.arrow", arrow(pa.array([b"\xff", b"u"]).cast(pa.binary()).view(pa.string())), "ids"),
+        ("users.arrow", broken_offsets, "ids"),
+        ("users.arrow", lambda path: path.write_bytes(b"ARROW1"), "ids"),
+    ],
+)
+def test_what_a_store_holds_is_validated_before_use(store, name, write, words):
+    rewrite(store, name, write)
+    with pytest.raises(ArtifactError, match=words):
+        open_store(store)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 50_000, '{"format": "recsys store", "format": "recsys store"}', "NaN", "\x00"]
+)
+def test_a_manifest_of_any_shape_is_refused(store, text):
+    (store / "store.json").write_text(text)
+    with pytest.raises(ArtifactError):
+        open_store(store)
+
+
+@pytest.mark.parametrize("key", ["rows", "ledger", "files", "columns"])
+@pytest.mark.parametrize(
+    "value", [None, -1, True, 1.5, "x", [], {}, [[]], {"read": -1}, {"read": [], "unread": {}}, 2**70]
+)
+def test_a_manifest_with_values_of_other_types_is_refused(store, key, value):
+    manifest = json.loads((store / "store.json").read_text())
+    manifest[key] = value
+    (store / "store.json").write_text(json.dumps(manifest))
+    if key == "columns" and value is None:
+        open_store(store)
+        return
+    with pytest.raises(ArtifactError):
+        open_store(store)
+
+
+def test_rows_that_were_seen_are_validated_too(tmp_path):
+    (tmp_path / "ratings.csv").write_text("user,item,rating\nu,a,5\nu,b,1\nv,a,4\n")
+    table = read_interactions(tmp_path / "ratings.csv", ReadingOptions(min_rating=3))
+    store = write_store(table, tmp_path / "store")
+    assert open_store(store).seen_only.items.to_list() == ["b"]
+    rewrite(store, "seen_item.npy", saved("int32", 7))
+    with pytest.raises(ArtifactError, match="out of range"):
+        open_store(store)
+
+
+def test_a_store_keeps_which_columns_were_read(tmp_path, store):
+    assert open_store(store).columns == read_interactions(tmp_path / "ratings.csv").columns
+    assert read_interactions(store).columns.line().startswith("columns read: user = user, item = item")
+
+
+def test_interactions_out_of_order_are_not_written(tmp_path):
+    ids = Vocabulary.of(["a", "b"])
+    with pytest.raises(DataError, match="out of order"):
+        write_store(Interactions(ids, ids, np.int32([1, 0]), np.int32([0, 1])), tmp_path / "store")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_old_store_stays_until_the_new_one_is_complete(tmp_path, store, monkeypatch):
+    before = open_store(store).fingerprint()
+    (tmp_path / "other.csv").write_text("user,item\nx,y\n")
+    other = read_interactions(tmp_path / "other.csv")
+
+    def fail(*_):
+        assert open_store(store).fingerprint() == before
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr("recsys.data.store.write_json", fail)
+    with pytest.raises(Exception, match="disk on fire"):
+        write_store(other, store, overwrite=True)
+    assert open_store(store).fingerprint() == before
+    monkeypatch.undo()
+    write_store(other, store, overwrite=True)
+    assert open_store(store).users.to_list() == ["x"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.csv", "ratings.csv", "store"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_permissions_of_a_store_follow_the_umask(tmp_path, store, mask):
+    table, old = open_store(store), os.umask(mask)
+    try:
+        write_store(table, tmp_path / "new")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~mask
