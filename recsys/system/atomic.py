@@ -119,7 +119,7 @@ def _refuse_content(place: Location, mark: str, overwrite: bool) -> None:
     if not overwrite:
         raise ArtifactError(f"{folder} already holds something: choose another place, or set overwrite.")
     if not folder.is_file(mark):
-        raise ArtifactError(f"{folder} holds something that is not ours to replace (no {mark}): remove it by hand.")
+        raise ArtifactError(f"{folder} holds something that recsys did not write (no {mark}): choose another place.")
 
 
 # JSON

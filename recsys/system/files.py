@@ -217,7 +217,7 @@ def _locked_folder(target: Path) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def _claimed(draft: Path, is_of_this_host: bool) -> Iterator[bool]:
-    """Whether a draft is nobody's any more; in the block no other process can claim it."""
+    """Whether a draft is abandoned; in the block no other process can claim it."""
     handle = os.open(draft, os.O_RDONLY)
     try:
         is_free = _lock(handle)

@@ -318,7 +318,7 @@ def test_a_folder_of_other_files_is_never_cleared(saved, tmp_path):
     (tmp_path / "lists" / "recommendations").mkdir(parents=True)
     (tmp_path / "lists" / "recommendations" / "part-00000.parquet").write_text("somebody else's")
     for arguments in ({}, {"resume": True}, {"overwrite": True}):
-        with pytest.raises(ArtifactError, match=r"already holds something|not ours to replace"):
+        with pytest.raises(ArtifactError, match=r"already holds something|that recsys did not write"):
             open_output(tmp_path / "lists", job(saved)[0], **arguments)
     assert contents(tmp_path / "lists") == {"recommendations/part-00000.parquet": b"somebody else's"}
 

@@ -70,7 +70,7 @@ def test_a_folder_that_happens_to_have_the_name_of_the_draft_is_left_alone(earli
     foreign = draft_of(tmp_path / "lists")
     foreign.mkdir()
     (foreign / "notes.txt").write_text("mine")
-    with pytest.raises(ArtifactError, match="not ours to replace"):
+    with pytest.raises(ArtifactError, match="that recsys did not write"):
         open_output(tmp_path / "lists", job(saved)[0], overwrite=True)
     assert contents(tmp_path / "lists") == earlier
     assert contents(foreign) == {"notes.txt": b"mine"}

@@ -295,7 +295,7 @@ def test_a_dead_tracking_server_loses_no_model(ratings, monkeypatch):
         (("train", "RATINGS", "--min-rating", "9"), 1, "below min_rating"),
         (("train", "RATINGS", "--user-column", "customer"), 1, "customer"),
         (("train", "RATINGS", "-o", "full"), 1, "(On the command line: --overwrite.)"),
-        (("train", "RATINGS", "-o", "full", "--overwrite"), 1, "not ours to replace"),
+        (("train", "RATINGS", "-o", "full", "--overwrite"), 1, "that recsys did not write"),
         (("train", "RATINGS", "--config", "wrong.toml"), 1, "Did you mean 'model'?"),
         (("compare", "RATINGS", "-m", "bpr", "--no-baselines"), 1, "knows only users it was trained on"),
         (("compare", "RATINGS", "-m", "ease", "-s", "l2=3"), 2, "Expected -s MODEL.key=value"),

@@ -105,7 +105,7 @@ def test_an_output_in_the_store_is_replaced_only_when_asked(shop):
         score(MODEL, RATINGS, output, n=20, shard_users=70)
     with pytest.raises(ArtifactError, match="another job"):
         score(MODEL, RATINGS, output, n=20, shard_users=70, resume=True)
-    with pytest.raises(ArtifactError, match="not ours to replace"):
+    with pytest.raises(ArtifactError, match="that recsys did not write"):
         score(MODEL, RATINGS, "s3://shop/models", n=20, overwrite=True)
     score(MODEL, RATINGS, output, n=20, shard_users=70, overwrite=True)
     assert stored(files, output) == whole

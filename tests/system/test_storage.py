@@ -195,7 +195,7 @@ def test_an_output_in_the_way_is_refused_at_an_address_too(folder):
     with pytest.raises(ArtifactError, match="already holds something"):
         refuse_existing(str(folder), "plan.json", overwrite=False)
     refuse_existing(str(folder), "plan.json", overwrite=True)
-    with pytest.raises(ArtifactError, match="not ours to replace"):
+    with pytest.raises(ArtifactError, match="that recsys did not write"):
         refuse_existing(str(folder), "model.json", overwrite=True)
     with pytest.raises(ArtifactError, match="found the file"):
         refuse_existing(f"{folder}/plan.json", "plan.json", overwrite=True)
