@@ -23,6 +23,7 @@ from typing_extensions import TypeVar
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, NotFittedError, UnsupportedError
+from recsys.inference.topn import BLOCK
 from recsys.models.checks import check_positions, check_values
 from recsys.models.config import make_config, require
 from recsys.models.queries import Queries
