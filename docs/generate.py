@@ -173,7 +173,7 @@ def metric_table() -> str:
     from recsys.evaluation.metrics import ERRORS, METRICS
 
     rows = [(f"`{name}@k`", summary(metric)) for name, metric in METRICS.items()]
-    return table(("metric", "of one user, with h_i = 1 for a hit at rank i and R held-out items"), rows) + (
+    return table(("metric", "of one user with R held-out items"), rows).replace("h_i", "hᵢ") + (
         "\n\n" + table(("metric", "of predicted ratings"), [(f"`{name}`", e.formula) for name, e in ERRORS.items()])
     )
 
@@ -234,13 +234,14 @@ def options_table(options: list[click.Option], context: click.Context) -> str:
     """Flags, help and defaults."""
     rows = []
     for option in options:
-        flags = ", ".join(f"`{flag}`" for flag in option.opts) + "".join(
-            f" / `{flag}`" for flag in option.secondary_opts
-        )
-        kind = "" if option.is_flag else option.make_metavar(context)
+        names = ", ".join(f"`{flag}`" for flag in option.opts)
+        others = "".join(f" / `{flag}`" for flag in option.secondary_opts)
+        choices = option.type.choices if isinstance(option.type, click.Choice) else ()
+        value = "" if option.is_flag or choices else f" *{option.make_metavar(context)}*"
+        does = (option.help or "") + (f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else "")
         default = option.get_default(context, call=False) if option.show_default else None
-        rows.append((flags, f"`{kind}`" if kind else "", option.help or "", "" if default is None else f"`{default}`"))
-    return f'<div class="flags" markdown>\n\n{table(("flag", "value", "does", "default"), rows)}\n\n</div>'
+        rows.append((f"{names}{others}{value}", does, "" if default is None else f"`{default}`"))
+    return table(("flag", "does", "default"), rows)
 
 
 # Models
@@ -281,7 +282,7 @@ def model_page(name: str, model: type[Recommender]) -> str:
     parts = [
         f"# `{name}`",
         linked(summary(model)),
-        table(("", ""), facts),
+        f'<div class="facts" markdown>\n\n{table(("", ""), facts)}\n\n</div>',
         f"```bash\nrecsys train RATINGS -m {name} -o model\n```",
         "## Settings",
         settings_table(model),
@@ -337,7 +338,7 @@ def setting_meanings(config: type[Any]) -> dict[str, str]:
                     number -= 1
                 text = comments.get(node.end_lineno or 0) or " ".join(above)
                 if text:
-                    meanings[node.target.id] = text[0].upper() + text[1:]
+                    meanings[node.target.id] = text if re.match(r"\w+:", text) else text[0].upper() + text[1:]
     return meanings
 
 
@@ -389,6 +390,8 @@ def api_page() -> str:
     ]
     for name in names:
         options = f"      heading: recsys.{name}\n      toc_label: {name}\n      heading_level: 2"
+        options += "\n      inherited_members: true" if name == "Recommender" else ""
+        options += "\n      show_attribute_values: false" if name == "MODELS" else ""
         parts.append(f"::: {path_of(name)}\n    options:\n{options}")
     return "\n\n".join(parts)
 

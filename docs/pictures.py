@@ -61,8 +61,8 @@ def main() -> None:
 
 def run(command: str, folder: Path) -> str:
     """What a command prints; progress and notes, which go to the error stream, are left out."""
-    words = [sys.executable, "-m", "pipelines.cli", *shlex.split(command)[1:]]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(COLUMNS)}
+    words = [str(Path(sys.executable).with_name("recsys")), *shlex.split(command)[1:]]
+    environment = os.environ | {"COLUMNS": str(COLUMNS)}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command}\n{done.stderr}")
