@@ -14,11 +14,11 @@ from recsys.artifacts import load_model
 from recsys.batch.predictions import (
     NO_HISTORY,
     UNKNOWN_ITEM,
-    format_of,
+    file_format,
     predict_rows,
     read_pairs,
     with_new_items,
-    write_answers,
+    write_predictions,
 )
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
@@ -70,7 +70,7 @@ def run(job: PredictJob) -> Predicted:
     """Predict the ratings. What can be refused is refused before the data are read."""
     if not job.ratings:
         raise click.UsageError("Expected --ratings FILE with the histories of the users, found none.")
-    format = format_of(job.output)
+    format = file_format(job.output)
     if job.output.exists() and not job.overwrite:
         raise ArtifactError(f"{job.output} already exists: choose another place, or set overwrite.")
     saved = load_model(job.model, job.device)
@@ -92,7 +92,7 @@ def run(job: PredictJob) -> Predicted:
             ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading.encoding))
         job.output.parent.mkdir(parents=True, exist_ok=True)
         with activity(f"writing {job.output}"), folder_at(job.output.parent).new_file(job.output.name) as file:
-            write_answers(file, format, read_pairs(pairs, job.reading.encoding), ratings, reason)
+            write_predictions(file, format, read_pairs(pairs, job.reading.encoding), ratings, reason)
         seconds = time.perf_counter() - started
         counts = np.bincount(reason, minlength=3).tolist()
         without = {UNKNOWN_ITEM: counts[1], NO_HISTORY: counts[2]}

@@ -1,6 +1,6 @@
-"""A file of (user, item) pairs answered with predicted ratings: every row, in order, its ids as they came in.
+"""Predicted ratings for every row of a file of (user, item) pairs, in order, with the ids as they came in.
 
-The file is read twice, a piece at a time: for the places of its ids, and to be written out again with the answers.
+The file is read twice, in parts: to find the positions of its ids, and to write it again with the predictions.
 """
 
 from __future__ import annotations
@@ -30,36 +30,73 @@ UNKNOWN_ITEM = "unknown item"
 NO_HISTORY = "user without history"
 FORMATS: dict[str, Literal["csv", "parquet"]] = {".csv": "csv", ".parquet": "parquet"}
 
-_PIECE = 1 << 20  # rows of the answers written at once
+_ROWS = 1 << 20  # written at once
 _REASONS = pa.array([None, UNKNOWN_ITEM, NO_HISTORY], pa.string())
 
 
 def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
-    """The pairs of a text or Parquet file, piece by piece. Raises DataError for a row without a user and an item."""
+    """Read the pairs of a text or Parquet file, in parts.
+
+    Parameters
+    ----------
+    file : Path
+        Columns user_id, item_id, named or first as in a file of ratings; further columns are ignored.
+    encoding : str
+        Encoding of a text file.
+
+    Yields
+    ------
+    Rows
+        Ids of some rows, in the order of the file.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or a row has no user or no item: every row gets a prediction or a reason.
+    """
     if not file.is_file():
         raise DataError(f"Expected a file of pairs, found {'a folder' if file.is_dir() else 'nothing'} at {file}.")
     options = ReadingOptions(rating_column="none", timestamp_column="none", encoding=encoding)
     with file.open("rb") as start:
         is_parquet = start.read(4) == b"PAR1"
     layout = None if is_parquet else sniff(file, options)
-    pieces = read_parquet(file, options) if layout is None else read_text(file, layout, options)
+    parts = read_parquet(file, options) if layout is None else read_text(file, layout, options)
     line = 1 if layout is None else 1 + layout.skip
-    for piece in pieces:
-        for reject in piece.rejects:
+    for part in parts:
+        for reject in part.rejects:
             raise DataError(
-                f"Expected a user and an item in every row of {file.name}, as every row is answered; found "
+                f"Expected a user and an item in every row of {file.name}, as every row gets an answer; found "
                 f"{reject.reason}, {reject.detail} in line {line + reject.row:,}. Fix or remove the row."
             )
-        line += piece.length
-        yield piece
+        line += part.length
+        yield part
 
 
 def with_new_items(
     model: RatingRecommender, items: Vocabulary, interactions: Interactions
 ) -> tuple[RatingRecommender, UserItemMatrix]:
-    """A model that also knows the items people rated and it had never seen, and the histories over all of them.
+    """Extend a model by the items that users of the histories rated and it does not know.
 
-    items: what the model knows. Raises UnsupportedError for a model that cannot take new items.
+    Parameters
+    ----------
+    model : RatingRecommender
+        The model.
+    items : Vocabulary
+        The items it knows.
+    interactions : Interactions
+        Histories with ratings.
+
+    Returns
+    -------
+    model : RatingRecommender
+        The model with the new items; the same model where there are none.
+    histories : UserItemMatrix
+        The histories over the known items, then the new ones.
+
+    Raises
+    ------
+    UnsupportedError
+        If the model cannot take new items.
     """
     model.check_new_items()
     rated = interactions.items.take(np.unique(interactions.item))
@@ -74,9 +111,23 @@ def with_new_items(
 def predict_rows(
     score: ScoreFunction, histories: UserItemMatrix, pairs: Iterable[Rows]
 ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Of every pair: its rating, float32 (pairs,), NaN where there is none; and why, int8 (pairs,), 0 where there is.
+    """Predict the rating of every pair.
 
-    1: the model does not know the item. 2: the user has no history of known items.
+    Parameters
+    ----------
+    score : ScoreFunction
+        Ratings of histories for all items.
+    histories : UserItemMatrix
+        What each user has rated.
+    pairs : iterable of Rows
+        From `read_pairs`.
+
+    Returns
+    -------
+    ratings : ndarray of float32, shape (pairs,)
+        NaN where there is no prediction.
+    reason : ndarray of int8, shape (pairs,)
+        0 where there is a prediction; 1: the model does not know the item; 2: the user has no history of known items.
     """
     user, item = _positions(histories, pairs)
     known = np.append(np.diff(histories.matrix.indptr) > 0, False)  # -1 is the last
@@ -88,55 +139,68 @@ def _positions(histories: UserItemMatrix, pairs: Iterable[Rows]) -> tuple[NDArra
     """Rows and columns of the pairs in the histories, -1 for those not there."""
     nothing = np.empty(0, dtype=np.int32)
     found = [(nothing, nothing)]
-    for piece in pairs:
+    for part in pairs:
         users, items = (
             vocabulary.positions(ids.dictionary)[ids.indices.to_numpy()]
-            for vocabulary, ids in ((histories.users, piece.user), (histories.items, piece.item))
+            for vocabulary, ids in ((histories.users, part.user), (histories.items, part.item))
         )
         found.append((users, items))
     user, item = (np.concatenate(side) for side in zip(*found, strict=True))
     return user, item
 
 
-def format_of(file: Any) -> Literal["csv", "parquet"]:
-    """How a file of answers is written, by the end of its name. Raises ConfigError for any other than these."""
+def file_format(file: Any) -> Literal["csv", "parquet"]:
+    """Return the format of a file of predictions by the end of its name; ConfigError if it is another than these."""
     suffix = Path(str(file)).suffix.lower()
     if suffix not in FORMATS:
         raise ConfigError(f"Expected an output that ends in {' or '.join(FORMATS)}, found {file}.")
     return FORMATS[suffix]
 
 
-def write_answers(
+def write_predictions(
     file: Path,
     format: Literal["csv", "parquet"],
     pairs: Iterable[Rows],
     ratings: NDArray[np.float32],
     reason: NDArray[np.int8],
 ) -> None:
-    """Write user_id, item_id, rating, reason: a row for every pair; rating or reason is empty."""
+    """Write one row for every pair: user_id, item_id, rating, reason; either rating or reason is empty.
+
+    Parameters
+    ----------
+    file : Path
+        File to write.
+    format : {"csv", "parquet"}
+        Its format.
+    pairs : iterable of Rows
+        From `read_pairs`, read again.
+    ratings, reason : ndarray, shape (pairs,)
+        From `predict_rows`.
+    """
     writer, start = None, 0
     try:
-        for piece in pairs:
-            stop = start + len(piece.user)
-            table = _table(piece, ratings[start:stop], reason[start:stop])
+        for part in pairs:
+            stop = start + len(part.user)
+            table = _table(part, ratings[start:stop], reason[start:stop])
             if writer is None:
                 writer = (
                     pa_csv.CSVWriter(file, table.schema)
                     if format == "csv"
                     else pq.ParquetWriter(file, table.schema, compression="zstd")
                 )
-            writer.write_table(table, _PIECE)
+            writer.write_table(table, _ROWS)
             start = stop
     finally:
         if writer is not None:
             writer.close()
 
 
-def _table(piece: Rows, ratings: NDArray[np.float32], reason: NDArray[np.int8]) -> pa.Table:
+def _table(part: Rows, ratings: NDArray[np.float32], reason: NDArray[np.int8]) -> pa.Table:
+    """The rows of a part of the file."""
     return pa.table(
         {
-            "user_id": piece.user.dictionary_decode(),
-            "item_id": piece.item.dictionary_decode(),
+            "user_id": part.user.dictionary_decode(),
+            "item_id": part.item.dictionary_decode(),
             "rating": pa.array(ratings, mask=reason > 0),
             "reason": _REASONS.take(pa.array(reason)),
         }

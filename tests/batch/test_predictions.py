@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from recsys.batch.predictions import NO_HISTORY, UNKNOWN_ITEM, format_of, predict_rows, read_pairs, write_answers
+from recsys.batch.predictions import NO_HISTORY, UNKNOWN_ITEM, file_format, predict_rows, read_pairs, write_predictions
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, sparse_rows
 from recsys.errors import ConfigError, DataError
@@ -28,7 +28,7 @@ def score(history):
 
 def answer(source, target):
     ratings, reason = predict_rows(score, HISTORIES, read_pairs(source))
-    write_answers(target, format_of(target), read_pairs(source), ratings, reason)
+    write_predictions(target, file_format(target), read_pairs(source), ratings, reason)
     return target
 
 
@@ -90,4 +90,4 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path):
 
 def test_an_unknown_format_is_refused():
     with pytest.raises(ConfigError, match=r"ends in .csv or .parquet"):
-        format_of("out.xlsx")
+        file_format("out.xlsx")
