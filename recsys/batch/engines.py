@@ -123,7 +123,7 @@ class BatchJob:
     targets : Targets
         Who gets lists.
     rules : ListRules
-        What may stand in them.
+        What may be in them.
     execution : Execution
         How the job is run.
     """

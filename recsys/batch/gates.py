@@ -1,6 +1,6 @@
 """Whether a batch is fit to be published: its measures, and the limits that were set for them (gates).
 
-coverage           share of the catalog that stands in at least one list
+coverage           share of the catalog that is in at least one list
 short_lists        share of users with fewer than n items
 popularity         share of rows on the most popular items: the fewest that have half of all training interactions
 overlap            share of a list's items that were in the same user's previous list; mean over a sample of users
@@ -47,7 +47,7 @@ class Quality:
     measures : mapping of str to float
         Each measure by name; NaN where there is nothing to measure.
     listed : ndarray of int64, shape (items,)
-        Number of lists each item stands in.
+        Number of lists each item is in.
     """
 
     measures: Mapping[str, float]
@@ -183,7 +183,7 @@ def measure(
 
 
 def _overlap(rows: pa.Table, previous: Location) -> float:
-    """Mean over the users of `rows` who are in `previous` too; not a number without such."""
+    """Mean over the users of `rows` who are also in `previous`; NaN if there are none."""
     target = rows.column_names[0]
     ours = _pairs(rows)
     wanted = pa.array(ours[target].unique())

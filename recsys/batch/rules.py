@@ -19,7 +19,7 @@ from recsys.system.storage import Location
 
 @dataclass(frozen=True)
 class ListRules:
-    """What may stand in a list.
+    """What may be in a list.
 
     Attributes
     ----------

@@ -117,7 +117,7 @@ class ShardWriter:
     saved : TrainedModel
         The model, on its device; changed to bfloat16 where the plan says so.
     rules : ListRules
-        What may stand in the lists.
+        What may be in the lists.
     threads : int
         Threads that score tiles, at least 1.
     """
@@ -285,7 +285,7 @@ def load_shard_writer(
     plan : ScoringPlan
         What is written.
     rules : ListRules
-        What may stand in the lists.
+        What may be in the lists.
 
     Returns
     -------

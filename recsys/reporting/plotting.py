@@ -1,6 +1,6 @@
-"""Results as matplotlib figures: one look for all of them, no global state, no display needed.
+"""Results as matplotlib figures, in one style, without global state and without a display.
 
-Every function returns a Figure that belongs to its caller: `figure.savefig(path)`.
+Every function returns a new Figure: `figure.savefig(path)`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 
-ACCENT = "#0072B2"  # the one color; it says "look here", and is darker than MUTED for eyes that see no color
+ACCENT = "#0072B2"  # highlights; darker than MUTED also without color vision
 INK = "#262626"  # text
 MUTED = "#9A9A9A"  # context
 GRID = "#E8E8E8"
-WIDTH = 6.4  # inches, at 150 dots each
+WIDTH = 6.4  # inches, at 150 dots per inch
 
-_LOOK: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.1,  # inches
@@ -68,7 +68,7 @@ _LOOK: dict[Any, Any] = {
 
 
 def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Draw in the look of this module, and leave the caller's matplotlib settings as they are."""
+    """Draw in the style of this module, without changing the caller's matplotlib settings."""
 
     @functools.wraps(draw)
     def styled(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
@@ -76,14 +76,14 @@ def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
             from matplotlib import rc_context
         except ModuleNotFoundError as error:
             raise missing_package("matplotlib", "plots") from error
-        with rc_context(_LOOK):
+        with rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return styled
 
 
 def _panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure of WIDTH x `height` inches, its `rows` panels over one x axis."""
+    """An empty figure of WIDTH x `height` inches with `rows` panels that share the x axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -93,40 +93,55 @@ def _panels(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 @_styled
-def training_curve(history: Sequence[Mapping[str, float]], metric: str) -> Figure:
-    """The validation metric above, the training loss below, over the epochs; the best epoch marked.
+def training_curve(epochs: Sequence[Mapping[str, float]], metric: str) -> Figure:
+    """Draw the validation metric and the training loss over the epochs, the best epoch marked.
 
-    `history` has one mapping an epoch: `loss`, `metric` where that epoch was validated, `epoch` (1, 2, ... if absent).
-    Raises DataError where nothing is left to draw.
+    Parameters
+    ----------
+    epochs : sequence of mappings
+        One per epoch: `loss`, `metric` where the epoch was validated, `epoch` (1, 2, ... if absent).
+    metric : str
+        Name of the validation metric.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    DataError
+        If no finite value is left to draw.
     """
     from matplotlib.ticker import MaxNLocator
 
-    curves = {name: _curve(history, name) for name in (metric, "loss")}
+    curves = {name: _curve(epochs, name) for name in (metric, "loss")}
     curves = {name: curve for name, curve in curves.items() if len(curve[0])}
     if not curves:
         raise DataError(f"Expected at least one epoch with a finite {metric} or loss to draw, found none.")
     figure, panels = _panels(0.6 + 1.5 * len(curves), len(curves))
-    for axes, (name, (epochs, values)) in zip(panels, curves.items(), strict=True):
-        axes.plot(epochs, values, color=ACCENT if name == metric else MUTED, marker="o" if len(epochs) == 1 else None)
+    for axes, (name, (numbers, values)) in zip(panels, curves.items(), strict=True):
+        axes.plot(numbers, values, color=ACCENT if name == metric else MUTED, marker="o" if len(numbers) == 1 else None)
         axes.set_title(name if name == metric else "training loss", fontweight="normal")
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.spines.bottom.set_visible(axes is panels[-1])
         axes.tick_params(axis="x", length=3 if axes is panels[-1] else 0)
     panels[-1].set_xlabel("epoch")
-    panels[-1].set_xlim(0.5, max(row.get("epoch", i) for i, row in enumerate(history, start=1)) + 0.5)
+    panels[-1].set_xlim(0.5, max(row.get("epoch", i) for i, row in enumerate(epochs, start=1)) + 0.5)
     panels[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if metric in curves:
         _mark_best(panels, *curves[metric], metric)
     return figure
 
 
-def _curve(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
-    points = [(row.get("epoch", i), row[name]) for i, row in enumerate(history, start=1) if name in row]
+def _curve(epochs: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a curve, without epochs that have no finite value."""
+    points = [(row.get("epoch", i), row[name]) for i, row in enumerate(epochs, start=1) if name in row]
     points = [(epoch, value) for epoch, value in points if np.isfinite(value)]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def _mark_best(panels: Sequence[Axes], epochs: Sequence[float], values: Sequence[float], metric: str) -> None:
+    """Mark the best epoch in all panels."""
     best = int(np.argmin(values) if lower_is_better(metric) else np.argmax(values))
     for axes in panels:
         axes.axvline(epochs[best], color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
@@ -136,10 +151,23 @@ def _mark_best(panels: Sequence[Axes], epochs: Sequence[float], values: Sequence
 
 @_styled
 def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
-    """One row a model, best on top: a dot at its mean, a whisker over its 95 % interval, the value beside it.
+    """Draw a leaderboard: for each model, best first, a dot at its mean and a line over its 95 % interval.
 
-    `table` has the columns model, <metric>, <metric>_low, <metric>_high; a model without interval has NaN there.
-    Raises DataError for a missing column or an empty table.
+    Parameters
+    ----------
+    table : DataFrame
+        Columns model, <metric>, <metric>_low, <metric>_high; NaN for a model without an interval.
+    metric : str
+        Name of the metric.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    DataError
+        If a column is missing or the table is empty.
     """
     low, high = f"{metric}_low", f"{metric}_high"
     missing = {"model", metric, low, high} - set(table.columns)
@@ -151,18 +179,18 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = _panels(0.9 + 0.28 * len(ordered))
-    for place, row in enumerate(ordered.to_dict("records")):
-        color, weight = (ACCENT, "bold") if place == 0 else (MUTED, "normal")
-        axes.plot([row[low], row[high]], [place, place], color=color, linewidth=2.2)
-        axes.plot(row[metric], place, "o", color=color, markersize=6, markeredgecolor="white")
+    for position, row in enumerate(ordered.to_dict("records")):
+        color, weight = (ACCENT, "bold") if position == 0 else (MUTED, "normal")
+        axes.plot([row[low], row[high]], [position, position], color=color, linewidth=2.2)
+        axes.plot(row[metric], position, "o", color=color, markersize=6, markeredgecolor="white")
         label: Any = {"transform": axes.get_yaxis_transform(), "va": "center_baseline", "fontweight": weight}
-        axes.text(1.02, place, f"{row[metric]:.4f}", **label)
+        axes.text(1.02, position, f"{row[metric]:.4f}", **label)
     axes.set_yticks(range(len(ordered)), [str(name) for name in ordered["model"]])
     axes.set_ylim(len(ordered) - 0.5, -0.5)
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.grid(axis="x")
     axes.grid(axis="y", visible=False)
-    over = "over cells" if lower_is_better(metric) else "mean over users"
+    over = "over all ratings" if lower_is_better(metric) else "mean over users"
     axes.set_title(f"{metric}, {over} and 95 % interval")
     return figure
 
@@ -172,9 +200,21 @@ def leaderboard(table: pd.DataFrame, metric: str) -> Figure:
 
 @_styled
 def calibration_curve(bins: Sequence[CalibrationBin]) -> Figure:
-    """Mean observed rating against mean predicted one, a dot a bin of recsys.calibration; on the line all is right.
+    """Draw the mean observed rating against the mean predicted one, a dot for each bin.
 
-    Raises DataError where there is no bin.
+    Parameters
+    ----------
+    bins : sequence of CalibrationBin
+        From recsys.evaluation.calibration. On the dashed line predictions are right on average.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    DataError
+        If there is no bin.
     """
     if not bins:
         raise DataError("Expected at least one bin of predicted ratings to draw, found none.")
@@ -185,7 +225,7 @@ def calibration_curve(bins: Sequence[CalibrationBin]) -> Figure:
     axes.plot(predicted, observed, color=ACCENT, marker="o", markersize=5, markeredgecolor="white")
     axes.grid(axis="x")
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(f"predicted against observed, {sum(each['cells'] for each in bins):,} cells")
+    axes.set_title(f"predicted against observed, {sum(each['cells'] for each in bins):,} ratings")
     axes.set_xlabel("mean predicted rating")
     axes.set_ylabel("mean observed rating")
     return figure
@@ -196,13 +236,13 @@ def calibration_curve(bins: Sequence[CalibrationBin]) -> Figure:
 
 @_styled
 def long_tail(interactions: Interactions) -> Figure:
-    """Users of each item, the most popular first, both axes logarithmic; the line marks half of all rows."""
+    """Draw the users of each item, most popular first, on logarithmic axes; a line marks half of all rows."""
     counts = np.sort(np.bincount(interactions.item))[::-1]
     half = int(np.searchsorted(np.cumsum(counts), len(interactions) / 2)) + 1
     figure, (axes,) = _panels(3.0)
     axes.loglog(np.arange(1, len(counts) + 1), counts, color=ACCENT, marker="o" if len(counts) == 1 else None)
     axes.axvline(half, color=MUTED, linewidth=1)
-    axes.set_title(f"{half:,} of {len(counts):,} items have half of the rows")
+    axes.set_title(f"{half:,} of {len(counts):,} items have half of all rows")
     axes.set_xlabel("item, by popularity")
     axes.set_ylabel("users")
     return figure
@@ -210,9 +250,12 @@ def long_tail(interactions: Interactions) -> Figure:
 
 @_styled
 def ratings_histogram(interactions: Interactions) -> Figure:
-    """Rows by rating: one bar a level, or fifty bins where there are more; of counts, bins of a growing width.
+    """Draw the rows by rating: a bar for each level, or fifty bins where there are more; growing bins for counts.
 
-    Raises DataError without ratings.
+    Raises
+    ------
+    DataError
+        If there are no ratings.
     """
     if interactions.rating is None:
         raise DataError("Expected ratings to draw, found none.")
@@ -234,7 +277,7 @@ def ratings_histogram(interactions: Interactions) -> Figure:
 
 @_styled
 def activity(interactions: Interactions) -> Figure:
-    """Rows over time, in a hundred equal spans. Raises DataError without timestamps."""
+    """Draw the rows over time, in a hundred equal periods; DataError if there are no timestamps."""
     if interactions.timestamp is None:
         raise DataError("Expected timestamps to draw, found none.")
     counts, edges = np.histogram(interactions.timestamp, bins=100)
@@ -251,11 +294,17 @@ def activity(interactions: Interactions) -> Figure:
 
 @_styled
 def exposure(listed: NDArray[np.int64]) -> Figure:
-    """Lists each item stands in, the most listed first, both axes logarithmic. `listed`: int64 (items,)."""
+    """Draw how many lists each item is in, most listed first, on logarithmic axes.
+
+    Parameters
+    ----------
+    listed : ndarray of int64, shape (items,)
+        Number of lists of each item.
+    """
     counts = np.sort(listed[listed > 0])[::-1]
     figure, (axes,) = _panels(3.0)
     axes.loglog(np.arange(1, len(counts) + 1), counts, color=ACCENT, marker="o" if len(counts) == 1 else None)
-    axes.set_title(f"{len(counts):,} of {len(listed):,} items stand in a list")
+    axes.set_title(f"{len(counts):,} of {len(listed):,} items are in a list")
     axes.set_xlabel("item, by number of lists")
     axes.set_ylabel("lists")
     return figure

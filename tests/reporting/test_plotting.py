@@ -41,7 +41,7 @@ def test_metric_and_loss_share_the_axis_of_epochs():
     assert list(loss.lines[0].get_ydata()) == [3, 2, 1]
 
 
-def test_epochs_without_validation_or_with_nan_leave_no_point():
+def test_epochs_without_a_finite_value_are_not_drawn():
     history = [{"loss": 3.0}, {"loss": 2.0, "ndcg@100": float("nan")}, {"loss": 1.0, "ndcg@100": 0.2}]
     metric, loss = training_curve(history, "ndcg@100").axes
     assert list(metric.lines[0].get_xdata()) == [3]
@@ -53,7 +53,7 @@ def test_a_model_without_validation_shows_its_loss_alone():
     assert title(loss) == "training loss"
 
 
-def test_no_epoch_is_refused():
+def test_a_training_without_epochs_is_refused():
     with pytest.raises(DataError, match="at least one epoch"):
         training_curve([], "ndcg@100")
 
@@ -77,7 +77,7 @@ def test_a_leaderboard_without_its_columns_is_refused_by_name():
         leaderboard(TABLE.drop(columns="ndcg@100_high"), "ndcg@100")
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone_and_needs_no_display(tmp_path):
+def test_drawing_does_not_change_matplotlib_settings_and_needs_no_display(tmp_path):
     before = dict(matplotlib.rcParams)
     training_curve(HISTORY, "ndcg@100").savefig(tmp_path / "curve.png")
     leaderboard(TABLE, "ndcg@100").savefig(tmp_path / "board.png")
@@ -85,19 +85,19 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone_and_needs_no_display(tm
     assert (tmp_path / "board.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_exposure_counts_the_items_that_stand_in_a_list():
+def test_exposure_counts_the_items_that_are_in_a_list():
     (axes,) = exposure(np.array([0, 5, 1])).axes
-    assert axes.get_title(loc="left") == "2 of 3 items stand in a list"
+    assert axes.get_title(loc="left") == "2 of 3 items are in a list"
     assert axes.lines[0].get_ydata().tolist() == [5, 1]
 
 
-def test_calibration_draws_a_dot_a_bin_beside_the_line_where_both_are_equal():
+def test_calibration_draws_a_dot_per_bin_and_the_line_where_both_are_equal():
     bins = [{"predicted": 2.0, "observed": 3.0, "cells": 5}, {"predicted": 4.0, "observed": 3.5, "cells": 7}]
     (axes,) = calibration_curve(bins).axes
     straight, dots = axes.lines
     assert straight.get_xydata().tolist() == [[2, 2], [4, 4]]
     assert dots.get_xydata().tolist() == [[2, 3], [4, 3.5]]
-    assert "12 cells" in title(axes)
+    assert "12 ratings" in title(axes)
 
 
 def test_calibration_without_bins_is_refused():
