@@ -179,7 +179,9 @@ def chosen_settings(job: CompareJob) -> dict[str, dict[str, str]]:
     for key, value in parse_settings(job.settings).items():
         name, dot, rest = key.partition(".")
         if not dot or name not in chosen:
-            raise click.UsageError(f"Expected -s MODEL.key=value with a model of {', '.join(names)}; found {key!r}.")
+            raise click.UsageError(
+                f"Expected -s MODEL.setting=value of {', '.join(names)}; found {key!r}."
+            )
         chosen[name][rest] = value
     return chosen
 

@@ -187,6 +187,6 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key.strip() and equals):
-            raise ConfigError(f"Expected key=value for a setting (-s), found {pair!r}.")
+            raise ConfigError(f"Expected a setting such as latent=50 (-s), found {pair!r}.")
         settings[key.strip()] = value.strip()
     return settings

@@ -14,6 +14,7 @@ from pipelines.tune import TuneJob
 from recsys.evaluation.tasks import TASKS
 
 HERE = ROOT
+ALONE = ("--no-track", "--no-baselines", "--probes", 0)
 JESTER = HERE.parent / "shared" / "data" / "jester-1" / "ratings.csv.gz"
 
 
@@ -84,7 +85,7 @@ def test_the_task_alone_names_a_model_and_the_cells_are_told(ratings):
 
 
 def test_compare_ranks_the_lowest_error_first_and_its_report_opens(ratings):
-    output = works("compare", ratings, "-m", "global-mean,biases", "-o", "out", "--no-track")
+    output = works("compare", ratings, "-m", "global-mean,biases", "-o", "out", *ALONE)
     board = pd.read_csv("out/leaderboard.csv")
     assert board["model"].tolist() == ["biases", "global-mean"]
     assert board["rmse"].is_monotonic_increasing
@@ -112,7 +113,7 @@ def test_compare_ranks_the_lowest_error_first_and_its_report_opens(ratings):
     ],
 )
 def test_every_protocol_tests_ratings(ratings, protocol):
-    works("compare", ratings, "-m", "global-mean,biases", "-o", "out", "--no-track", *protocol)
+    works("compare", ratings, "-m", "global-mean,biases", "-o", "out", *ALONE, *protocol)
     facts = json.loads(Path("out/comparison.json").read_text())
     counts = facts["models"][0]["counts"]
     if protocol == ("--folds", 3):
@@ -129,7 +130,7 @@ def test_given_files_are_trained_on_validated_on_and_tested_on(ratings):
         part.to_csv(f"{name}.csv", index=False)
     for more, held in (((), int(0.1 * 140)), (("--validation", "validation.csv"), 20)):
         words = ["compare", "train.csv", "--test", "test.csv", *more, "-m", "biases", "-o", "out", "--overwrite"]
-        works(*words, "--no-track")
+        works(*words, *ALONE)
         facts = json.loads(Path("out/comparison.json").read_text())
         assert facts["split"]["validation_interactions"] == held
         assert facts["split"]["test_interactions"] == len(parts["test"])
@@ -146,12 +147,15 @@ def test_tune_keeps_the_settings_of_the_lowest_error(ratings):
 
 
 def test_tune_without_a_model_tunes_that_of_the_task():
-    assert (TuneJob(()).of(TASKS["ranking"]).model, TuneJob(()).of(TASKS["rating"]).model) == ("vae", "autorec")
+    assert tuple(TuneJob(()).with_task_defaults(TASKS[name]).model for name in ("ranking", "rating")) == (
+        "vae",
+        "autorec",
+    )
 
 
 def test_a_tuned_comparison_shows_the_lowest_error_of_its_search(ratings):
     pytest.importorskip("optuna")
-    works("compare", ratings, "-m", "global-mean,biases", "--tune", 3, "-o", "out", "--no-track")
+    works("compare", ratings, "-m", "global-mean,biases", "--tune", 3, "-o", "out", *ALONE)
     facts = json.loads(Path("out/comparison.json").read_text())
     tuning = next(model["tuning"] for model in facts["models"] if model["name"] == "biases")
     assert tuning["best"] == min(value for value in tuning["values"] if value is not None) > 0
@@ -201,7 +205,8 @@ def test_predict_answers_every_row_with_a_rating_or_the_reason(model, ratings):
     Path("pairs.csv").write_text("user_id,item_id\n02,i7\n01,i0\n02,i99\nstranger,i7\n02,i7\n")
     output = works("predict", model, "pairs.csv", "--ratings", ratings, "-o", "out.csv", "--no-track")
     assert "3 of 5 rows have a rating" in output
-    assert "1 have none: unknown item" in output and "1 have none: user without history" in output
+    assert "1 row without a rating: unknown item" in output
+    assert "1 row without a rating: user without history" in output
     found = pd.read_csv("out.csv", dtype={"user_id": str})
     assert found["user_id"].tolist() == ["02", "01", "02", "stranger", "02"]
     assert found["rating"].tolist() == pytest.approx([7, -3, np.nan, np.nan, 7], abs=0.4, nan_ok=True)
@@ -236,7 +241,7 @@ def test_predict_takes_new_items_from_their_ratings_where_asked(model):
     works(*asked)
     assert pd.read_csv("out.csv")["reason"].fillna("").tolist() == ["unknown item", "", "unknown item"]
     output = works(*asked, "--new-items")
-    assert "2 new items folded in from their ratings" in output and "1 have none: unknown item" in output
+    assert "2 new items folded in from their ratings" in output and "1 row without a rating: unknown item" in output
     found = pd.read_csv("out.csv")
     # `a` likes everything 3 better than `b`, and gave n1 a 2.
     assert found["rating"].tolist() == pytest.approx([-1, 4, np.nan], abs=0.4, nan_ok=True)
@@ -249,7 +254,7 @@ def test_predict_refuses_new_items_before_the_data_are_read(ratings):
     works("train", ratings, "-m", "global-mean", "-o", "mean", "--no-track")
     Path("pairs.csv").write_text("user_id,item_id\n02,i7\n")
     output = refused("predict", "mean", "pairs.csv", "--ratings", "not-there.csv", "--new-items", "--no-track")
-    assert "new ones cannot be added" in output
+    assert "new items cannot be added" in output
 
 
 def test_predict_refuses_a_model_of_lists(ratings):
@@ -262,11 +267,11 @@ def test_predict_refuses_a_model_of_lists(ratings):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("train", "RATINGS", "-m", "ease", "--task", "rating"), "no figure is common to both"),
-        (("compare", "RATINGS", "-m", "ease,biases"), "no figure is common to both"),
+        (("train", "RATINGS", "-m", "ease", "--task", "rating"), "no metric in common"),
+        (("compare", "RATINGS", "-m", "ease,biases"), "no metric in common"),
         (("train", "RATINGS", "-m", "biases", "--metric", "ndcg@10"), "of rmse, mae; found 'ndcg@10'"),
         (("train", "RATINGS", "-m", "ease", "--metric", "rmse"), "Expected a metric such as ndcg@100"),
-        (("train", "RATINGS", "-m", "biases", "--min-rating", "4"), "Expected no --min-rating for the rating task"),
+        (("train", "RATINGS", "-m", "biases", "--min-rating", "4"), "Expected no min_rating for the rating task"),
         (("train", "pairs.csv", "-m", "biases"), "Expected a column of ratings"),
         (("compare", "RATINGS", "-m", "biases", "--protocol", "strong", "--refit"), "the strong protocol has none"),
         (("compare", "RATINGS", "-m", "biases", "--folds", "3", "--protocol", "weak"), "a protocol that has no folds"),
@@ -307,7 +312,7 @@ def test_zeros_of_a_scale_with_negative_ratings_are_ratings(tmp_path):
     table.columns = ["user_id", "item_id", "rating"]
     assert (table["rating"] == 0).sum() > 100
     table.to_csv("jester.csv", index=False)
-    works("compare", "jester.csv", "-m", "global-mean,biases", "-o", "out", "--no-track", "--folds", 2)
+    works("compare", "jester.csv", "-m", "global-mean,biases", "-o", "out", *ALONE, "--folds", 2)
     facts = json.loads(Path("out/comparison.json").read_text())
     assert sum(facts["models"][0]["counts"].values()) == len(table)
     assert [model["name"] for model in facts["models"]] == ["biases", "global-mean"]
