@@ -88,7 +88,7 @@ def read_gates(path: Location, with_previous: bool) -> dict[str, tuple[float, fl
         if not isinstance(limits, Mapping) or not limits or set(limits) - {"min", "max"} or not _are_numbers(limits):
             raise ConfigError(f"Expected {name} = {{ min = 0.1, max = 0.9 }} (or one of them), found {limits!r}.")
         if name == "overlap" and not with_previous:
-            raise ConfigError("Expected a previous batch (previous) for the gate overlap, found none.")
+            raise ConfigError("Expected a previous batch (`previous`) for the gate overlap, found none.")
         gates[name] = (float(limits.get("min", -math.inf)), float(limits.get("max", math.inf)))
     return gates
 
