@@ -95,8 +95,8 @@ def test_the_emphasized_and_smoothed_loss_is_that_of_the_dense_target(network, c
     settings = {"dropout": 0.5, "emphasis": 4.0, "smoothing": 0.2, "latent": 3}
     settings |= {"beta": 0.0} if config is VAEConfig else {}
     model, x, hidden = network(ITEMS, config(**settings)), torch.as_tensor(preferences()), []
-    corrupted = model.encoder.corrupted
-    model.encoder.corrupted = lambda batch: hidden.append(corrupted(batch)) or hidden[-1]
+    corrupt = model.encoder.corrupt
+    model.encoder.corrupt = lambda batch: hidden.append(corrupt(batch)) or hidden[-1]
     codes = []
     model.decoder.loss = lambda *given: codes.append(given[0]) or ItemOutput.loss(model.decoder, *given)
     ours = model.loss(batch_of(x), 1.0)

@@ -162,8 +162,8 @@ def test_shrinkage_of_nothing_still_gives_a_code():
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("global-mean", {}, "more than a bias and a code"),
-        ("rating-knn", {}, "more than a bias and a code"),
+        ("global-mean", {}, "by a bias and a code alone"),
+        ("rating-knn", {}, "by a bias and a code alone"),
         ("autorec", {"side": "user", "hidden": 2, "epochs": 1}, "use side=item"),
     ],
 )
