@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -374,3 +375,12 @@ def test_every_field_of_a_plan_changes_its_hash():
 def test_a_plan_with_a_size_below_1_is_refused(setting):
     with pytest.raises(ConfigError, match=f"Expected {setting} of at least 1, found 0"):
         ScoringPlan("m", "h", 7, **{setting: 0})
+
+
+def test_a_length_beyond_any_catalog_costs_nothing(saved, tmp_path):
+    tracemalloc.start()
+    manifest = write(tmp_path / "lists", saved, *job(saved, n=10**30))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert manifest["rows"] == 60 - TAKEN.nnz
+    assert peak < 10_000_000
