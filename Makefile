@@ -26,7 +26,7 @@ sample: $(INSTALLED)
 	$(BIN)/python data/make_sample.py
 
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "The site is in site/: open site/index.html."
 
 wheel: $(INSTALLED)

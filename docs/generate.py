@@ -81,10 +81,15 @@ COMMON_SETTINGS = {
 PACKAGES = {
     "system": "The machine: hardware, memory, threads, storage, atomic files.",
     "data": "Interactions, ids, the user-item matrix, reading, prepared stores.",
+    "data.reading": "Ratings files of any common format, with an account of every row.",
     "splitting": "Who and what is held out.",
     "inference": "Top-n lists and predicted pairs.",
     "training": "The gradient loop, batches, several processes.",
-    "models": "Every model behind one protocol.",
+    "models": "What all models share, and those of no family.",
+    "models.autoencoders": "Deep autoencoders for rankings.",
+    "models.linear": "Linear autoencoders, neighbors and graph filters.",
+    "models.factorization": "Matrix factorization.",
+    "models.ratings": "Models that predict ratings.",
     "evaluation": "Metrics, confidence intervals, comparison.",
     "tuning": "The search of settings.",
     "capacity": "What a size needs, before a start.",
@@ -404,8 +409,8 @@ def path_of(name: str) -> str:
 
 def package_page(name: str, about: str) -> str:
     """Every public name of a package; those of the public API are described there."""
-    folder = ROOT / "recsys" / name
-    files = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    folder = ROOT.joinpath("recsys", *name.split("."))
+    files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files if file.name != "__init__.py"]
     homes: dict[str, list[str]] = {}
     for public in recsys.__all__:
