@@ -50,6 +50,8 @@ _UNREADABLE = (
     *(RecsysError, OSError, MemoryError),
 )
 
+_TRIES = 3  # of reading a directory that is replaced meanwhile
+
 _KINDS = {"schema_version": int, "model": str, "config": dict, "items": int, "files": dict}
 _OPTIONAL_KINDS = {"reading": dict, "split": dict, "data": dict, "metrics": dict, "versions": dict, "seed": int}
 
@@ -138,7 +140,22 @@ def load_model(directory: Location, device: str = "auto") -> TrainedModel:
         If the device is not there.
     """
     with local_copy(directory) as path:
+        for _ in range(_TRIES):
+            before = _digest(path)
+            try:
+                return _load(path, device)
+            except ArtifactError:
+                if _digest(path) == before:
+                    raise
         return _load(path, device)
+
+
+def _digest(directory: Path) -> str | None:
+    """sha256 of model.json: it changes where another process replaces the directory while it is read."""
+    try:
+        return sha256(directory / _DESCRIPTION)
+    except (OSError, ValueError):
+        return None
 
 
 def _load(directory: Path, device: str) -> TrainedModel:

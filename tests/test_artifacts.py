@@ -187,6 +187,18 @@ def test_others_may_read_a_model(model):
     assert model.stat().st_mode & 0o777 == 0o755
 
 
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(model, monkeypatch):
+    check_files = artifacts._check_files
+
+    def replaced_once(directory, files):
+        monkeypatch.setattr(artifacts, "_check_files", check_files)
+        save(model, name="popularity", overwrite=True)
+        check_files(directory, files)
+
+    monkeypatch.setattr(artifacts, "_check_files", replaced_once)
+    assert load_model(model).model.name == "popularity"
+
+
 # Faults at every file operation
 
 
