@@ -1,13 +1,15 @@
-"""The order of equal scores where they must not favor anybody: random, yet the same for the same ids.
+"""The order of equal scores where it must not favor any item: random, yet the same for the same ids.
 
 Positions follow the first appearance of an item in the data, and so its popularity: with ties by position, a constant
-score finds popular items. A TieBreak arranges the items on a circle in the order of hashes of their ids; each user
-begins at a place that the hash of the user's id gives. Every item is thus equally likely at every rank, whatever the
-order of the input rows, the batch size or the device.
+score finds popular items. A TieBreak numbers the items in the order of hashes of their ids, and permutes these numbers
+for each user, by a multiplication and an addition modulo a prime that come from the hash of the user's id. Every item
+is thus equally likely at every rank, and every pair of items at every pair of ranks, whatever the order of the input
+rows, the batch size or the device.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,16 +29,19 @@ _CELLS = 4_000_000  # of scores looked at together
 class TieBreak:
     """A reproducible random order of equal scores, different for each user.
 
+    The item numbered i comes at place factor (i - offset) modulo `prime`; places without an item are skipped.
+
     Attributes
     ----------
     order : ndarray of int64, shape (items,)
-        Item positions in the order of the circle.
-    starts : ndarray of int64, shape (users,)
-        The place on the circle at which each user begins.
+        Item positions by number.
+    factors, offsets : ndarray of int64, shape (users,)
+        The permutation of each user.
     """
 
     order: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    factors: NDArray[np.int64]
+    offsets: NDArray[np.int64]
 
     @classmethod
     def from_ids(cls, items: Iterable[Any], users: Iterable[Any], seed: int = 0) -> TieBreak:
@@ -47,32 +52,41 @@ class TieBreak:
         items, users : iterable of ids
             By position. Only the text of an id counts.
         seed : int
-            Another seed gives another order.
+            From 0 to 10^12 - 1; another seed gives another order.
         """
-        item_hashes, user_hashes = _hashes(items, seed, "recsys item hash"), _hashes(users, seed, "recsys user hash")
-        starts = user_hashes % np.uint64(max(1, len(item_hashes)))
-        return cls(np.argsort(item_hashes, kind="stable"), starts.astype(np.int64))
+        item_hashes = _hashes(items, "item", seed)
+        prime = np.uint64(_next_prime(len(item_hashes)))
+        factors = 1 + _hashes(users, "fact", seed) % (prime - np.uint64(1))
+        offsets = _hashes(users, "offs", seed) % prime
+        return cls(np.argsort(item_hashes, kind="stable"), factors.astype(np.int64), offsets.astype(np.int64))
 
     def __getitem__(self, users: slice) -> TieBreak:
         """The same for some of the users."""
-        return TieBreak(self.order, self.starts[users])
+        return TieBreak(self.order, self.factors[users], self.offsets[users])
 
     @cached_property
-    def places(self) -> NDArray[np.int64]:
-        """Place of each item on the circle, int64 (items,)."""
-        places = np.empty_like(self.order)
-        places[self.order] = np.arange(len(self.order))
-        return places
+    def prime(self) -> int:
+        """The number of places: the smallest prime that is not below the number of items."""
+        return _next_prime(len(self.order))
 
-    def priority(self, users: NDArray[np.int64], items: NDArray[Any]) -> NDArray[np.int64]:
-        """How far from a user's start each item is: the lowest comes first."""
-        priority: NDArray[np.int64] = (self.places[items] - self.starts[users]) % len(self.order)
-        return priority
+    @cached_property
+    def _numbers(self) -> NDArray[np.int64]:
+        """Number of each item, int64 (items,)."""
+        numbers = np.empty_like(self.order)
+        numbers[self.order] = np.arange(len(self.order))
+        return numbers
 
-    def item(self, users: NDArray[np.int64], priority: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the items of the given priorities."""
-        items: NDArray[np.int64] = self.order[(priority + self.starts[users]) % len(self.order)]
-        return items
+    def places(self, users: NDArray[np.int64], items: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the place of items in the order of users: of equal scores, the lowest comes first."""
+        found: NDArray[np.int64] = self.factors[users] * (self._numbers[items] - self.offsets[users]) % self.prime
+        return found
+
+    def items(self, users: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the items at places in the order of users; -1 where there is none."""
+        number = (_inverse(self.factors[users], self.prime) * places + self.offsets[users]) % self.prime
+        known = number < len(self.order)
+        found: NDArray[np.int64] = np.where(known, self.order[np.where(known, number, 0)], -1)
+        return found
 
 
 def break_ties(table: Tensor, values: Tensor, positions: Tensor, n: int, tie_break: TieBreak) -> tuple[Tensor, Tensor]:
@@ -111,7 +125,7 @@ def break_ties(table: Tensor, values: Tensor, positions: Tensor, n: int, tie_bre
     own = best[torch.as_tensor(rows, device=best.device)].float().cpu().numpy()
     changes = np.pad(own[:, 1:] != own[:, :-1], ((0, 0), (1, 0)))  # -inf equals -inf
     level = np.cumsum(changes, axis=1)
-    keys = level * table.shape[1] + tie_break.priority(rows[:, None], listed[rows])
+    keys = level * tie_break.prime + tie_break.places(rows[:, None], listed[rows])
     listed[rows] = np.take_along_axis(listed[rows], keys.argsort(axis=1), axis=1)
     return best, torch.from_numpy(listed)
 
@@ -119,26 +133,88 @@ def break_ties(table: Tensor, values: Tensor, positions: Tensor, n: int, tie_bre
 def _choose_at_cut(
     table: Tensor, best: Tensor, listed: NDArray[np.int64], rows: NDArray[np.int64], tie_break: TieBreak
 ) -> None:
-    """Fill the last places of these rows' lists with the first, on the circle, of all items that reach the cut."""
-    chosen = torch.as_tensor(rows, device=table.device)
-    floor = best[chosen.to(best.device), -1:]
-    on_floor = (table[chosen] == floor.to(device=table.device, dtype=table.dtype)).nonzero().cpu().numpy()
-    row, items = on_floor[:, 0], table.shape[1]
-    keys = row * items + tie_break.priority(rows[row], on_floor[:, 1])
+    """Fill the last places of these rows' lists with the first of all items that reach the cut."""
+    chosen = torch.as_tensor(rows)
+    cut = best[chosen.to(best.device), -1:]
+    at_cut = table[chosen.to(table.device)] == cut.to(device=table.device, dtype=table.dtype)
+    above = (best[chosen.to(best.device)] > cut).sum(dim=1).cpu().numpy()
+    missing, counts = listed.shape[1] - above, at_cut.sum(dim=1).cpu().numpy()
+    windows = 16 + 3 * missing * table.shape[1] // counts  # hold the missing ones almost surely
+    dense = np.flatnonzero(windows < table.shape[1] // 8)
+    found = np.zeros(len(rows), dtype=bool)
+    if len(dense):
+        width = int(windows[dense].max())
+        found[dense] = _from_first_places(at_cut, listed, rows, dense, (above, missing), width, tie_break)
+    rest = np.flatnonzero(~found)
+    if len(rest):
+        _by_sorting(at_cut[torch.as_tensor(rest, device=at_cut.device)], listed, rows[rest], above[rest], tie_break)
+
+
+def _from_first_places(
+    at_cut: Tensor,
+    listed: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    dense: NDArray[np.int64],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    width: int,
+    tie_break: TieBreak,
+) -> NDArray[np.bool_]:
+    """Where many items reach the cut: go through the first places. Returns which rows were completed."""
+    above, missing = (array[dense] for array in places)
+    items = tie_break.items(rows[dense, None], np.arange(width)[None, :])
+    on = at_cut.device
+    hits = at_cut[torch.as_tensor(dense, device=on)[:, None], torch.as_tensor(items, device=on)].cpu().numpy()
+    hits &= items >= 0
+    nth = hits.cumsum(axis=1) - 1
+    kept = hits & (nth < missing[:, None])
+    complete: NDArray[np.bool_] = kept.sum(axis=1) == missing
+    row, column = np.nonzero(kept & complete[:, None])
+    listed[rows[dense[row]], above[row] + nth[row, column]] = items[row, column]
+    return complete
+
+
+def _by_sorting(
+    at_cut: Tensor,
+    listed: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    above: NDArray[np.int64],
+    tie_break: TieBreak,
+) -> None:
+    """Where few items reach the cut: sort them by their places."""
+    row, item = at_cut.nonzero().cpu().numpy().T
+    keys = row * tie_break.prime + tie_break.places(rows[row], item)
     keys.sort()
-    row = keys // items
+    row, place = keys // tie_break.prime, keys % tie_break.prime
     counts = np.bincount(row, minlength=len(rows))
     nth = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
-    above = (best[chosen.to(best.device)] > floor).sum(dim=1).cpu().numpy()
     kept = nth < (listed.shape[1] - above)[row]
-    listed[rows[row[kept]], (above[row] + nth)[kept]] = tie_break.item(rows[row[kept]], keys[kept] % items)
+    listed[rows[row[kept]], (above[row] + nth)[kept]] = tie_break.items(rows[row[kept]], place[kept])
 
 
-def _hashes(ids: Iterable[Any], seed: int, key: str) -> NDArray[np.uint64]:
-    """A number per id, from the seed and the id's text: SipHash with a key of 16 bytes."""
-    values = ids.to_pylist() if isinstance(ids, pa.Array) else ids
-    texts = np.array([f"{seed} {each}" for each in values], dtype=object)
+def _hashes(ids: Iterable[Any], kind: str, seed: int) -> NDArray[np.uint64]:
+    """A number per id, from its text: SipHash, whose key of 16 bytes is the kind of id and the seed."""
+    array = ids if isinstance(ids, pa.Array) else pa.array(ids)
+    texts = array.cast(pa.large_string()).to_numpy(zero_copy_only=False)
     if not len(texts):
         return np.empty(0, dtype=np.uint64)
-    hashed: NDArray[np.uint64] = pd.util.hash_array(texts, hash_key=key, categorize=False)
+    hashed: NDArray[np.uint64] = pd.util.hash_array(texts, hash_key=f"{kind}{seed:012d}"[:16], categorize=False)
     return hashed
+
+
+def _next_prime(count: int) -> int:
+    """The smallest prime that is at least `count`."""
+    prime = max(2, count)
+    while any(prime % divisor == 0 for divisor in range(2, math.isqrt(prime) + 1)):
+        prime += 1
+    return prime
+
+
+def _inverse(factors: NDArray[np.int64], prime: int) -> NDArray[np.int64]:
+    """The inverse of each factor modulo a prime below 2^31: its power of prime - 2 (Fermat)."""
+    result, power, exponent = np.ones_like(factors), factors, prime - 2
+    while exponent:
+        if exponent & 1:
+            result = result * power % prime
+        power = power * power % prime
+        exponent >>= 1
+    return result

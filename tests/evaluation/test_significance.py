@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from recsys.errors import DataError
-from recsys.evaluation.averages import Average
-from recsys.evaluation.significance import differences, effect_size, holm, sign_flip
+from recsys.evaluation.averages import Average, Interval
+from recsys.evaluation.significance import Difference, differences, effect_size, holm, sign_flip
 
 
 def test_holm_multiplies_the_smallest_by_the_most_and_never_falls():
@@ -83,3 +83,17 @@ def test_of_errors_the_lower_is_the_better_and_the_gain_is_told_as_a_gain():
     assert found.gain.mean == pytest.approx(-gain)
     assert str(found).startswith(f"better beats worse by {gain:.4f} rmse [0.0")
     assert found.reversed().gain.mean == pytest.approx(gain)
+
+
+def test_the_sentence_names_the_correction_where_the_interval_alone_excludes_zero():
+    interval = Interval(0.01, 0.001, 0.02, 1)
+    found = str(Difference("a", "b", "ndcg@10", interval, effect=0.2, p=0.02, adjusted=0.3, n_pairs=15))
+    assert found.startswith("a and b: no significant difference, 0.0100 ndcg@10 [0.0010, 0.0200] (p = .300 with Holm's")
+    assert "correction over 15 pairs, effect size 0.20, 1 user); the interval, which is of this pair alone," in found
+    assert found.endswith("excludes zero, but the corrected p-value does not allow a claim")
+
+
+def test_no_number_is_minus_zero():
+    found = Difference("a", "b", "rmse", Interval(-0.0, -0.00001, 0.00001, 9), effect=0, p=1, adjusted=1)
+    assert "-0.0000" not in str(found)
+    assert "0.0000 rmse [0.0000, 0.0000] (p = 1.000, effect size 0.00, 9 users)" in str(found)
