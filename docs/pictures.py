@@ -25,7 +25,8 @@ COLUMNS = 96
 COMMANDS = {
     "terminal-check": "recsys check data/sample/ratings.csv",
     "terminal-compare": (
-        "recsys compare data/sample/ratings.csv -m popularity,ials,vae --titles data/sample/items.csv -o comparison"
+        "recsys compare data/sample/ratings.csv -m popularity,ials,edlae,vae"
+        " --titles data/sample/items.csv -o comparison"
     ),
     "terminal-train": "recsys train data/sample/ratings.csv -m vae -o model",
     "terminal-recommend": (
@@ -91,7 +92,7 @@ def text(line: str, y: int, color: str | None) -> str:
     return f'<text x="{MARGIN}" y="{y}" {length}{fill}>{html.escape(line).replace(" ", "&#160;")}</text>'
 
 
-def photograph(page: Path, picture: Path, width: int = 1100, height: int = 820) -> None:
+def photograph(page: Path, picture: Path, width: int = 1100, height: int = 880) -> None:
     """Photograph the top of a page in headless Chromium, in few colors."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

@@ -14,6 +14,7 @@ import pytest
 from paths import ROOT
 
 from pipelines.cli.main import COMMANDS, main
+from recsys.tracking.tracker import NullTracker
 
 DOCS = ROOT / "docs"
 PAGES = {file.relative_to(DOCS).as_posix(): file.read_text(encoding="utf-8") for file in sorted(DOCS.rglob("*.md"))}
@@ -29,7 +30,7 @@ def examples(text):
 def folder(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "data" / "sample", tmp_path / "data" / "sample")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recsys.tracking.mlflow_tracker.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("pipelines.cli.settings.TrackingOptions.open", lambda *_: NullTracker())  # seconds each
     return tmp_path
 
 
