@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import re
-import shutil
 import stat
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -20,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from recsys.errors import ArtifactError, ConfigError, DataError
+from recsys.system.disk import storage_errors
+from recsys.system.files import draft_beside, put_folder
 
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens"
 MAX_BYTES = 4 * 2**30  # the largest set unpacks to 1.2 GB; more is not what we asked for
@@ -79,18 +79,17 @@ def download(
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"Expected an address that starts with http:// or https://, found {base_url!r}.")
     if target.exists() and not (overwrite and target.is_dir()):
-        raise ArtifactError(f"Expected no {target} yet, found one: use it, or replace the folder with --overwrite.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        archive = Path(scratch) / f"{data.name}.zip"
+        raise ArtifactError(f"Expected no {target} yet, found one: use it, or set overwrite to replace the folder.")
+    with storage_errors(target), draft_beside(target.resolve()) as draft:
+        archive = draft.with_name(f"{data.name}.zip")
         try:
             _fetch_verified(url, archive, progress, timeout)
         except DataError as error:
             raise DataError(f"{error}\n{_by_hand(url, target)}") from error
-        folder = unpack(archive, Path(scratch) / "unpacked") / data.name
+        folder = unpack(archive, draft.with_name("unpacked")) / data.name
         if not (folder / data.ratings).is_file():
             raise DataError(f"Expected {data.name}/{data.ratings} in {url}, found no such file.")
-        _move(folder, target)
+        _move(folder, target.resolve())
     return target / data.ratings
 
 
@@ -192,10 +191,9 @@ def _move(folder: Path, target: Path) -> None:
         if foreign:
             raise ArtifactError(
                 f"Expected only files of the data set in {target}, found {foreign[0]} too: "
-                "move your own files away, or choose another folder with -o."
+                "move your own files away, or choose another folder."
             )
-        shutil.rmtree(target)
-    folder.replace(target)
+    put_folder(folder, target, overwrite=True)
 
 
 def _files(folder: Path) -> set[str]:

@@ -196,7 +196,7 @@ def as_csr(matrix: Any) -> csr_matrix:
     return csr
 
 
-def nobody(items: int) -> csr_matrix:
+def empty_history(items: int) -> csr_matrix:
     """Return one empty history, CSR of shape (1, items)."""
     none = np.empty(0, dtype=np.int32)
     return sparse_rows(none, none, none, (1, items))

@@ -28,6 +28,7 @@ ALIASES = {
 # Names of a rating column that count only if there is none of the above: RecBole's label, yes or no columns.
 SECOND_CHOICE = {"rating": ("label", "liked", "like", "clicked", "click", "recommended", "isrecommended")}
 CANDIDATES = ("\t", "::", ";", "|", ",", " ")  # most telling first; an id may well hold a blank
+SEPARATOR_SAMPLE = 2_000  # lines from which the separator is found
 FIRST_EPOCH = 100_000_000  # March 1973 in seconds: larger than any rating, play count or price
 SEPARATOR_LINE = re.compile('\ufeff*"?sep=(.)"?\r?', re.IGNORECASE)  # first line of a CSV for a spreadsheet program
 NO_COLUMN = "none"
@@ -117,7 +118,7 @@ def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> La
     if not filled:
         raise DataError(f"Expected rows of ratings in {where}, found an empty file.")
     texts = [line for _, line in filled]
-    separator = given or find_separator(texts, where)
+    separator = given or find_separator(texts[:SEPARATOR_SAMPLE], where)
     rows = _split_rows(texts, separator, where)
     if options.header is None and _is_adjacency(rows, separator, options):
         return Layout(separator, False, ("user", "items"), Columns(0, 1), skip=skip, adjacency=True)

@@ -32,7 +32,7 @@ UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")  # each 1000 
 FACTORS = (1000.0, 1.0, 1e-3, 1e-6)  # to milliseconds
 REAL_EPOCH = 5e8  # seconds, 1985: where half of the values are later, they are epochs, no counters of some other kind
 FIRST_EPOCH = 1e8  # seconds, 1973: what is earlier among epochs is a marker of a missing time, such as 0 or -1
-SAMPLE = 100_000  # values from which the unit is found
+SAMPLE = 5_000  # values from which the unit is found
 
 _DATE = re.compile(
     r"(\d{1,4})([/.-])(\d{1,2})\2(\d{1,4})"
