@@ -7,10 +7,18 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 from paths import ROOT
 
+import recsys
 from pipelines.cli.main import COMMANDS, main
+from pipelines.cli.settings import SplitOptions
+from recsys.data.interactions import Vocabulary
+from recsys.data.reading import ReadingOptions
+from recsys.evaluation.metrics import METRICS
+from recsys.evaluation.tasks import TASKS
+from recsys.splitting import PROTOCOLS, weak
 
 FILES = sorted([*ROOT.glob("recsys/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 
@@ -271,6 +279,29 @@ def test_every_job_with_a_command_is_in_the_table():
         if isinstance(node, ast.FunctionDef) and node.name == "command"
     }
     assert jobs == set(COMMANDS)
+
+
+# Adding things: a metric and a protocol are one function and its registration, with nothing to do elsewhere
+
+
+def test_a_metric_is_known_everywhere_once_it_is_in_the_table(monkeypatch):
+    monkeypatch.setitem(METRICS, "first_hit", lambda hits, relevant, k: hits[:, 0].astype(float))
+    split = recsys.split(tiny_interactions(), "weak", share=0.25)
+    model = recsys.create_model("popularity").fit(split.train.matrix)
+    assert set(recsys.evaluate(model.score, split.test, ("first_hit@1",)).means()) == {"first_hit@1"}
+
+
+def test_a_protocol_is_known_everywhere_once_it_is_registered(monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "quarter", lambda interactions, *, seed=0: weak(interactions, share=0.25, seed=seed))
+    found = SplitOptions("quarter").split(tiny_interactions(), ReadingOptions(), 3, TASKS["ranking"])
+    expected = recsys.split(tiny_interactions(), "quarter", seed=3)
+    assert (found.test.held_out != expected.test.held_out).nnz == 0
+
+
+def tiny_interactions():
+    """Ten users, each with all eight items."""
+    user, item = np.divmod(np.arange(80, dtype=np.int32), np.int32(8))
+    return recsys.Interactions(Vocabulary.of(np.arange(10)), Vocabulary.of(np.arange(8)), user, item)
 
 
 # The repository

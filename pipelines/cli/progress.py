@@ -25,7 +25,7 @@ from .output import decimal, plural, say
 
 _T = TypeVar("_T")
 
-QUIET = 10.0  # seconds without a line, at most, where nobody watches a bar
+QUIET = 10.0  # seconds without a line, at most, where no terminal shows a bar
 REFRESH = 0.5  # seconds between two states of the clock
 _active: list[Activity] = []
 

@@ -144,7 +144,7 @@ def _start(folder: Folder, plan: ScoringPlan) -> None:
 
 
 def _clear(folder: Folder) -> None:
-    """Remove an earlier output, the manifest first: without it nobody takes the rest for complete."""
+    """Remove an earlier output, the manifest first: without it the rest is not taken for complete."""
     for name in (_MANIFEST, _PROGRESS):
         folder.remove(name)
     for name in (name for inner in FOLDERS for name in folder.names(inner)):

@@ -30,7 +30,7 @@ from recsys.batch.plan import ScoringPlan, Shard
 from recsys.batch.rules import ListRules
 from recsys.batch.targets import Targets
 from recsys.data.interactions import Vocabulary
-from recsys.data.matrix import nobody
+from recsys.data.matrix import empty_history
 from recsys.inference.topn import BLOCK, top_n_of_blocks
 from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256
@@ -322,7 +322,7 @@ def widest_block(scorer: BlockScorer, items: int) -> int:
         Number of items the model knows.
     """
     with one_thread_each(), torch.inference_mode():
-        return int(next(scorer.score_blocks(nobody(items), np.zeros(1), BLOCK)).shape[1])
+        return int(next(scorer.score_blocks(empty_history(items), np.zeros(1), BLOCK)).shape[1])
 
 
 def on_one_thread() -> None:

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix, vstack
 
 from recsys.batch.rules import ListRules
 from recsys.data.interactions import Vocabulary
-from recsys.data.matrix import UserItemMatrix, nobody, sparse_rows
+from recsys.data.matrix import UserItemMatrix, empty_history, sparse_rows
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.data.reading.id_files import read_ids
 from recsys.errors import DataError
@@ -100,7 +100,7 @@ def make_targets(histories: UserItemMatrix, trained: TrainedModel, users: Locati
 
 def _take_rows(matrix: csr_matrix, positions: NDArray[np.int32]) -> csr_matrix:
     """Rows of a CSR matrix; an empty one for -1."""
-    return csr_matrix(csr_matrix(vstack([matrix, nobody(matrix.shape[1])], format="csr"))[positions])
+    return csr_matrix(csr_matrix(vstack([matrix, empty_history(matrix.shape[1])], format="csr"))[positions])
 
 
 def item_targets(trained: TrainedModel) -> Targets:
