@@ -1,10 +1,10 @@
-"""Write the sample in data/sample: made-up readers, made-up titles, tastes that a model can find.
+"""Write the sample in data/sample: generated readers, titles and ratings, with tastes that a model can learn.
 
     python data/make_sample.py [FOLDER]
 
 Ten genres of 34 titles. Half of each genre is light and half is dark, and about a third of it comes in series of three
 volumes. A reader has one to three genres, leans to the light or to the dark in all of them, starts a series at its
-first volume and goes on while the volumes please; now and then a stray best-seller comes along. Ratings follow the
+first volume and continues while they like the volumes; some titles are picked by popularity alone. Ratings follow the
 same tastes.
 
 Every file is the same byte for byte on any machine: of the random module only random() is used, whose stream Python
@@ -128,7 +128,7 @@ class Item:
 
 @dataclass
 class Reader:
-    """One made-up person and what they have read: item position to rating, in order."""
+    """One generated reader and what they have read: item position to rating, in order."""
 
     genres: list[str]
     shares: tuple[int, ...]
@@ -155,7 +155,7 @@ def shuffled(rng: Random, values: Iterable[str]) -> list[str]:
 
 
 def make_items(rng: Random) -> list[Item]:
-    """All titles, genre by genre, in no order of popularity within one."""
+    """All titles, genre by genre, in random order of popularity within a genre."""
     items = []
     for genre, (_, openings, light, dark, light_series, dark_series) in GENRES.items():
         for half, (endings, series) in enumerate([(light, light_series), (dark, dark_series)]):
@@ -168,13 +168,13 @@ def make_items(rng: Random) -> list[Item]:
 
 
 def make_popularity(items: Sequence[Item], rng: Random) -> list[float]:
-    """Weight of each item: few are famous, most are not; the genre's own share counts too."""
+    """Weight of each item: a few are popular, most are not; the share of the genre counts too."""
     ranks = sorted(range(len(items)), key=lambda _: rng.random())
     return [GENRES[item.genre][0] * len(items) / (rank + 10) for item, rank in zip(items, ranks, strict=True)]
 
 
 def make_reader(rng: Random) -> Reader:
-    """A person with one to three genres, the first the dearest."""
+    """A reader with one to three genres, the favorite first."""
     shares = ((1,), (2, 1), (3, 2, 1))[pick(rng, (3, 4, 3))]
     genres: list[str] = []
     while len(genres) < len(shares):
@@ -184,7 +184,7 @@ def make_reader(rng: Random) -> Reader:
 
 
 def rate(reader: Reader, item: Item, rng: Random) -> int:
-    """What the reader gives the item, 1 to 5: its genre and its half count most, then the series, then the item."""
+    """The reader's rating of an item, 1 to 5: genre and half count most, then the series, then the item itself."""
     liking = (1.0 if item.genre in reader.genres else -0.7) + (0.4 if item.half == reader.half else -0.5)
     if item.series:
         liking += reader.opinions.setdefault(item.series, 2 * rng.random() - 1)
@@ -192,7 +192,7 @@ def rate(reader: Reader, item: Item, rng: Random) -> int:
 
 
 def choose(reader: Reader, items: Sequence[Item], popularity: Sequence[float], rng: Random) -> int:
-    """The next title off the shelf: now and then a stray best-seller, otherwise one to the reader's taste."""
+    """The next title: sometimes one picked by popularity alone, otherwise one to the reader's taste."""
     genre = None if rng.random() < 0.3 else reader.genres[pick(rng, reader.shares)]
     half = reader.half if rng.random() < 0.75 else 1 - reader.half
     shelf = [
@@ -206,18 +206,18 @@ def choose(reader: Reader, items: Sequence[Item], popularity: Sequence[float], r
 
 
 def first_unread(reader: Reader, items: Sequence[Item], position: int) -> int:
-    """The item itself, or the earliest volume of its series that the reader does not know."""
+    """The item itself, or the earliest volume of its series that the reader has not read."""
     first = position - items[position].volume
     return next(volume for volume in range(first, position + 1) if volume not in reader.rated)
 
 
 def next_volume(reader: Reader, items: Sequence[Item], position: int, rng: Random) -> int | None:
-    """The following volume, if there is one and the last one pleased."""
+    """The following volume, if there is one and the reader liked the last one."""
     item = items[position]
     if not item.series or item.volume + 1 == len(VOLUMES) or position + 1 in reader.rated:
         return None
-    goes_on = {5: 0.7, 4: 0.5, 3: 0.2}.get(reader.rated[position], 0.0)
-    return position + 1 if rng.random() < goes_on else None
+    continues = {5: 0.7, 4: 0.5, 3: 0.2}.get(reader.rated[position], 0.0)
+    return position + 1 if rng.random() < continues else None
 
 
 def read_books(reader: Reader, items: Sequence[Item], popularity: Sequence[float], rng: Random) -> None:
@@ -232,7 +232,7 @@ def read_books(reader: Reader, items: Sequence[Item], popularity: Sequence[float
 
 
 def times(start: int, rng: Random) -> Iterator[int]:
-    """Seconds since 1970, rising: a few ratings in one sitting, then days of silence."""
+    """Increasing seconds since 1970: a few ratings in one session, then days without any."""
     while True:
         yield start
         start += 20 + int(280 * rng.random()) if rng.random() < 0.7 else DAY + int(20 * DAY * rng.random())

@@ -1,5 +1,8 @@
-"""Interactions, and how they come in.
+"""Interactions, and how they are read and stored.
 
-interactions: ids, positions, the table of rows and its ledger. matrix: the sparse user-item matrix. reading: ratings
-files of any common format. store: a prepared, memory-mapped copy. download: public data sets. synthetic: made-up ones.
+```
+interactions   vocabularies of ids, the table of rows, its ledger      matrix      the sparse user-item matrix
+reading        ratings files of any common format                      store       a prepared, memory-mapped copy
+download       public data sets                                        synthetic   generated ratings of any size
+```
 """

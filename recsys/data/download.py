@@ -1,6 +1,6 @@
-"""Public data sets: fetched from their publisher, verified against the publisher's checksum, then unpacked.
+"""Public data sets: downloaded from their publisher, verified by the publisher's checksum, then unpacked.
 
-A download is whole or absent: everything happens in a hidden folder beside the target, which is renamed at the end.
+A download is complete or absent: it is made in a hidden folder beside the target, which is renamed at the end.
 """
 
 from __future__ import annotations
@@ -22,23 +22,34 @@ from recsys.system.disk import storage_errors
 from recsys.system.files import draft_beside, put_folder
 
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens"
-MAX_BYTES = 4 * 2**30  # the largest set unpacks to 1.2 GB; more is not what we asked for
+MAX_BYTES = 4 * 2**30  # the largest set unpacks to 1.2 GB
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 2**16
 
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all (0: not said)
+Progress = Callable[[int, int], None]  # bytes so far, bytes in all (0: unknown)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set published as `name`.zip beside `name`.zip.md5; counts are the publisher's."""
+    """A data set published as `name`.zip beside `name`.zip.md5.
+
+    Attributes
+    ----------
+    name : str
+    ratings : str
+        Name of the ratings file in the archive's folder.
+    rows, users, items : int
+        The publisher's counts.
+    license : str
+        In one line; the README in the archive has the full text.
+    """
 
     name: str
-    ratings: str  # the ratings file inside the archive's folder
+    ratings: str
     rows: int
     users: int
     items: int
-    license: str  # in a line; the README inside the archive has the words that count
+    license: str
 
 
 _RESEARCH = "research only; cite the paper; no commercial use or redistribution without permission"
@@ -57,7 +68,7 @@ DATA_SETS = {
 
 
 def archive_url(data: DataSet, base_url: str = MOVIELENS_URL) -> str:
-    """Address of the archive; its checksum has the same address and `.md5`."""
+    """Return the address of the archive; that of its checksum ends in `.md5` in addition."""
     return f"{base_url.rstrip('/')}/{data.name}.zip"
 
 
@@ -69,11 +80,36 @@ def download(
     progress: Progress = lambda done, total: None,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Fetch `data`, verify it, unpack it as the folder `target`; returns the path of the ratings file.
+    """Download a data set, verify it, and unpack it.
 
-    An existing `target` is refused, or with `overwrite` replaced once the new copy is verified, provided it holds
-    nothing but files of this data set. Raises DataError for what the network or the archive does wrong, with the way
-    to do it by hand; ArtifactError for a target in the way; ConfigError for an address that is not http(s).
+    Parameters
+    ----------
+    data : DataSet
+    target : Path
+        Folder to make.
+    base_url : str
+        Address of the folder of archives, http or https.
+    overwrite : bool
+        Whether an existing `target` is replaced once the new copy is verified, provided that it holds nothing but
+        files of this data set.
+    progress : callable
+        Receives the bytes so far and in all (0: unknown).
+    timeout : float
+        Seconds to wait without a byte.
+
+    Returns
+    -------
+    Path
+        The ratings file.
+
+    Raises
+    ------
+    DataError
+        If the network or the archive fails, with the way to do it by hand.
+    ArtifactError
+        If the target is in the way.
+    ConfigError
+        If the address is not http(s).
     """
     url = archive_url(data, base_url)
     if not url.startswith(("http://", "https://")):
@@ -102,15 +138,17 @@ def _by_hand(url: str, target: Path) -> str:
 
 
 def _fetch_verified(url: str, archive: Path, progress: Progress, timeout: float) -> None:
-    """Write what `url` holds to `archive`; raises DataError unless it is what the publisher's checksum says."""
+    """Download `url` to `archive`. Raises DataError unless it has the publisher's checksum."""
     expected = _published_md5(f"{url}.md5", timeout)
     found = _fetch(url, archive, progress, timeout)
     if found != expected:
-        raise DataError(f"Expected {url} with md5 {expected}, as its publisher says, found {found}: nothing was kept.")
+        raise DataError(
+            f"Expected {url} with md5 {expected}, as its publisher says, found {found}: nothing was kept."
+        )
 
 
 def _published_md5(url: str, timeout: float) -> str:
-    """The checksum in `MD5 (name.zip) = hex` or `hex  name.zip`, lower case."""
+    """The checksum in `MD5 (name.zip) = hex` or `hex  name.zip`, in lower case."""
     with _open(url, timeout) as response:
         text = _read(url, response, 4096).decode("utf-8", errors="replace")
     found: list[str] = re.findall(r"\b[0-9a-fA-F]{32}\b", text)
@@ -120,7 +158,7 @@ def _published_md5(url: str, timeout: float) -> str:
 
 
 def _fetch(url: str, path: Path, progress: Progress, timeout: float) -> str:
-    """Write what `url` holds to `path`; its md5. Raises DataError if the connection breaks or ends early."""
+    """Download `url` to `path` and return its md5. Raises DataError if the connection breaks or ends early."""
     digest, done = hashlib.md5(usedforsecurity=False), 0
     with _open(url, timeout) as response, path.open("wb") as file:
         total = response.length or 0
@@ -155,10 +193,26 @@ def _read(url: str, response: http.client.HTTPResponse, size: int) -> bytes:
 
 
 def unpack(archive: Path, folder: Path, max_bytes: int = MAX_BYTES) -> Path:
-    """Unpack a zip into the new `folder`, which is returned.
+    """Unpack a zip archive.
 
-    Raises DataError for a damaged archive and, before anything is written, for one larger than `max_bytes` unpacked
-    or with a name that would leave the folder or is not a plain file or folder (a link, say).
+    Parameters
+    ----------
+    archive : Path
+    folder : Path
+        Folder to make.
+    max_bytes : int
+        Largest size of the content.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    DataError
+        If the archive is damaged; and, before anything is written, if it is larger than `max_bytes` unpacked, or holds
+        a name that would leave the folder, or something that is no plain file or folder (a link, for example).
     """
     try:
         with zipfile.ZipFile(archive) as content:

@@ -1,4 +1,4 @@
-"""Generated ratings in the shape of MovieLens, of any size, from a seed: to measure with, not to learn from."""
+"""Generated ratings in the shape of MovieLens, of any size, from a seed: for measuring speed, not quality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,19 @@ LEVEL_SHARES = np.array([1.2, 3.4, 1.4, 7.1, 4.4, 21.4, 11.0, 27.8, 7.7, 14.6]) 
 
 
 def write_shaped_ratings(path: Path, users: int, items: int, rows: int, seed: int = 0) -> Path:
-    """Write a CSV userId,movieId,rating,timestamp, sorted by user and item, with exactly these counts."""
+    """Write generated ratings to a CSV with the columns userId, movieId, rating, timestamp, sorted by user and item.
+
+    Parameters
+    ----------
+    path : Path
+    users, items, rows, seed : int
+        See `shaped_ratings`.
+
+    Returns
+    -------
+    Path
+        The same path.
+    """
     batches = shaped_ratings(users, items, rows, seed)
     first = next(batches)
     with pyarrow.csv.CSVWriter(path, first.schema, write_options=pyarrow.csv.WriteOptions(quoting_style="none")) as out:
@@ -29,10 +41,25 @@ def write_shaped_ratings(path: Path, users: int, items: int, rows: int, seed: in
 
 
 def shaped_ratings(users: int, items: int, rows: int, seed: int = 0) -> Iterator[pa.RecordBatch]:
-    """Ratings of some users at a time: every user and every item occurs, no pair twice.
+    """Generate ratings, some users at a time.
 
-    Activity is log-normal with 20 items or more where rows allow, popularity a Zipf law, ids of items have gaps, a
-    user's rows lie within hours. Raises ConfigError for counts that cannot be met.
+    Activity is log-normal with 20 items or more where rows allow, popularity follows a Zipf law, ids of items have
+    gaps, and a user's rows are within hours.
+
+    Parameters
+    ----------
+    users, items, rows : int
+        Exact counts: every user and every item occurs, and no pair twice. At most 30 % of all pairs.
+    seed : int
+
+    Yields
+    ------
+    RecordBatch
+
+    Raises
+    ------
+    ConfigError
+        If the counts cannot be met.
     """
     if not (0 < users <= rows and 0 < items <= rows and rows <= users * items * 0.3):
         raise ConfigError(
@@ -42,7 +69,7 @@ def shaped_ratings(users: int, items: int, rows: int, seed: int = 0) -> Iterator
     sizes = _activity(users, items, rows, rng)
     popularity = np.cumsum(1 / (np.arange(items) + 10.0))
     item_ids = np.sort(rng.choice(np.arange(1, 5 * items), items, replace=False))[rng.permutation(items)]
-    must = np.repeat(np.arange(users), sizes)[rng.choice(rows, items, replace=False)]  # who takes each item for certain
+    must = np.repeat(np.arange(users), sizes)[rng.choice(rows, items, replace=False)]  # one sure user of each item
     starts = rng.integers(800_000_000, 1_430_000_000, users)
     for first in range(0, users, USERS_AT_ONCE):
         some = slice(first, first + USERS_AT_ONCE)
@@ -80,7 +107,7 @@ def _fill(
     while (missing := sizes - np.bincount(pairs // items, minlength=len(sizes))).any():
         wanted = np.repeat(np.arange(len(sizes)), missing * 2)
         drawn = np.minimum(np.searchsorted(popularity, rng.random(len(wanted))), items - 1)
-        evenly = rng.random(len(wanted)) < 0.1  # or the heavy users would wait for the rare items for ever
+        evenly = rng.random(len(wanted)) < 0.1  # else heavy users would wait for rare items for a long time
         drawn[evenly] = rng.integers(0, items, int(evenly.sum()))
         new = rng.permutation(np.setdiff1d(wanted * items + drawn, pairs))
         new = new[np.argsort(new // items, kind="stable")]

@@ -189,7 +189,7 @@ def test_an_earlier_download_stays_unless_told_otherwise(mirror, tmp_path):
     mirror.publish(archive())
     ratings = download(SMALL, tmp_path / "set", mirror.url)
     ratings.write_text("old")
-    with pytest.raises(ArtifactError, match="replace the folder with --overwrite"):
+    with pytest.raises(ArtifactError, match="set overwrite to replace the folder"):
         download(SMALL, tmp_path / "set", mirror.url)
     assert ratings.read_text() == "old"
     assert download(SMALL, tmp_path / "set", mirror.url, overwrite=True).read_text() == RATINGS
