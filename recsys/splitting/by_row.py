@@ -121,7 +121,7 @@ def cells(
     check_share("validation", validation, 1)
     order = np.random.default_rng(seed).permutation(len(interactions))
     held = max(1, int(round_down(len(order) * share)))
-    part = _cells(order, held, validation) if test else _cells(order, 0, share)
+    part = _parts_of_cells(order, held, validation) if test else _parts_of_cells(order, 0, share)
     return split_rows("cells", for_task(interactions, ratings), part, required=_stages(test))
 
 
@@ -165,11 +165,11 @@ def k_fold_cells(
     for number in range(folds):
         start, stop = number * total // folds, (number + 1) * total // folds
         turned = np.concatenate([order[start:stop], order[stop:], order[:start]])
-        part = _cells(turned, stop - start, validation)
+        part = _parts_of_cells(turned, stop - start, validation)
         yield f"fold {number + 1} of {folds}", split_rows("k-fold-cells", for_task(interactions, ratings), part)
 
 
-def _cells(order: NDArray[np.int64], tested: int, validation: float) -> NDArray[Any]:
+def _parts_of_cells(order: NDArray[np.int64], tested: int, validation: float) -> NDArray[Any]:
     """Part of each row: the first `tested` in this order are test, a share `validation` of the others follows."""
     part = np.full(len(order), TRAIN)
     part[order[:tested]] = TEST
@@ -221,7 +221,7 @@ def given(
     part = np.repeat(parts, [len(file) for file in files])
     if validation is None and share:
         check_share("share", share, 1)
-        part[: len(train)] = _cells(np.random.default_rng(seed).permutation(len(train)), 0, share)
+        part[: len(train)] = _parts_of_cells(np.random.default_rng(seed).permutation(len(train)), 0, share)
     seen = np.repeat(parts, [0 if file.seen_only is None else len(file.seen_only) for file in files])
     required = (VALIDATION, TEST) if (part == VALIDATION).any() or validation is not None else (TEST,)
     return split_rows("given", for_task(concatenate(files), ratings), part, seen, required)

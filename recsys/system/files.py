@@ -142,7 +142,7 @@ def draft_beside(target: Path, sweep: bool = True) -> Iterator[Path]:
 
 
 def put_folder(draft: Path, target: Path, overwrite: bool) -> None:
-    """Give a draft folder the name of its target. With `overwrite`, what was there is removed after it.
+    """Give a folder in a draft (`draft_beside`) its final name. With `overwrite`, what was there is removed after it.
 
     The system exchanges the two in one step where it can. Elsewhere there is a moment with nothing at the name; should
     the process be killed in it, `recover` puts the old folder back.
@@ -150,7 +150,7 @@ def put_folder(draft: Path, target: Path, overwrite: bool) -> None:
     if not (overwrite and target.exists()):
         draft.rename(target)  # the system refuses where something is in a folder of that name
     elif not _exchange(draft, target):
-        old = draft.parents[1] / "old" / target.name
+        old = next(parent for parent in draft.parents if is_draft(parent.name)) / "old" / target.name
         old.parent.mkdir()
         try:
             target.rename(old)
