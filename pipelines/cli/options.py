@@ -105,7 +105,7 @@ def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
         is_flag=is_switch,
         default=default,
         multiple=item.metadata.get("multiple", False),
-        show_default=default not in (None, False, (), ""),
+        show_default=default is not False and default not in (None, (), ""),
         help=item.metadata.get("help"),
     )
 

@@ -93,7 +93,7 @@ def test_compare_ranks_the_lowest_error_first_and_its_report_opens(ratings):
     assert board["difference"].iloc[1] > 0 and board["difference_low"].iloc[1] > 0
     assert "biases beats global-mean by" in output and "held-out cells" in output
     page = Path("out/report.html").read_text()
-    assert "Observed against predicted ratings" in page and "rmse by user_slices" in page
+    assert "observed against predicted rating" in page and "rmse by user slices" in page
     users = pd.read_parquet("out/per_user.parquet")
     assert set(users.columns) == {"model", "user_id", "rmse", "mae", "cells"}
     best = users[users["model"] == "biases"]
@@ -165,7 +165,7 @@ def test_evaluate_finds_the_cells_held_out_from_training_again(model, ratings):
     trained = json.loads((model / "model.json").read_text())["metrics"]["rmse"]
     found = json.loads(works("--json", "evaluate", model, ratings, "--no-track", "-o", "report"))
     assert found["metrics"]["rmse"] == pytest.approx(trained)
-    assert "Observed against predicted ratings" in Path("report/report.html").read_text()
+    assert "observed against predicted rating" in Path("report/report.html").read_text()
 
 
 def test_evaluate_measures_a_test_file_and_other_people(model, ratings):
