@@ -112,7 +112,14 @@ class Recommender(Queries, Generic[ConfigT]):
         require(name in cls.presets, f"Expected {cls.name}.preset of {known}; found {name!r}.")
         return {**cls.presets[name], **{key: value for key, value in settings.items() if key != "preset"}}
 
-    def fit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
+    def fit(
+        self,
+        user_items: csr_matrix,
+        context: TrainingContext | None = None,
+        *,
+        show_progress: bool = False,
+        callback: None = None,
+    ) -> Self:
         """Fit the model from scratch; an earlier fit leaves no trace.
 
         Parameters
@@ -121,6 +128,9 @@ class Recommender(Queries, Generic[ConfigT]):
             Preferences of 0 or more, or ratings. A stored zero is an interaction.
         context : TrainingContext, optional
             Seed, device, validation and progress callbacks.
+        show_progress, callback
+            Of `implicit`; only False and None are accepted, because the library prints nothing and reports through
+            `context.on_step`, `on_epoch` and `on_phase`.
 
         Returns
         -------
@@ -129,12 +139,17 @@ class Recommender(Queries, Generic[ConfigT]):
 
         Raises
         ------
+        UnsupportedError
+            If `show_progress` or `callback` is given.
         DataError
             If the matrix is empty, holds NaN, infinity or (for rankings) negative values, or if its values are so
             large or so small that the result is not finite.
         ConfigError
             If training diverges, or the device does not exist.
         """
+        if show_progress or callback is not None:
+            name = "show_progress" if show_progress else "callback"
+            raise UnsupportedError(f"{name}: the library prints nothing; give a TrainingContext with on_epoch instead.")
         matrix = as_csr(user_items)
         check_values(matrix, self.task)
         context = context or TrainingContext()
@@ -222,9 +237,7 @@ class Recommender(Queries, Generic[ConfigT]):
         return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
 
     @torch.inference_mode()
-    def score_blocks(
-        self, history: csr_matrix, users: ArrayLike | None = None, width: int = BLOCK
-    ) -> Iterator[Tensor]:
+    def score_blocks(self, history: csr_matrix, users: ArrayLike | None = None, width: int = BLOCK) -> Iterator[Tensor]:
         """Score items in blocks, in order of position.
 
         Parameters

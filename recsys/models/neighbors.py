@@ -5,7 +5,7 @@ last one kept are therefore all kept:
 
     k = 2      similarity  .9  .5  .5  .5  .2        kept  .9  .5  .5  .5
 
-If such ties would leave an item with more than `most` neighbors, they tell nothing apart and none of them is kept.
+If such ties would give an item more than `most` neighbors, they are not informative and none of them is kept.
 """
 
 from __future__ import annotations

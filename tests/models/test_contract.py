@@ -72,7 +72,7 @@ def test_nonsense_in_a_setting_is_refused_at_once(name, setting, value):
 @pytest.mark.parametrize(("name", "setting"), SETTINGS)
 def test_a_setting_may_come_as_text(name, setting):
     default = getattr(MODELS[name].Config(), setting)
-    assert create_model(name, {setting: str(default)}).config == MODELS[name].Config()
+    assert create_model(name, {setting: str(default)}).config == create_model(name).config
 
 
 # Fitting

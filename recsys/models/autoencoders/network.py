@@ -241,6 +241,7 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = SparseRows(matrix, device)
+        self._initialize(rows)
         if context.group.size > 1:
             self._prepare_process(matrix, context)
         average = getattr(config, "average", 0.0)
@@ -251,6 +252,9 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         self.epochs = train(averaged, one_epoch, self.score, config.epochs, context)
         for output in _outputs(network):
             output.working = None
+
+    def _initialize(self, rows: SparseRows) -> None:
+        """Set weights of the new network that depend on the data; none by default."""
 
     def untrained(self, n_items: int) -> Self:
         """Initialize the model with random weights, without training, for tests and benchmarks.

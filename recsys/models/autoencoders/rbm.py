@@ -8,7 +8,7 @@ ICML 2008. Optimized with Adam.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,6 @@ from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.config import check_training, require
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
-from recsys.training.context import TrainingContext
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,11 @@ class RBM(NetworkRecommender[RBMConfig]):
     def _build(self, items: int) -> RBMNetwork:
         return RBMNetwork(items, self.config)
 
-    def _one_epoch(self, rows: SparseRows, batch_size: int, context: TrainingContext) -> Callable[[], float]:
+    def _initialize(self, rows: SparseRows) -> None:
         bias = self.network.item_bias
         counts = torch.bincount(rows.items.long()[rows.values > 0], minlength=len(bias))
         share = (counts + 0.5) / (len(rows) + 1)
         bias.data.copy_(torch.logit(share))  # Hinton: A Practical Guide to Training RBMs, 2010, section 8.1
-        return super()._one_epoch(rows, batch_size, context)
 
     def item_codes(self) -> Tensor:
         """Return the weights of the items, (items, hidden)."""

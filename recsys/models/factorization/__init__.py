@@ -1,1 +1,1 @@
-"""Matrix factorization: ials, svd, and implicit_models (ALS, BPR, LMF and item neighbors of `implicit`)."""
+"""Matrix factorization: ials, svd, and implicit_models (ALS, BPR and LMF of the package `implicit`)."""

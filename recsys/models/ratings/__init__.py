@@ -1,5 +1,5 @@
 """Models of ratings.
 
-base: the protocol, with global mean and biases. autorec, deep_autorec, kernel_ae, vae: autoencoders, on what
-masked_autoencoder shares among them. rbm, knn, biased_mf.
+base: the protocol, with global mean and biases; baseline: mean and biases of items and users. autorec, deep_autorec,
+kernel_ae, vae: autoencoders, on the shared masked_autoencoder. rbm, knn, biased_mf.
 """

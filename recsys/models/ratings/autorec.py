@@ -1,8 +1,8 @@
 """AutoRec: an autoencoder with one hidden layer over the ratings of an item, or over those of a user.
 
-Sedhain, Menon, Sanner, Xie: AutoRec: Autoencoders Meet Collaborative Filtering, WWW 2015. Added here: inputs are
-residuals and the places where ratings are, some of them hidden in training (Strub, Gaudel, Mary 2016). As published it
-is with dropout, code_dropout and presence of 0.
+Sedhain, Menon, Sanner, Xie: AutoRec: Autoencoders Meet Collaborative Filtering, WWW 2015, equation 1. Added
+here: the inputs are residuals and which ratings exist, with dropout (Strub, Gaudel, Mary: Hybrid Recommender System
+based on Autoencoders, DLRS 2016). The published model has dropout, code_dropout and presence of 0.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class AutoRecNetwork(MaskedNetwork):
         self.decoder = ItemRatings(Embedding(columns, config.hidden))
 
     def encode(self, batch: SparseBatch) -> Tensor:
-        """Codes (rows, hidden)."""
+        """Return codes (rows, hidden)."""
         return F.dropout(torch.sigmoid(self.encoder(batch)), self.config.code_dropout, self.training)
 
     def penalty(self) -> Tensor:
-        """Weighted sums of squared weights."""
+        """Return the weighted sum of squared weights."""
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * self.encoder.penalty()
 
 

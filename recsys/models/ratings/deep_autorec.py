@@ -1,8 +1,8 @@
 """A deep AutoRec with dense re-feeding.
 
-Kuchaiev, Ginsburg: Training Deep AutoEncoders for Collaborative Filtering, 2017, arXiv:1708.01715. SELU layers, dropout
-on the code, and what comes out is fed in again: a row f(x) without gaps should be a fixed point, f(f(x)) = f(x). There
-the second pass is a step of its own; here both losses are of one step.
+Kuchaiev, Ginsburg: Training Deep AutoEncoders for Collaborative Filtering, 2017, arXiv:1708.01715. SELU layers,
+dropout on the code, and dense re-feeding: the dense output f(x) should be a fixed point, f(f(x)) = f(x). The paper
+takes a separate step for the second pass; here both losses are added.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DeepConfig(MaskedConfig):
 
 
 class DeepNetwork(MaskedNetwork):
-    """The code of the ridge regression is the last hidden layer; dropout is on the narrow one."""
+    """The code of the ridge regression is the last hidden layer; dropout is applied to the narrow layer."""
 
     def __init__(self, columns: int, config: DeepConfig):
         super().__init__()
@@ -58,7 +58,7 @@ class DeepNetwork(MaskedNetwork):
         self.decoder = ItemRatings(Embedding(columns, config.hidden))
 
     def encode(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer (rows, hidden)."""
+        """Return the last hidden layer (rows, hidden)."""
         return self._inner(self.encoder(batch))
 
     def _inner(self, first: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class DeepNetwork(MaskedNetwork):
         return F.selu(self.wide(code))
 
     def loss(self, batch: SparseBatch) -> Tensor:
-        """Squared errors over the cells, and what a second pass changes, as if over as many cells."""
+        """Return squared errors over the cells plus those of the second pass, scaled to the same number of cells."""
         codes = self.encode(batch)
         errors = self.errors(codes, batch)
         if not self.config.refeed:
@@ -76,13 +76,13 @@ class DeepNetwork(MaskedNetwork):
         return errors + self.config.refeed * len(batch.items) * (again - full).square().mean()
 
     def penalty(self) -> Tensor:
-        """Weighted sums of squared weights."""
+        """Return the weighted sum of squared weights."""
         inner = self.encoder.penalty() + self.narrow.weight.square().sum() + self.wide.weight.square().sum()
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * inner
 
 
 class DeepAutoRec(MaskedAutoencoder[DeepConfig]):
-    """Deep, with re-feeding."""
+    """Deep AutoRec with dense re-feeding."""
 
     name = "deep-autorec"
     Config = DeepConfig

@@ -1,8 +1,8 @@
-"""An autoencoder whose weights are made sparse by kernels: units that are far from each other are not connected.
+"""An autoencoder with weights made sparse by kernels: units that are far from each other are not connected.
 
-Muller, Martel, Indiveri: Kernelized Synaptic Weight Matrices, ICML 2018 (KernelNet). Every unit has a place in
-a small space; a weight is multiplied by max(0, 1 - squared distance) of the places of its two units. Here inputs are
-residuals and the places of ratings, as in recsys.models.autorec.
+Muller, Martel, Indiveri: Kernelized Synaptic Weight Matrices, ICML 2018 (KernelNet). Every unit has a position in a
+small space; a weight is multiplied by max(0, 1 - squared distance) of the positions of its two units. The inputs are
+residuals and which ratings exist, as in recsys.models.ratings.autorec.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recsys.models.ratings.masked_autoencoder import (
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch
 
-_NEAR = 1e-3  # units start close to each other, all connected
+_NEAR = 1e-3  # initial spread of positions: all units are connected
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class KernelConfig(MaskedConfig):
     code_dropout: float = tunable(0.3, Range(0.0, 0.8))
     input_l2: float = tunable(1.0, Range(0.1, 100.0, log=True))
     learning_rate: float = tunable(5e-3, Range(3e-4, 1e-2, log=True))
-    kernel_size: int = 5  # dimensions of the space of places
+    kernel_size: int = 5  # dimensions of the space of positions
     sparsity: float = tunable(0.01, Range(1e-3, 1.0, log=True))  # penalty of a squared kernel
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class KernelConfig(MaskedConfig):
 
 
 class KernelTable(Embedding):
-    """Weights (rows, width) times the hat kernel of the places of the units they connect."""
+    """Weights (rows, width) times the hat kernel of the positions of the units they connect."""
 
     def __init__(self, rows: int, width: int, config: KernelConfig):
         super().__init__(rows, width)
@@ -56,16 +56,16 @@ class KernelTable(Embedding):
         self.right = nn.Parameter(torch.randn(width, config.kernel_size) * _NEAR)
 
     def kernel(self) -> Tensor:
-        """max(0, 1 - squared distance), (rows, width)."""
+        """Return max(0, 1 - squared distance), (rows, width)."""
         squares = self.left.square().sum(1)[:, None] + self.right.square().sum(1)
         return (1 - squares + 2 * self.left @ self.right.T).clamp_min(0)
 
     def read(self) -> Tensor:
-        """The weights in use."""
+        """Return the effective weights."""
         return self.weight * self.kernel()
 
     def penalty(self) -> Tensor:
-        """Sum of squared weights, and of squared kernels times `sparsity`."""
+        """Return the sum of squared weights plus `sparsity` times that of squared kernels."""
         return self.weight.square().sum() + self.sparsity * self.kernel().square().sum()
 
 
@@ -84,13 +84,13 @@ class KernelNetwork(MaskedNetwork):
         self.decoder = ItemRatings(table(columns, config.hidden))
 
     def encode(self, batch: SparseBatch) -> Tensor:
-        """Codes (rows, hidden)."""
+        """Return codes (rows, hidden)."""
         first = torch.tanh(self.encoder(batch))
         second = torch.sigmoid(first @ self.middle.read() + self.shift)
         return F.dropout(second, self.config.code_dropout, self.training)
 
     def penalty(self) -> Tensor:
-        """Weighted sums of the tables' penalties."""
+        """Return the weighted sum of the tables' penalties."""
         inner = self.encoder.penalty() + self.middle.penalty()
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * inner
 

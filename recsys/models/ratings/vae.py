@@ -1,8 +1,7 @@
 """Denoising and variational autoencoders over ratings, with a Gaussian likelihood.
 
-Kingma, Welling: Auto-Encoding Variational Bayes, 2014; over the rated cells only, as in Liang et al. 2018 for likes.
-With a noise of fixed variance the likelihood is the squared error, and beta, the weight of the KL term, is twice that
-variance.
+Kingma, Welling: Auto-Encoding Variational Bayes, ICLR 2014, equation 10; over the rated cells only. With noise of fixed
+variance the negative log-likelihood is the squared error, and beta, the weight of the KL term, is twice that variance.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from recsys.training.batches import SparseBatch
 
 @dataclass(frozen=True)
 class RatingDAEConfig(MaskedConfig):
-    """columns - hidden - latent - hidden - columns, tanh between."""
+    """columns - hidden - latent - hidden - columns, with tanh."""
 
     hidden: int = tunable(100, Range(50, 500, log=True))
     code_dropout: float = tunable(0.3, Range(0.0, 0.8))
@@ -46,7 +45,7 @@ class RatingDAEConfig(MaskedConfig):
 
 @dataclass(frozen=True)
 class RatingVAEConfig(RatingDAEConfig):
-    """The same, the latent code being drawn."""
+    """The same with a sampled latent code."""
 
     beta: float = tunable(0.5, Range(0.01, 4.0, log=True))  # weight of the KL term
 
@@ -55,8 +54,10 @@ class RatingVAEConfig(RatingDAEConfig):
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
 
 
-class RatingDAENetwork(MaskedNetwork):
-    """The code of the ridge regression is the last hidden layer."""
+class _LatentNetwork(MaskedNetwork):
+    """The layers of both networks; the code of the ridge regression is the last hidden layer."""
+
+    config: RatingDAEConfig
 
     def __init__(self, columns: int, config: RatingDAEConfig, latent: int):
         super().__init__()
@@ -66,36 +67,40 @@ class RatingDAENetwork(MaskedNetwork):
         self.hidden = nn.Linear(config.latent, config.hidden)
         self.decoder = ItemRatings(Embedding(columns, config.hidden))
 
-    def encode(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer (rows, hidden)."""
-        return self.unfold(torch.tanh(self.infer(batch)))
-
     def infer(self, batch: SparseBatch) -> Tensor:
-        """Latent code, before any function, (rows, latent)."""
+        """Return the output of the encoder, (rows, latent), or twice as wide for mean and log-variance."""
         latent: Tensor = self.posterior(torch.tanh(self.encoder(batch)))
         return latent
 
     def unfold(self, latent: Tensor) -> Tensor:
-        """Last hidden layer (rows, hidden) of a latent code."""
+        """Return the last hidden layer (rows, hidden) of a latent code."""
         return F.dropout(torch.tanh(self.hidden(latent)), self.config.code_dropout, self.training)
 
     def penalty(self) -> Tensor:
-        """Weighted sums of squared weights."""
+        """Return the weighted sum of squared weights."""
         inner = self.encoder.penalty() + self.posterior.weight.square().sum() + self.hidden.weight.square().sum()
         return self.config.l2 * self.decoder.table.penalty() + self.config.input_l2 * inner
 
 
-class RatingVAENetwork(RatingDAENetwork):
-    """q(z|x) = N(mean, exp(log_variance)); the mean when it predicts."""
+class RatingDAENetwork(_LatentNetwork):
+    """A deterministic code."""
+
+    def encode(self, batch: SparseBatch) -> Tensor:
+        """Return the last hidden layer (rows, hidden)."""
+        return self.unfold(torch.tanh(self.infer(batch)))
+
+
+class RatingVAENetwork(_LatentNetwork):
+    """q(z|x) = N(mean, exp(log_variance)); predictions are made at the mean."""
 
     config: RatingVAEConfig
 
     def encode(self, batch: SparseBatch) -> Tensor:
-        """Last hidden layer (rows, hidden) at the mean."""
+        """Return the last hidden layer (rows, hidden) at the mean."""
         return self.unfold(self.infer(batch).chunk(2, dim=1)[0])
 
     def loss(self, batch: SparseBatch) -> Tensor:
-        """Squared errors plus beta times KL, summed over the rows: the negative evidence lower bound."""
+        """Return squared errors plus beta times KL, summed over the rows: the negative evidence lower bound."""
         mean, log_variance = self.infer(batch).chunk(2, dim=1)
         latent = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum()
