@@ -56,6 +56,10 @@ def zipped(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
+DATED = b"user,item,time\nu,a,%s\nv,b,%s\n"
+TIMED = b"user,item,time\nu,a,978300000\nu,b,978300001\nv,b,978300002\n"
+GOOD_TRUTH = HEAD + b"u,a,True\nv,b,False\n"
+BAD_DATE = {"missing or unreadable timestamp": 1}
 WHOLE = parquet(user_id=["u", "v"], item_id=["a", "b"], rating=[5.0, 4.0])
 MANY = HEAD + b"".join(b"u%d,i%d,3\n" % (n, n % 7) for n in range(2000))
 
@@ -70,7 +74,7 @@ REFUSED = [
     Case("header only, no line end", HEAD.strip(), ("only the header",)),
     Case("header and blank lines", HEAD + b"\n\n", ("only the header",)),
     Case("one column", b"user_id\nu\nv\n", ("separated by", "--separator")),
-    Case("one column with a told separator", b"user_id\nu\nv\n", ("--separator",), flags=("--separator", ",")),
+    Case("one column with a given separator", b"user_id\nu\nv\n", ("--separator",), flags=("--separator", ",")),
     Case("the wrong separator", GOOD, ("--separator",), flags=("--separator", ";")),
     Case(
         "prose", b"It was a dark\nand stormy night and\nthe rain fell\nin torrents except\n", ("found none", "column")
@@ -81,11 +85,11 @@ REFUSED = [
     Case("user column named twice", b"user_id,user_id,item_id\nu,v,a\n", ("found 2", "--user-column")),
     Case("item column under two aliases", b"user,movieId,asin\nu,1,a\n", ("found 2", "'movieId', 'asin'")),
     Case("rating column under two aliases", b"user,item,score,weight\nu,a,1,2\n", ("found 2", "--rating-column")),
-    Case("told column that is not there", GOOD, ("'kind'", "'item_id'"), flags=("--user-column", "kind")),
-    Case("told column twice", GOOD, ("for two of them",), flags=("--item-column", "user_id")),
-    Case("told name without header", b"1,2,3\n", ("number from 1 to 3",), flags=("--user-column", "u", "--no-header")),
-    Case("told number too large", b"1,2,3\n", ("number from 1 to 3",), flags=("--item-column", "4", "--no-header")),
-    Case("told header that is data", b"1,2,3\n4,5,6\n", ("--user-column",), flags=("--header",)),
+    Case("given column that is not there", GOOD, ("'kind'", "'item_id'"), flags=("--user-column", "kind")),
+    Case("given column twice", GOOD, ("for two of them",), flags=("--item-column", "user_id")),
+    Case("given name without header", b"1,2,3\n", ("number from 1 to 3",), flags=("--user-column", "u", "--no-header")),
+    Case("given number too large", b"1,2,3\n", ("number from 1 to 3",), flags=("--item-column", "4", "--no-header")),
+    Case("given header that is data", b"1,2,3\n4,5,6\n", ("--user-column",), flags=("--header",)),
     Case("all rows ragged", HEAD + b"u,a\nv,b\n", ("found none", "unparsable line 2", "2 columns for 3")),
     Case("all ids missing", HEAD + b",a,5\n,b,4\n", ("found none", "missing user id 2")),
     Case("all ratings text", HEAD + b"u,a,good\nv,b,bad\n", ("found none", "non-numeric rating 2", "'good'", "line 2")),
@@ -104,9 +108,9 @@ REFUSED = [
     Case("SQLite", b"SQLite format 3\0" + b"\0" * 500, ("SQLite",), suffix=".db"),
     Case("UTF-16 with mark", GOOD.decode().encode("utf-16"), ("UTF-16", "encoding='utf-16'")),
     Case("UTF-16 without mark", GOOD.decode().encode("utf-16-le"), ("UTF-16", "--encoding")),
-    Case("told ASCII, holds more", "user,item\nü,a\n".encode(), ("ascii", "--encoding"), flags=("--encoding", "ascii")),
-    Case("told an encoding nobody knows", GOOD, ("'klingon'",), flags=("--encoding", "klingon")),
-    Case("told UTF-16, is UTF-8", GOOD + b"x", ("utf-16", "--encoding"), flags=("--encoding", "utf-16")),
+    Case("not ASCII", "user,item\nü,a\n".encode(), ("ascii", "--encoding"), flags=("--encoding", "ascii")),
+    Case("an unknown encoding", GOOD, ("'klingon'",), flags=("--encoding", "klingon")),
+    Case("read as UTF-16, is UTF-8", GOOD + b"x", ("utf-16", "--encoding"), flags=("--encoding", "utf-16")),
     Case("truncated gzip", gzip.compress(MANY)[:-900], ("gzip", "damaged", "Fetch it again"), suffix=".csv.gz"),
     Case("gzip cut in its header", gzip.compress(GOOD)[:6], ("gzip", "damaged"), suffix=".csv.gz"),
     Case("gzip with a wrong checksum", gzip.compress(MANY)[:-8] + b"\0" * 8, ("gzip", "damaged"), suffix=".csv.gz"),
@@ -125,6 +129,30 @@ REFUSED = [
     Case("Parquet with text ratings", parquet(user=["u"], item=["a"], rating=["5"]), ("string", "Cast")),
     Case("JSON lines", b'{"user": 1, "item": 2}\n{"user": 1, "item": 3}\n', ("JSON", "Convert"), suffix=".jsonl"),
     Case("seconds and milliseconds", b"1\t2\t881250949\n1\t3\t881250949000\n", ("one unit",), suffix=".tsv"),
+    Case("spreadsheet", b"\xd0\xcf\x11\xe0" + b"\0" * 500, ("spreadsheet",), suffix=".xls"),
+    Case("NumPy array", b"\x93NUMPY\x01\0" + b"\0" * 500, ("NumPy",), suffix=".npy"),
+    Case("HDF5", b"\x89HDF\r\n\x1a\n" + b"\0" * 500, ("HDF5",), suffix=".h5"),
+    Case("Avro", b"Obj\x01" + b"\0" * 500, ("Avro",), suffix=".avro"),
+    Case("ORC", b"ORC" + b"\0" * 500, ("ORC",), suffix=".orc"),
+    Case("7z", b"7z\xbc\xaf\x27\x1c" + b"\0" * 500, ("7z",), suffix=".7z"),
+    Case("git-LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", ("git lfs pull",)),
+    Case("git-annex pointer", b"/annex/objects/MD5E-s5--0.csv\n", ("git annex get",)),
+    Case("web page", b"<!DOCTYPE html>\n<html></html>\n", ("web page",)),
+    Case("JSON after a byte order mark", b'\xef\xbb\xbf{"user": 1}\n', ("JSON",)),
+    Case("codec that is no text", GOOD, ("base64", "text encoding"), flags=("--encoding", "base64")),
+    Case("codec of punctuation", GOOD, ("punycode", "text encoding"), flags=("--encoding", "punycode")),
+    Case("ambiguous dates", DATED % (b"03/04/2020", b"05/06/2021"), ("03/04/2020", "2026-12-31", "--timestamp-column")),
+    Case("dates in two orders", DATED % (b"31/12/2020", b"12/31/2020"), ("one order", "'12/31/2020'")),
+    Case("dates of two digits", DATED % (b"31/12/20", b"01/02/21"), ("four digits",)),
+    Case("dates in words", DATED % (b"31 Dec 2020", b"1 Jan 2021"), ("Write times", "'31 Dec 2020'")),
+    Case("thousands in all ratings", HEAD + b'u,a,"4,000"\nv,b,"5,000"\n', ("'4,000'", "write 4000")),
+    Case("line break in all ids", HEAD + b'u,"a\nb",5\nv,"a\nb",4\n', ("line break in an id",)),
+    Case("only a separator line", b"sep=;\n", ("empty file",)),
+    Case("Parquet with bytes as ids", parquet(user=[b"u"], item=["a"]), ("binary", "Cast")),
+    Case("Parquet with true as id", parquet(user=[True], item=["a"]), ("bool", "Cast")),
+    Case("Parquet with true as time", parquet(user=["u"], item=["a"], time=[True]), ("bool", "times")),
+    Case("Parquet with lists of items", parquet(user=["u"], item=[["a", "b"]]), ("list", "Cast")),
+    Case("header of RecBole without items", b"user_id:token\trating:float\n1\t2.0\n", ("item ids",)),
     Case("CR line ends", GOOD.replace(b"\n", b"\r"), ("CR", "Convert")),
     Case("one line of 3 MB", b"x" * 3_000_000, ("Expected", "bytes")),
     Case("fail on ragged row", GOOD + b"w,c\n", ("line 4", "2 columns for 3"), flags=("--on-bad-row", "fail")),
@@ -158,13 +186,23 @@ ACCOUNTED = [
     Accounted("quote that never closes, at the end", GOOD + b'w,"c,3', {"unparsable line": 1}),
     Accounted("two quotes that never close", GOOD + b'w,"c,3\nx,"a,4\ny,b,4\n', {"unparsable line": 2}, kept=3),
     Accounted("latin-1 in UTF-8", GOOD + b"w,caf\xe9,3\n", {"not UTF-8": 1}),
-    Accounted("latin-1 where nobody looks", b"user,item,name\nu,a,caf\xe9\nv,b,x\nw,c\n", {"unparsable line": 1}),
+    Accounted("latin-1 in an unread column", b"user,item,name\nu,a,caf\xe9\nv,b,x\nw,c\n", {"unparsable line": 1}),
     Accounted("a line of 2 MB", GOOD + b"w," + b"c" * 2_000_000 + b",3\nx,c,3\n", {"unparsable line": 1}, kept=3),
     Accounted("a line of 9 MB", GOOD + b"w,c,3" + b"0" * 9_000_000 + b"\nx,c,3\n", {"unparsable line": 1}, kept=3),
     Accounted("unreadable time", b"user,item,time\nu,a,14\nu,b,15\nv,b,soon\n", {"missing or unreadable timestamp": 1}),
     Accounted(
         "bad rows in many", MANY + b"a,b\n" + MANY[len(HEAD) :].replace(b"u", b"w"), {"unparsable line": 1}, 4000
     ),
+    Accounted("milliseconds among seconds", TIMED + b"w,c,978300000000\n", {"implausible timestamp": 1}, kept=3),
+    Accounted("nanoseconds among seconds", TIMED + b"w,c,978300000000000000\n", {"implausible timestamp": 1}, kept=3),
+    Accounted("a time beyond 64 bits", TIMED + b"w,c,9999999999999999999999\n", {"implausible timestamp": 1}, kept=3),
+    Accounted("time zero among epochs", TIMED + b"w,c,0\n", {"implausible timestamp": 1}, kept=3),
+    Accounted("infinite time", TIMED + b"w,c,inf\n", {"missing or unreadable timestamp": 1}, kept=3),
+    Accounted("line break in an id", GOOD + b'w,"c\nd",3\n', {"line break in an id, rating or time": 1}),
+    Accounted("header again after a byte order mark", GOOD + b"\xef\xbb\xbf" + HEAD, {"repeated header": 1}),
+    Accounted("true and false and a word", GOOD_TRUTH + b"w,c,yes\n", {"non-numeric rating": 1}),
+    Accounted("ids of missing markers", GOOD + b"NULL,\\N,3\n", {}, kept=3),
+    Accounted("a date that does not exist", DATED % (b"31/12/2020", b"30/11/2021") + b"w,c,31/02/2021\n", BAD_DATE),
     Accounted("null in Parquet", parquet(user=["u", None, "v"], item=["a", "b", "c"]), {"missing user id": 1}),
     Accounted("NaN in Parquet", parquet(user=[1, 2, 3], item=[1, 2, 3], rating=[1, NAN, 2]), {"missing rating": 1}),
 ]

@@ -185,7 +185,7 @@ def test_damage_inside_a_zip_is_found(tmp_path):
         unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
-def test_an_earlier_download_stays_unless_told_otherwise(mirror, tmp_path):
+def test_an_earlier_download_stays_without_overwrite(mirror, tmp_path):
     mirror.publish(archive())
     ratings = download(SMALL, tmp_path / "set", mirror.url)
     ratings.write_text("old")

@@ -39,7 +39,7 @@ def test_the_sample_has_the_size_the_readme_states(ratings, items):
     assert sum((SAMPLE / name).stat().st_size for name in ("ratings.csv", "items.csv")) < 500_000
 
 
-def test_nobody_rates_a_title_twice_and_everybody_rates_on_the_scale(ratings):
+def test_no_reader_rates_a_title_twice_and_all_ratings_are_on_the_scale(ratings):
     assert len({(row["user_id"], row["item_id"]) for row in ratings}) == len(ratings)
     assert {row["rating"] for row in ratings} == {"1", "2", "3", "4", "5"}
 

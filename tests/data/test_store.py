@@ -25,7 +25,7 @@ def store(tmp_path):
     return write_store(read_interactions(tmp_path / "ratings.csv"), tmp_path / "store")
 
 
-def test_a_store_gives_back_what_went_in(tmp_path, store):
+def test_a_store_returns_what_was_written(tmp_path, store):
     before, after = read_interactions(tmp_path / "ratings.csv"), read_interactions(store)
     assert after.fingerprint() == before.fingerprint()
     assert after.ledger == before.ledger
@@ -50,7 +50,7 @@ def test_policies_apply_to_a_store_and_the_ledger_goes_on(store):
     assert found.users.to_list() == ["v"]
 
 
-def test_columns_are_not_told_to_a_store(store):
+def test_columns_of_a_store_cannot_be_named(store):
     with pytest.raises(ConfigError, match="recsys prepare"):
         read_interactions(store, ReadingOptions(user_column="v"))
 
@@ -128,7 +128,7 @@ def test_prepare_writes_a_store_that_every_command_takes(tmp_path, store):
     assert json.loads(shown[0])["facts"] == json.loads(shown[1])["facts"]
 
 
-def test_prepare_replaces_only_a_store_and_only_when_told(tmp_path, store):
+def test_prepare_replaces_only_a_store_and_only_with_overwrite(tmp_path, store):
     runner, ratings = CliRunner(), str(tmp_path / "ratings.csv")
     refused = runner.invoke(main, ["prepare", ratings, "-o", str(store)])
     assert (refused.exit_code, "--overwrite" in refused.output) == (1, True)

@@ -27,7 +27,7 @@ def hints(interactions: Interactions) -> list[str]:
     Returns
     -------
     list of str
-        Most useful first; empty where there is nothing to say. They name parameters, not flags.
+        Most useful first; empty where there are none. They name parameters, not flags.
     """
     remarks = [
         _on_lines(interactions),

@@ -108,7 +108,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _check_encoding(name: str) -> None:
-    """Raise ConfigError unless `name` is an encoding of text: base64, say, is a codec and none."""
+    """Raise ConfigError unless `name` is an encoding of text, as the codec base64 is not."""
     try:
         codec = codecs.lookup(name)
     except (LookupError, ValueError):  # ValueError: a NUL in the name

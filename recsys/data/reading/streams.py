@@ -189,7 +189,7 @@ def refuse_other_kinds(sample: bytes, path: Path) -> None:
     Raises
     ------
     DataError
-        With what the file is, as far as it can be told, and what to do.
+        With what the file is, as far as it can be recognized, and what to do.
     """
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"Expected UTF-8 text, found {path.name} in UTF-16: set encoding='utf-16'.")

@@ -75,7 +75,7 @@ def date_order(texts: Sequence[str], column: str, where: str) -> DateOrder | Non
     Raises
     ------
     DataError
-        If day and month cannot be told apart: no first or second number is above 12, or both are.
+        If day and month cannot be distinguished: no first or second number is above 12, or both are.
     """
     found = [match for text in texts if not _ISO_DATE.fullmatch(text) and (match := _DATE.fullmatch(text))]
     if len(found) <= len(texts) / 2:
@@ -93,7 +93,7 @@ def date_order(texts: Sequence[str], column: str, where: str) -> DateOrder | Non
     month_first = next((match[0] for match in found if int(match[3]) > 12), None)
     if day_first is None and month_first is None:
         raise DataError(
-            f"Expected dates whose day can be told from their month in the column {column!r} of {where}, found none "
+            f"Expected dates whose day and month can be distinguished in the column {column!r} of {where}, found none "
             f"above 12 in dates such as {found[0][0]!r}. {way_out}"
         )
     if day_first is not None and month_first is not None:
@@ -207,7 +207,7 @@ def _plausible(sample: NDArray[Any], unit: int) -> tuple[float, float]:
     scale = 1000.0**unit  # per second
     if unit == 0:
         seconds = np.sort(sample[_unit(sample) == 0])
-        if seconds[len(seconds) // 2] < REAL_EPOCH:  # a counter of days, say
+        if seconds[len(seconds) // 2] < REAL_EPOCH:  # for example a counter of days
             return -SECONDS_LIMIT, SECONDS_LIMIT
     return FIRST_EPOCH * scale, LATEST / 1000 * scale
 

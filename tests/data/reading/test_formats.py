@@ -26,10 +26,10 @@ def test_the_layout_is_found(tmp_path, separator, header, end):
     assert (layout.separator, layout.header) == (separator, header)
 
 
-def test_columns_may_stand_anywhere_and_be_told(tmp_path):
+def test_columns_in_any_order_can_be_named(tmp_path):
     text = "when,who,what,how\n5,u,a,2\n"
-    told = {"user_column": "who", "item_column": "what", "rating_column": "how", "timestamp_column": "when"}
-    found = read(tmp_path, text, **told)
+    options = {"user_column": "who", "item_column": "what", "rating_column": "how", "timestamp_column": "when"}
+    found = read(tmp_path, text, **options)
     assert (cells(found), found.timestamp.tolist()) == ({("u", "a"): 2.0}, [5000])
     found = read(tmp_path, "5,u,a,2\n", user_column="2", item_column="3", rating_column="4", timestamp_column="1")
     assert (cells(found), found.timestamp.tolist()) == ({("u", "a"): 2.0}, [5000])
@@ -86,7 +86,7 @@ def test_partitions_are_read_in_order_whatever_divides_them(tmp_path):
     (tmp_path / "days" / "_SUCCESS").touch()
     assert read_interactions(tmp_path / "days").items.ids.to_pylist() == ["b", "a"]
     assert read_interactions(tmp_path / "years").items.ids.to_pylist() == ["a", "b"]
-    assert read_interactions(tmp_path / "days").timestamp is None  # a column that nobody named
+    assert read_interactions(tmp_path / "days").timestamp is None  # a column that is not named
 
 
 @pytest.mark.parametrize("days", [("date=2026-01-01", "date=2026-01-02"), ("date=20260101", "date=20260102")])

@@ -1,4 +1,4 @@
-"""Ids come back exactly as they went in."""
+"""Ids are exactly as in the source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.errors import DataError
     "name",
     ["007", "9007199254740993", "NA", "null", "None", "nan", "1e5", "-0", "True", "жук", "🦊", " x ", "a'b", "="],
 )
-def test_ids_come_back_exactly_as_they_went_in(tmp_path, name):
+def test_ids_are_exactly_as_in_the_source(tmp_path, name):
     found = read(tmp_path, f"user_id,item_id\n{name},{name}\nother,thing\n")
     assert found.users.to_list() == [name, "other"]
     assert found.items.to_list() == [name, "thing"]

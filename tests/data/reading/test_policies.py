@@ -69,9 +69,9 @@ def test_rejected_rows_never_go_over_the_ratings(tmp_path):
 
 def test_a_second_file_of_a_job_has_its_own_file_of_rejected_rows(tmp_path):
     options = ReadingOptions(rejects=tmp_path / "out.csv")
-    for name, lines, told in (("train", "u,a\nlost\n", options), ("test", "u,b\ngone\n", options.beside("test"))):
+    for name, lines, used in (("train", "u,a\nlost\n", options), ("test", "u,b\ngone\n", options.beside("test"))):
         (tmp_path / name).write_text("user,item\n" + lines)
-        read_interactions(tmp_path / name, told)
+        read_interactions(tmp_path / name, used)
     assert "lost" in (tmp_path / "out.csv").read_text()
     assert "gone" in (tmp_path / "out-test.csv").read_text()
     assert ReadingOptions().beside("test") == ReadingOptions()

@@ -30,7 +30,7 @@ REAL = [
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not there")
 @pytest.mark.parametrize(("name", "users", "items", "rows"), REAL, ids=[row[0] for row in REAL])
-def test_real_files_are_read_without_being_told_anything(name, users, items, rows):
+def test_public_files_are_read_without_any_option(name, users, items, rows):
     found = json.loads(CliRunner().invoke(main, ["--json", "check", str(SHARED / name)]).output)
     assert found["ledger"]["read"] == rows
     assert users in (None, found["facts"]["users"])

@@ -7,10 +7,10 @@ from recsys.data.reading import read_titles
 from recsys.errors import DataError
 
 
-def titles(tmp_path, text: str | bytes, **told):
+def titles(tmp_path, text: str | bytes, **options):
     path = tmp_path / "items"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_titles(path, **told)
+    return read_titles(path, **options)
 
 
 @pytest.mark.parametrize(
