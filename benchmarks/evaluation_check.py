@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the jobs are imported as `
 from pipelines import compare
 from pipelines.cli.output import table
 from pipelines.cli.settings import FittingOptions, SplitOptions, TrackingOptions
-from pipelines.compare import CompareJob, Comparison
+from pipelines.compare import Compared, CompareJob
 from recsys.system.hardware import describe_machine
 
 # Sachdeva et al., Infinite Recommendation Networks, NeurIPS 2022 (repository infinite_ae_cf): every rating is a
@@ -38,7 +38,7 @@ TOLERANCE = {"popularity": 0.0005, "ease": 0.002}
 Row = tuple[str, str, float, float, bool]
 
 
-def measure(folder: Path) -> Comparison:
+def measure(folder: Path) -> Compared:
     """Compare the models of EXPECTED with the `compare` job."""
     with tempfile.TemporaryDirectory() as place:
         return compare.run(
@@ -48,6 +48,8 @@ def measure(folder: Path) -> Comparison:
                 models=",".join(EXPECTED),
                 settings=(f"ease.l2={EASE_L2}",),
                 metrics=",".join(EXPECTED["ease"]),
+                baselines=False,
+                probes=0,
                 who=SplitOptions("given", test=folder / "test.csv", validation=folder / "validation.csv"),
                 fitting=FittingOptions(metric="ndcg@10"),
                 tracking=TrackingOptions(track=False),
@@ -55,7 +57,7 @@ def measure(folder: Path) -> Comparison:
         )
 
 
-def judge(found: Comparison) -> list[Row]:
+def judge(found: Compared) -> list[Row]:
     """One row for each figure: model, metric, expected, found, whether the difference is within the tolerance."""
     board = found.leaderboard.set_index("model")
     return [
@@ -71,7 +73,7 @@ def judge(found: Comparison) -> list[Row]:
     ]
 
 
-def report(found: Comparison, rows: list[Row]) -> str:
+def report(found: Compared, rows: list[Row]) -> str:
     """The table, the data that was read, and the machine."""
     machine = describe_machine()
     commit, *changed = str(machine["git_commit"]).split("-")
@@ -79,7 +81,7 @@ def report(found: Comparison, rows: list[Row]) -> str:
         (model, metric, f"{expected:.4f}", f"{value:.4f}", f"{value - expected:+.4f}", "OK" if right else "NOT")
         for model, metric, expected, value, right in rows
     ]
-    facts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found.facts.items())
+    facts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found.comparison.split.items())
     return "\n".join(
         [
             table(texts, ("model", "metric", "expected", "found", "difference", ""), left=2),
