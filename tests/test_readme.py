@@ -1,4 +1,4 @@
-"""README.md says nothing that does not run: its shell lines and its Python are executed as they stand."""
+"""README.md shows only what runs: its shell lines and its Python are executed as they are."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# Lines that install, need the network, wait for a person or need other data: shown, not run here.
+# Lines that install, need the network, wait for somebody or need other data are shown and not run here.
 NOT_RUN = ("git clone", "cd ", "make", "python -m venv", ". .venv", "pip ", "recsys download", "mlflow ")
 
 
@@ -50,6 +50,10 @@ def test_the_commands_run_in_the_order_they_are_shown(clone):
 def test_the_python_runs_and_prints_recommendations(clone):
     (source,) = blocks("python")
     assert run([sys.executable, "-c", source], clone).strip()
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 180
 
 
 def test_every_command_and_every_model_is_in_the_tables():
