@@ -54,7 +54,7 @@ def test_a_config_read_back_from_json_is_the_same():
         ({"depth": 3}, "blend has no setting 'depth'"),
     ],
 )
-def test_what_makes_no_blend_is_refused_with_the_reason(settings, complaint):
+def test_invalid_blends_are_refused_with_the_reason(settings, complaint):
     with pytest.raises(ConfigError, match=complaint):
         create_model("blend", settings)
 
@@ -79,7 +79,7 @@ def test_scores_are_the_weighted_sum_of_the_members_scores_each_divided_by_its_s
     torch.testing.assert_close(blend.score(some_rows()), expected)
 
 
-def test_a_fitted_blend_says_how_much_each_member_counts():
+def test_a_fitted_blend_reports_its_weights():
     assert fitted("3,1").summary() == "ease 0.75, popularity 0.25"
 
 
@@ -105,7 +105,7 @@ def test_the_search_finds_the_weights_of_highest_value():
     np.testing.assert_allclose(found, best, atol=0.03)
 
 
-def test_a_member_that_does_harm_gets_nothing():
+def test_a_harmful_member_gets_weight_zero():
     assert search_weights(lambda weights: weights[1] - weights[0], 2) == [0, 1]
 
 
@@ -125,7 +125,7 @@ def test_weights_are_chosen_by_validation_and_members_are_scored_once_for_all_tr
     assert len(asked) == 1 < len(trials)
 
 
-def test_what_does_not_fit_the_memory_of_the_search_is_scored_again(monkeypatch):
+def test_scores_that_do_not_fit_the_cache_are_computed_again(monkeypatch):
     monkeypatch.setattr("recsys.models.blend._CACHE_BYTES", 0)
 
     def validate(score):

@@ -69,7 +69,7 @@ def test_no_filter_is_an_empty_filter(name, fitted):
 
 
 @every_model
-def test_a_history_a_user_is_wanted(name, fitted):
+def test_one_history_per_user_is_required(name, fitted):
     with pytest.raises(DataError, match="one row of user_items per user, found 10 for 1"):
         fitted(name).recommend(0, two_tastes(name))
 

@@ -85,7 +85,7 @@ def test_a_stored_zero_is_an_item_seen_and_gives_finite_scores(name):
 
 
 @every_model
-def test_an_item_nobody_took_has_a_finite_score(name):
+def test_an_item_without_users_has_a_finite_score(name):
     matrix = csr_matrix((two_tastes(name).data, two_tastes(name).indices, two_tastes(name).indptr), shape=(10, 12))
     assert scores_of(create(name).fit(matrix), matrix).isfinite().all()
 
@@ -144,7 +144,7 @@ def test_score_changes_nothing(name, fitted):
 
 
 @every_model
-def test_the_caller_may_write_into_the_scores_and_the_model_does_not_mind(name, fitted):
+def test_writing_into_the_scores_does_not_change_the_model(name, fitted):
     first = scores_of(fitted(name))
     before = first.clone()
     first[:] = -torch.inf
@@ -192,9 +192,9 @@ def test_a_model_of_its_training_users_refuses_others_with_the_reason(name, user
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if not MODELS[name].needs_training_users])
-def test_every_other_model_scores_strangers(name, fitted):
-    stranger = csr_matrix(np.float32([[1, 1, 0, 0, 0, 0, 0, 0, 0, 0]]))
-    assert fitted(name).score(stranger).isfinite().all()
+def test_every_other_model_scores_new_users(name, fitted):
+    new_user = csr_matrix(np.float32([[1, 1, 0, 0, 0, 0, 0, 0, 0, 0]]))
+    assert fitted(name).score(new_user).isfinite().all()
 
 
 # Precision

@@ -1,4 +1,4 @@
-"""The model where nobody named one."""
+"""The model that is trained if none is named."""
 
 import pytest
 import torch

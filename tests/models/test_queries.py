@@ -101,7 +101,7 @@ def test_users_and_columns_that_are_not_there_are_refused(ease):
 
 def test_a_fit_shows_no_progress_and_says_what_to_use_instead():
     assert create_model("popularity").fit(TASTES, show_progress=False).n_items == 6
-    with pytest.raises(UnsupportedError, match="show_progress: .* on_epoch"):
+    with pytest.raises(UnsupportedError, match=r"show_progress: .* on_epoch"):
         create_model("popularity").fit(TASTES, show_progress=True)
     with pytest.raises(UnsupportedError, match="callback: "):
         create_model("popularity").fit(TASTES, callback=print)

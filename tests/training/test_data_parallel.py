@@ -23,7 +23,7 @@ from recsys.training.data_parallel import ALONE, Group, process_group
 
 
 @pytest.mark.parametrize(("rows", "size"), [(6, 2), (7, 2), (7, 3), (2, 2)])
-def test_every_row_is_in_one_share_and_weights_sum_to_one(rows, size):
+def test_every_row_is_in_one_shard_and_weights_sum_to_one(rows, size):
     groups = [Group(rank, size) for rank in range(size)]
     shares = [group.shard(torch.arange(rows)).tolist() for group in groups]
     assert sorted(row for share in shares for row in share) == list(range(rows))
@@ -36,7 +36,7 @@ def test_a_process_without_a_row_of_its_own_takes_one_of_no_weight():
     assert late.weight(2) == 0
 
 
-def test_alone_nothing_changes():
+def test_a_single_process_changes_nothing():
     numbers = torch.tensor([1.0, 2.0])
     ALONE.all_reduce([numbers])
     ALONE.broadcast([numbers])
@@ -112,7 +112,7 @@ def fitted(batch_size, group=ALONE):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_steps_of_one_and_refuse_what_they_cannot(tmp_path):
+def test_two_processes_take_the_steps_of_one_and_refuse_unsupported_models(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tests=[str(Path(__file__).parent), str(ROOT / "tests")]))
     code, said, errors = torchrun(tmp_path, program)
@@ -128,7 +128,7 @@ def test_two_processes_make_the_steps_of_one_and_refuse_what_they_cannot(tmp_pat
 
 
 @pytest.mark.slow
-def test_the_command_in_two_processes_saves_one_model_and_speaks_once(tmp_path):
+def test_the_command_in_two_processes_saves_one_model_and_prints_once(tmp_path):
     ratings = write_csv(tmp_path / "ratings.csv", two_tastes())
     command = ["train", ratings, "-m", "dae", "-s", "latent=3", "-s", "dropout=0", "-s", "epochs=3", "--no-track"]
     code, said, errors = torchrun(tmp_path, "-m", "pipelines.cli", *command, "-o", "two", "--refit")

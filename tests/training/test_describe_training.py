@@ -48,7 +48,7 @@ def test_a_model_says_where_its_training_stopped():
     assert create_model("ease").fit(MATRIX).stopped == ""
 
 
-# What a person sees first of each fit without epochs: its phases, from nothing done to all done.
+# The phases of each fit without epochs.
 PHASES = {
     "ease": ["Gram matrix", "matrix inverse"],
     "edlae": ["Gram matrix", "matrix inverse"],

@@ -1,4 +1,4 @@
-"""The gradient loop: what is kept, when it stops, who is told; and the batches it is fed."""
+"""The training loop: which weights are kept, when it stops, what it reports; and its batches."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_without_validation_all_epochs_run_and_the_last_weights_stay():
     ]
 
 
-def test_the_weights_of_the_best_epoch_come_back():
+def test_the_weights_of_the_best_epoch_are_restored():
     weight, history = run([1, 3, 2, 0], epochs=4)
     assert weight == 2
     assert [epoch.value for epoch in history] == [1, 3, 2, 0]
@@ -86,17 +86,17 @@ def test_stop_after_ends_early_and_not_late():
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_is_an_error_that_says_what_to_do(loss):
+def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do(loss):
     with pytest.raises(ConfigError, match=f"finite loss, found {loss} in epoch 1: lower the learning_rate"):
         train(Counter(), lambda: loss, lambda history: None, 3, TrainingContext())
 
 
-def test_a_validation_value_that_is_no_number_is_an_error():
+def test_a_validation_value_of_nan_is_an_error():
     with pytest.raises(DataError, match="validation value, found NaN"):
         run([math.nan])
 
 
-def test_what_goes_wrong_in_validation_is_not_swallowed():
+def test_errors_in_validation_are_raised():
     def validate(score):
         raise ZeroDivisionError("in the metric")
 
@@ -112,10 +112,10 @@ def test_validation_is_given_the_score_function():
     assert given_to == [score]
 
 
-def test_after_each_epoch_the_caller_is_told_of_it_and_of_how_many_are_planned():
-    told = []
-    _, history = run([1, 2, 0], epochs=3, patience=5, on_epoch=lambda epoch, epochs: told.append((epoch, epochs)))
-    assert told == [(epoch, 3) for epoch in history]
+def test_on_epoch_is_called_with_each_epoch_and_the_planned_number():
+    reported = []
+    _, history = run([1, 2, 0], epochs=3, patience=5, on_epoch=lambda epoch, epochs: reported.append((epoch, epochs)))
+    assert reported == [(epoch, 3) for epoch in history]
     assert all(epoch.train_seconds >= 0 and epoch.validate_seconds >= 0 for epoch in history)
 
 
@@ -123,7 +123,7 @@ def test_after_each_epoch_the_caller_is_told_of_it_and_of_how_many_are_planned()
     ("settings", "complaint"),
     [({"patience": 0}, "patience"), ({"stop_after": 0}, "stop_after"), ({"precision": "fp8"}, "fp32 or bf16")],
 )
-def test_a_context_that_makes_no_sense_is_refused(settings, complaint):
+def test_invalid_contexts_are_refused(settings, complaint):
     with pytest.raises(ConfigError, match=complaint):
         TrainingContext(**settings)
 
@@ -135,7 +135,7 @@ def test_auto_is_the_gpu_where_there_is_one():
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:99", "cpu:x"])
-def test_a_device_that_cannot_be_had_is_refused(device):
+def test_an_unavailable_device_is_refused(device):
     with pytest.raises(ConfigError, match=f"'{device}' cannot be used here"):
         TrainingContext(device=device).resolve_device()
 
@@ -148,7 +148,7 @@ def preferences(users=10, items=6):
 
 
 @pytest.mark.parametrize("name", ["dae", "vae"])
-def test_validation_changes_nothing_but_when_to_stop(name):
+def test_validation_changes_only_when_training_stops(name):
     settings = {"latent": 3, "epochs": 6, "batch_size": 4}
     values = iter([1, 2, 5, 4, 3, 2])
     matrix = preferences()
@@ -207,9 +207,9 @@ def test_the_loss_of_an_epoch_is_the_mean_over_rows_not_over_batches():
 
 
 def test_steps_are_counted_from_one():
-    told = []
-    pass_over(numbered(7), 3, TrainingContext(on_step=lambda step, steps: told.append((step, steps))))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reported = []
+    pass_over(numbered(7), 3, TrainingContext(on_step=lambda step, steps: reported.append((step, steps))))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_each_epoch_has_its_own_order_and_a_seed_repeats_them():

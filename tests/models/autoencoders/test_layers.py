@@ -84,7 +84,7 @@ def test_a_smoothed_loss_is_that_of_a_target_spread_over_all_items(smoothing):
         torch.testing.assert_close(ours, autograds)
 
 
-def test_a_table_at_rest_gets_no_gradient_and_the_codes_the_same():
+def test_a_frozen_table_gets_no_gradient_and_that_of_the_codes_stays_the_same():
     (output, codes), target = random_output(), random_target()
     expected, *_ = gradients(plain_loss(output, codes, target), output, codes)
     output.requires_grad_(False)
@@ -93,7 +93,7 @@ def test_a_table_at_rest_gets_no_gradient_and_the_codes_the_same():
     torch.testing.assert_close(codes.grad, expected)
 
 
-def test_codes_at_rest_get_no_gradient_and_the_table_the_same():
+def test_frozen_codes_get_no_gradient_and_that_of_the_table_stays_the_same():
     (output, codes), target = random_output(), random_target()
     _, weight, bias = gradients(plain_loss(output, codes, target), output, codes)
     output.loss(codes.detach(), batch_of(target)).backward()
@@ -101,7 +101,7 @@ def test_codes_at_rest_get_no_gradient_and_the_table_the_same():
     torch.testing.assert_close(output.bias.grad, bias)
 
 
-def test_gradients_follow_what_comes_from_above():
+def test_gradients_are_scaled_by_the_upstream_gradient():
     (output, codes), target = random_output(), random_target()
     fused = 3 * output.loss(codes, batch_of(target)) + codes.square().sum()
     plain = 3 * plain_loss(output, codes, target) + codes.square().sum()
@@ -109,7 +109,7 @@ def test_gradients_follow_what_comes_from_above():
         torch.testing.assert_close(ours, autograds)
 
 
-def test_gradients_reach_what_made_the_codes():
+def test_gradients_flow_through_the_codes():
     (output, codes), target = random_output(), random_target()
     made = torch.nn.Linear(WIDTH, WIDTH)
     ours = torch.autograd.grad(output.loss(made(codes), batch_of(target)), made.weight)
@@ -117,7 +117,7 @@ def test_gradients_reach_what_made_the_codes():
     torch.testing.assert_close(ours, autograds)
 
 
-def test_one_use_leaves_nothing_behind_for_the_next():
+def test_repeated_calls_are_independent():
     (output, codes), first, second = random_output(), random_target(1), random_target(2)
     alone = output.loss(codes, batch_of(first))
     expected = [alone.detach().clone(), *(part.clone() for part in gradients(alone, output, codes))]
@@ -171,7 +171,7 @@ def test_a_shift_of_all_logits_changes_nothing_however_large(shift):
     assert output.loss(torch.zeros(ROWS, WIDTH), target).item() == pytest.approx(before, rel=1e-3)
 
 
-def test_rows_without_targets_cost_nothing_and_pull_nowhere():
+def test_rows_without_targets_have_no_loss_and_no_gradient():
     output, codes = random_output()
     loss = output.loss(codes, batch_of(np.zeros((ROWS, ITEMS))))
     assert loss.item() == 0
@@ -206,7 +206,7 @@ def test_a_weighted_sum_is_the_dense_product():
     torch.testing.assert_close(weighted_sum(batch_of(target), table), target @ table)
 
 
-def test_at_scoring_the_input_is_normalize_and_linear():
+def test_when_scoring_the_input_layer_is_normalization_and_a_linear_layer():
     layer, target = SparseInput(ITEMS, WIDTH, dropout=0.5).eval(), random_target(counts=True)
     torch.nn.init.normal_(layer.bias)
     torch.testing.assert_close(layer(batch_of(target)), F.normalize(target) @ layer.weight + layer.bias)
@@ -241,7 +241,7 @@ def test_dropout_hides_its_share_of_the_cells_and_keeps_the_expectation():
     assert found.mean().item() == pytest.approx(1, abs=0.03)
 
 
-def test_dropout_draws_anew_each_time_and_rests_at_scoring():
+def test_dropout_differs_between_calls_and_is_off_when_scoring():
     layer, batch = SparseInput(ITEMS, WIDTH, dropout=0.5), batch_of(np.ones((ROWS, ITEMS)))
     assert not torch.equal(layer(batch), layer(batch))
     layer.eval()

@@ -54,7 +54,7 @@ def test_gradients_of_the_copy_and_of_the_table_itself_add_up():
     assert table.grad is ours.working.grad is None
 
 
-def test_a_table_without_a_gradient_rests():
+def test_a_table_without_a_gradient_is_not_updated():
     table = nn.Parameter(torch.randn(ROWS, WIDTH))
     before = table.detach().clone()
     MixedAdam(table, 0.1, 0.5).step()
@@ -65,7 +65,7 @@ def batch():
     return SparseBatch(torch.tensor([0, 2, 3]), torch.ones(3), torch.tensor([0, 2, 3]))
 
 
-def test_the_loss_learns_by_the_copy_while_there_is_one():
+def test_the_copy_gets_the_gradient_if_there_is_one():
     output, codes = ItemOutput(ROWS, WIDTH), torch.randn(2, WIDTH)
     output.working = MixedAdam(output.weight, 0.1, 0.0).working
     with torch.autocast("cpu", torch.bfloat16):
@@ -77,14 +77,14 @@ def test_the_loss_learns_by_the_copy_while_there_is_one():
     assert torch.equal(gradient, output.weight.grad.bfloat16())
 
 
-def test_a_table_that_is_not_to_learn_does_not():
+def test_a_frozen_table_is_not_updated():
     output = ItemOutput(ROWS, WIDTH).requires_grad_(False)
     output.working = MixedAdam(output.weight, 0.1, 0.0).working
     output.loss(torch.randn(2, WIDTH, requires_grad=True), batch()).backward()
     assert output.working.grad is None
 
 
-def test_a_mixed_step_moves_the_network_as_an_autocast_step_does():
+def test_a_mixed_step_updates_the_network_like_an_autocast_step():
     networks = [VAENetwork(ROWS, VAEConfig(hidden=4, latent=2, dropout=0)) for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
     for network, in_half in zip(networks, (True, False), strict=True):

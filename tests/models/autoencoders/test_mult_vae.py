@@ -69,7 +69,7 @@ def test_the_vae_is_the_one_of_the_paper(progress, weight):
 
 
 @pytest.mark.parametrize(("progress", "weight"), [(0.25, 0.05), (1, 0.1)])
-def test_with_gamma_a_users_divergence_weighs_as_many_times_as_the_user_has_items(progress, weight):
+def test_with_gamma_the_kl_term_is_weighted_by_the_number_of_items(progress, weight):
     network = VAENetwork(ITEMS, dataclasses.replace(NO_DROPOUT, gamma=0.1))
     x = torch.as_tensor(preferences())
     torch.manual_seed(7)
@@ -109,7 +109,7 @@ def test_the_emphasized_and_smoothed_loss_is_that_of_the_dense_target(network, c
     torch.testing.assert_close(ours, -likelihood(model.decoder(codes[0]), target).mean())
 
 
-def test_without_annealing_beta_is_whole_from_the_first_update():
+def test_without_annealing_beta_is_in_full_effect_from_the_first_update():
     whole = VAENetwork(ITEMS, dataclasses.replace(NO_DROPOUT, anneal=0))
     annealed = VAENetwork(ITEMS, NO_DROPOUT)
     annealed.load_state_dict(whole.state_dict())
@@ -135,7 +135,7 @@ def test_the_sampler_has_the_standard_deviation_the_encoder_says():
 # Scoring
 
 
-def test_the_vae_scores_at_the_mean_and_hides_nothing():
+def test_the_vae_scores_at_the_mean_without_dropout():
     model = VAE(VAEConfig(hidden=6, latent=3, epochs=2)).fit(csr_matrix(preferences()))
     x = torch.as_tensor(preferences(1))
     first = model.score(csr_matrix(x.numpy()))
@@ -143,7 +143,7 @@ def test_the_vae_scores_at_the_mean_and_hides_nothing():
     torch.testing.assert_close(first, decode_densely(model.network, encode_densely(model.network, x)[0]).detach())
 
 
-def test_dae_scores_hide_nothing():
+def test_the_dae_scores_without_dropout():
     model = DAE(DAEConfig(latent=3, epochs=2)).fit(csr_matrix(preferences()))
     x = torch.as_tensor(preferences(1))
     code = torch.tanh(F.normalize(x) @ model.network.encoder.weight + model.network.encoder.bias)
@@ -191,30 +191,30 @@ def test_weight_decay_keeps_weights_small():
 
 
 def test_a_second_fit_restarts_the_annealing(monkeypatch):
-    told, loss = [], VAENetwork.loss
+    reported, loss = [], VAENetwork.loss
 
     def listening(network, batch, progress):
-        told.append(progress)
+        reported.append(progress)
         return loss(network, batch, progress)
 
     monkeypatch.setattr(VAENetwork, "loss", listening)
     model = VAE(VAEConfig(hidden=4, latent=2, epochs=5, batch_size=4))
     model.fit(csr_matrix(preferences()))
     updates = 5 * 3  # nine users in batches of four: three a epoch, the last with one user
-    assert told == pytest.approx([update / updates for update in range(updates)])
-    first, told[:] = list(told), []
+    assert reported == pytest.approx([update / updates for update in range(updates)])
+    first, reported[:] = list(reported), []
     model.fit(csr_matrix(preferences()))
-    assert told == first
+    assert reported == first
 
 
 def test_annealing_follows_the_planned_epochs_also_where_training_stops_early(monkeypatch):
-    told, loss = [], VAENetwork.loss
+    reported, loss = [], VAENetwork.loss
     monkeypatch.setattr(
-        VAENetwork, "loss", lambda network, batch, progress: told.append(progress) or loss(network, batch, progress)
+        VAENetwork, "loss", lambda network, batch, progress: reported.append(progress) or loss(network, batch, progress)
     )
     model = VAE(VAEConfig(hidden=4, latent=2, epochs=10, batch_size=USERS))
     model.fit(csr_matrix(preferences()), TrainingContext(stop_after=3))
-    assert told == pytest.approx([0, 0.1, 0.2])
+    assert reported == pytest.approx([0, 0.1, 0.2])
 
 
 def test_the_batch_follows_the_number_of_users_within_bounds():
@@ -223,7 +223,7 @@ def test_the_batch_follows_the_number_of_users_within_bounds():
     assert all(small <= large for small, large in pairwise(sizes))
 
 
-def test_beta2_is_how_long_adam_remembers_squares():
+def test_beta2_is_the_decay_of_adams_squared_gradients():
     short, long = (fit_tastes(VAE, {"epochs": 2, "beta2": beta2}).get_state() for beta2 in (0.5, 0.999))
     assert any(not torch.equal(short[name], long[name]) for name in short)
 

@@ -35,7 +35,7 @@ def test_the_average_is_the_mean_at_first_and_then_a_running_one():
 
 
 @every_kind
-def test_the_model_is_the_average_of_what_its_learner_was_after_each_epoch(name):
+def test_the_model_is_the_average_of_the_weights_after_each_epoch(name):
     def weights(stop_after, average):
         context = TrainingContext(stop_after=stop_after)
         return create_model(name, {**SMALL, "average": average}).fit(preferences(), context).get_state()
@@ -53,7 +53,7 @@ def test_validation_sees_the_average(name):
     torch.testing.assert_close(model.score(preferences()), seen[-1])
 
 
-def test_an_average_and_an_earlier_encoder_are_counted_in_the_memory_of_training():
+def test_memory_of_training_includes_averaged_weights_and_the_earlier_encoder():
     plain = create_model("dae", {"latent": 5}).training_memory(100)
     averaged = create_model("dae", {"latent": 5, "average": 0.5}).training_memory(100)
     assert plain.parameters == 4 * (2 * 500 + 105)

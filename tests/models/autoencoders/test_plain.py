@@ -38,7 +38,7 @@ def distance(scores, x, loss):
 
 @pytest.mark.parametrize("loss", ["multinomial", "squared"])
 @pytest.mark.parametrize("hidden", [0, 5])
-def test_a_plain_autoencoder_goes_through_its_layers_and_back_without_noise(hidden, loss):
+def test_a_plain_autoencoder_applies_its_layers_without_noise(hidden, loss):
     network = with_random_biases(AENetwork(ITEMS, AEConfig(latent=3, hidden=hidden, loss=loss)))
     x = torch.as_tensor(preferences())
     layer = torch.tanh(first_layer(network, x))
@@ -60,7 +60,7 @@ def share_of_own(model, x):
     return (model.score(csr_matrix(x)).softmax(dim=1).numpy() * x).sum(axis=1).mean()
 
 
-def test_an_overcomplete_one_copies_its_input_unless_weight_decay_keeps_it_from_that():
+def test_an_overcomplete_autoencoder_copies_its_input_without_weight_decay():
     x = np.random.default_rng(0).permuted(np.tile(np.float32([1] * 4 + [0] * 8), (20, 1)), axis=1)
     settings = {"latent": 24, "epochs": 60, "learning_rate": 0.02}
     free = AE.create({**settings, "l2": 0}).fit(csr_matrix(x))
@@ -88,7 +88,7 @@ def test_the_sparse_loss_adds_its_penalty_on_the_code(penalty, loss):
     torch.testing.assert_close(network.loss(batch_of(x), 0.0), distance(scores, x, loss) + 0.7 * added)
 
 
-def test_the_divergence_is_nothing_at_the_density_and_finite_at_both_ends():
+def test_the_kl_divergence_is_zero_at_the_density_and_finite_at_0_and_1():
     found = bernoulli_kl(0.1, torch.tensor([0.1, 0.0, 1.0]))
     assert found[0].item() == pytest.approx(0, abs=1e-6)
     assert found.isfinite().all() and (found[1:] > 0.1).all()
@@ -102,7 +102,7 @@ def code_of(**settings):
         return model.network.last(batch_of(preferences()))
 
 
-def test_l1_puts_units_to_rest():
+def test_l1_makes_units_inactive():
     assert (code_of(sparsity=3) == 0).float().mean() > (code_of(sparsity=0) == 0).float().mean() + 0.2
 
 

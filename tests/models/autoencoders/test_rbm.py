@@ -67,7 +67,7 @@ def test_long_sampling_visits_items_as_often_as_the_model_says():
     torch.testing.assert_close(samples.mean(dim=0), (chance[:, None] * every).sum(dim=0).detach(), atol=0.04, rtol=0)
 
 
-def test_one_step_stays_near_the_rows_and_persistent_chains_go_on_from_where_they_were():
+def test_one_step_starts_from_the_rows_and_persistent_chains_continue():
     network = random_network(persistent=True)
     with torch.no_grad():
         network.weight.copy_(20 * torch.eye(ITEMS, HIDDEN))  # a unit is on where its item is, and the reverse
@@ -81,12 +81,12 @@ def test_one_step_stays_near_the_rows_and_persistent_chains_go_on_from_where_the
     assert torch.equal(network.sample(network.units(batch_of(second))), second)
 
 
-def test_chains_are_no_part_of_the_saved_state():
+def test_chains_are_not_saved():
     model = RBM.create({"hidden": HIDDEN, "epochs": 2, "persistent": True}).fit(csr_matrix(preferences()))
     assert set(model.get_state()) == {"weight", "item_bias", "unit_bias"}
 
 
-def test_counts_are_items_taken():
+def test_values_above_zero_count_as_one():
     network, x = random_network(), preferences()
     torch.testing.assert_close(network(batch_of(5 * x)), network(batch_of(x)))
 
@@ -97,7 +97,7 @@ def test_scores_are_log_odds_of_one_reconstruction():
     torch.testing.assert_close(network(batch_of(x)), h @ network.weight.T + network.item_bias)
 
 
-def test_before_it_learns_it_knows_how_often_each_item_is_taken():
+def test_biases_are_initialized_with_the_popularity_of_the_items():
     model = RBM.create({"hidden": HIDDEN, "epochs": 1, "learning_rate": 1e-9}).fit(csr_matrix(preferences()))
     share = (preferences().sum(axis=0) + 0.5) / (USERS + 1)
     found = torch.sigmoid(model.network.item_bias).detach().numpy()

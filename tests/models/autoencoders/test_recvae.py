@@ -51,7 +51,7 @@ def test_the_prior_is_the_mixture_of_three_normals(z, mean, log_variance):
     assert found.item() == pytest.approx(math.log(density(z, mean, log_variance)), rel=1e-5)
 
 
-def test_no_code_is_impossible_under_the_prior():
+def test_every_code_has_a_finite_log_density_under_the_prior():
     far = log_prior(torch.tensor([1e4]), torch.zeros(1), torch.full((1,), -10.0))
     assert far.isfinite().all()
 
@@ -66,7 +66,7 @@ def test_the_encoder_is_the_one_of_the_paper():
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.2])
-def test_the_loss_of_the_encoder_weighs_a_users_divergence_by_the_users_items(smoothing):
+def test_the_loss_of_the_encoder_weights_the_kl_term_by_the_items_of_the_user(smoothing):
     config = dataclasses.replace(NO_DROPOUT, smoothing=smoothing)
     network, earlier = RecVAENetwork(ITEMS, config), Encoder(ITEMS, config)
     x = torch.as_tensor(preferences())
@@ -122,7 +122,7 @@ def moved(before, after):
     return {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_in_an_epoch_the_encoder_learns_first_with_items_hidden_and_then_the_decoder_with_none(monkeypatch):
+def test_an_epoch_trains_the_encoder_with_dropout_and_then_the_decoder_without(monkeypatch):
     seen = watched_fit(monkeypatch)
     assert [kind for kind, *_ in seen] == ["encoder_loss", "encoder_loss", "decoder_loss"] * 2
     assert [hidden for *_, hidden in seen] == [True, True, False] * 2
@@ -148,7 +148,7 @@ def test_the_saved_state_holds_no_earlier_encoder():
     assert sum("input.weight" in name for name in state) == 1
 
 
-def test_scores_are_those_of_the_mean_and_hide_nothing():
+def test_scores_are_computed_at_the_mean_without_dropout():
     model = RecVAE.create({"hidden": 5, "latent": 2, "epochs": 2}).fit(csr_matrix(preferences()))
     x = torch.as_tensor(preferences(1))
     mean = encode_densely(model.network.encoder, x)[0]

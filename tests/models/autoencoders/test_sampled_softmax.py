@@ -48,8 +48,8 @@ def test_the_partition_function_is_right_on_average(rows):
     assert torch.stack(estimates).mean() == pytest.approx(logits.exp().sum().item(), rel=0.02)
 
 
-def test_an_items_chance_counts_the_batch_and_the_draws():
-    matrix = csr_matrix(np.float32([[1, 0], [1, 0], [1, 1], [1, 0]]))  # everybody took 0, a quarter took 1
+def test_the_probability_of_an_item_includes_the_batch_and_the_negatives():
+    matrix = csr_matrix(np.float32([[1, 0], [1, 0], [1, 1], [1, 0]]))  # all users have item 0, a quarter has item 1
     sampler = CandidateSampler(SparseRows(matrix, torch.device("cpu")), 2, batch_size=2, negatives=1)
     expected = [1.0, 1 - (3 / 4) * (2 / 3) * (1 / 2)]  # in neither row of the batch, and not drawn
     assert sampler.log_chance.exp().tolist() == pytest.approx(expected)
@@ -60,12 +60,12 @@ def test_a_catalog_of_one_item_is_no_special_case():
     assert CandidateSampler(rows, 1, batch_size=1, negatives=1).log_chance.tolist() == [0]
 
 
-def test_a_setting_a_sampled_softmax_cannot_keep_is_refused():
+def test_settings_that_a_sampled_softmax_does_not_support_are_refused():
     with pytest.raises(ConfigError, match="Expected l2 of 0 with a sampled softmax"):
         create_model("vae", {"softmax": "sampled", "l2": 0.1})
 
 
-def test_rows_without_a_gradient_stay_where_they_are():
+def test_rows_without_a_gradient_are_not_updated():
     table = torch.nn.Parameter(torch.ones(4, 2))
     optimizer = RowAdam([ItemTable(table)], lr=0.1)
     for _ in range(3):
@@ -76,7 +76,7 @@ def test_rows_without_a_gradient_stay_where_they_are():
     assert (table[[1, 3]] < 1).all()
 
 
-def test_it_is_adam_where_a_row_is_one_number_and_moves_at_every_step():
+def test_it_equals_adam_for_rows_of_one_number_updated_at_every_step():
     torch.manual_seed(0)
     ours, theirs = (torch.nn.Parameter(torch.tensor([[1.0], [2.0]])) for _ in range(2))
     pairs = [(ours, RowAdam([ItemTable(ours)], lr=0.1)), (theirs, torch.optim.Adam([theirs], lr=0.1))]
@@ -102,31 +102,31 @@ def moved(steps, **more):
     return table[0].item()
 
 
-def test_a_row_seldom_touched_moves_further_when_it_is():
+def test_a_rarely_updated_row_takes_larger_steps():
     assert moved([2.0]) == pytest.approx(-0.1)
     # The mean square over three steps is 4 / 3, its root what the momentum of 2 is divided by.
     assert moved([None, None, 2.0]) == pytest.approx(-0.1 * 2 / (4 * 0.001 / (1 - 0.999**3)) ** 0.5)
     assert moved([None, None, 2.0]) == pytest.approx(-0.1 * 3**0.5, rel=1e-3)
 
 
-def test_a_square_fades_while_its_row_rests():
+def test_squared_gradients_decay_between_updates_of_a_row():
     square = 0.001 * 4 * 0.999**2 + 0.001 * 4
     again = 0.1 * 2 / (square / (1 - 0.999**3)) ** 0.5
     assert moved([2.0, None, 2.0]) == pytest.approx(-0.1 - again, rel=1e-3)
 
 
-def test_a_row_moves_as_many_times_further_as_its_pace_says():
+def test_the_learning_rate_of_a_row_is_multiplied_by_its_lr_scale():
     assert moved([2.0], lr_scale=torch.tensor([3.0, 1.0])) == pytest.approx(-0.3)
 
 
-def test_the_pace_of_an_item_makes_up_for_the_square_of_its_rare_gradients(rows):
+def test_the_lr_scale_of_an_item_corrects_for_the_squares_of_its_rare_gradients(rows):
     sampler = CandidateSampler(rows, 30, batch_size=5, negatives=3)
     torch.testing.assert_close(sampler.lr_scale, sampler.log_chance.exp().rsqrt())
 
 
 def test_a_sampled_vae_learns_two_tastes():
     tastes = np.kron(np.eye(2, dtype=np.float32), np.ones((20, 6), dtype=np.float32))
-    tastes[0, 5] = 0  # the one item of the taste this user has not taken
+    tastes[0, 5] = 0  # the only item of the taste that this user does not have
     settings = {"hidden": 8, "latent": 4, "epochs": 30, "learning_rate": 0.02, "softmax": "sampled", "negatives": 2}
     model = create_model("vae", settings).fit(csr_matrix(tastes), TrainingContext(seed=0))
     assert model.recommend(0, csr_matrix(tastes[:1]), N=1)[0].tolist() == [5]

@@ -31,14 +31,14 @@ def solve_slowly(x, table, config):
 @pytest.mark.parametrize("factors", [2, 20], ids=["few factors", "more factors than cells"])
 def test_histories_are_folded_in_by_the_normal_equations(factors, power, counts):
     config = IALSConfig(factors, l2=0.05, unobserved=0.2, power=power, iterations=3)
-    x, strangers = preferences(counts=counts), preferences(users=6, counts=counts)
+    x, new_users = preferences(counts=counts), preferences(users=6, counts=counts)
     model = IALS(config).fit(x)
     items = model.item_codes().double().numpy()
-    expected = solve_slowly(strangers.toarray(), items, config) @ items.T
-    np.testing.assert_allclose(model.score(strangers), expected, rtol=1e-3, atol=1e-5)
+    expected = solve_slowly(new_users.toarray(), items, config) @ items.T
+    np.testing.assert_allclose(model.score(new_users), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_sweeps_end_where_neither_users_nor_items_want_to_move():
+def test_iterations_converge_to_a_stationary_point():
     config = IALSConfig(3, l2=0.05, unobserved=0.2, iterations=300)
     x = preferences()
     items = IALS(config).fit(x).item_codes().double().numpy()
@@ -46,7 +46,7 @@ def test_sweeps_end_where_neither_users_nor_items_want_to_move():
     np.testing.assert_allclose(solve_slowly(x.T.toarray(), users, config), items, atol=1e-3)
 
 
-def test_what_few_took_is_held_back_less_with_power_1_than_with_power_0():
+def test_rare_items_are_regularized_less_with_power_1_than_with_power_0():
     # The same regularization for an item of mean weight; the lone item's is then smaller under power 1.
     x = csr_matrix(np.float32([[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 0, 1]]))
     weights = np.array([4, 3, 1]) + 0.1 * 4

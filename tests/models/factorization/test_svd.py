@@ -14,13 +14,13 @@ def preferences(users=20, items=12):
 @pytest.mark.parametrize(("item_power", "user_power"), [(0, 0), (1, 1), (0.4, 0.8)])
 @pytest.mark.parametrize("factors", [1, 5])
 def test_scores_are_the_history_projected_on_the_leading_directions(factors, item_power, user_power):
-    x, strangers = preferences(), preferences(users=3)
-    taken, popular = np.maximum(x.toarray().sum(1), 1), x.toarray().sum(0)
-    users, items = (taken / taken.mean()) ** (user_power / 2), (popular / popular.mean()) ** (item_power / 2)
+    x, new_users = preferences(), preferences(users=3)
+    active, popular = np.maximum(x.toarray().sum(1), 1), x.toarray().sum(0)
+    users, items = (active / active.mean()) ** (user_power / 2), (popular / popular.mean()) ** (item_power / 2)
     _, _, v = np.linalg.svd(x.toarray() / users[:, None] / items)
-    expected = strangers.toarray() / items @ v[:factors].T @ v[:factors] * items
+    expected = new_users.toarray() / items @ v[:factors].T @ v[:factors] * items
     model = SVD(SVDConfig(factors, item_power, user_power)).fit(x)
-    np.testing.assert_allclose(model.score(strangers), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(model.score(new_users), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_as_many_factors_as_items_or_more_give_the_history_back():
@@ -29,8 +29,8 @@ def test_as_many_factors_as_items_or_more_give_the_history_back():
         np.testing.assert_allclose(SVD(SVDConfig(factors)).fit(x).score(x), x.toarray(), atol=1e-5)
 
 
-def test_a_user_who_took_everything_pulls_less_when_users_are_equal():
-    # Items 0 and 1 go together for two users; one user took all. With equal users the pair is most of what is left.
+def test_a_user_with_all_items_has_less_influence_if_users_are_weighted_equally():
+    # Two users have items 0 and 1; one user has all items. With equal users the pair dominates.
     x = csr_matrix(np.float32([[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]))
     shares = [SVD(SVDConfig(1, user_power=power)).fit(x).output[:2].square().sum() for power in (0.0, 1.0)]
     assert shares[1] > shares[0]

@@ -25,10 +25,10 @@ def blurred_by_hand(x, histories, factors, low_pass):
 
 @pytest.mark.parametrize("low_pass", [0.0, 0.3])
 def test_without_sharpening_a_history_is_blurred_and_projected(low_pass):
-    x, strangers = preferences(), preferences(users=4)
+    x, new_users = preferences(), preferences(users=4)
     model = BSPM(BSPMConfig(factors=3, low_pass=low_pass, sharpening=0)).fit(x)
-    expected = blurred_by_hand(x.toarray(), strangers.toarray(), 3, low_pass)
-    np.testing.assert_allclose(model.score(strangers), expected, rtol=1e-3, atol=1e-5)
+    expected = blurred_by_hand(x.toarray(), new_users.toarray(), 3, low_pass)
+    np.testing.assert_allclose(model.score(new_users), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_sharpening_is_one_step_of_runge_kutta():
@@ -48,14 +48,14 @@ def test_sharpening_is_one_step_of_runge_kutta():
     np.testing.assert_allclose(model.score(x), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_the_state_is_the_graph_and_the_tastes():
+def test_the_state_is_the_graph_and_the_singular_vectors():
     x = preferences()
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     again = BSPM(BSPMConfig(factors=3)).set_state(model.get_state(), 12)
     assert torch.equal(again.score(x), model.score(x))
 
 
-def test_histories_filtered_a_few_at_a_time_are_the_histories(monkeypatch):
+def test_scores_do_not_depend_on_how_many_histories_are_filtered_at_once(monkeypatch):
     x = preferences()
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     whole = model.score(x)

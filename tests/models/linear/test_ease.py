@@ -29,26 +29,26 @@ def closed_form(x, l2):
 @pytest.mark.parametrize("counts", [False, True], ids=["ones", "counts"])
 @pytest.mark.parametrize("l2", [0.5, 10.0, 500.0])
 def test_scores_are_the_history_times_the_closed_form(l2, counts):
-    x, strangers = preferences(counts=counts), preferences(users=4)
+    x, new_users = preferences(counts=counts), preferences(users=4)
     model = EASE(EASEConfig(l2=l2)).fit(x)
-    expected = strangers.toarray() @ closed_form(x, l2)
-    np.testing.assert_allclose(model.score(strangers), expected, rtol=1e-3, atol=1e-5)
+    expected = new_users.toarray() @ closed_form(x, l2)
+    np.testing.assert_allclose(model.score(new_users), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_an_item_says_nothing_about_itself():
+def test_an_item_does_not_contribute_to_its_own_score():
     model = EASE(EASEConfig(l2=1.0)).fit(preferences())
     assert not model.item_codes().diagonal().any()
     only_item_3 = csr_matrix(np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]))
     assert model.score(only_item_3)[0, 3] == 0
 
 
-def test_items_never_taken_together_repel_and_items_always_taken_together_attract():
+def test_weights_are_negative_for_exclusive_items_and_positive_for_items_that_co_occur():
     # One user each of {0, 1}, {0, 1}, {2}: with l2 = 1, X'X + I = [[3, 2, 0], [2, 3, 0], [0, 0, 2]].
     model = EASE(EASEConfig(l2=1.0)).fit(csr_matrix(np.float32([[1, 1, 0], [1, 1, 0], [0, 0, 1]])))
     torch.testing.assert_close(model.weights, torch.tensor([[0, 2 / 3, 0], [2 / 3, 0, 0], [0, 0, 0]]))
 
 
-def test_a_regularization_too_weak_for_the_arithmetic_is_refused_with_the_way_out():
+def test_a_regularization_too_weak_for_float32_is_refused_with_a_suggestion():
     same = csr_matrix(np.full((40, 6), 1000, dtype=np.float32))  # six equal columns: singular without l2
     with pytest.raises(ConfigError, match="found 1e-09: raise it"):
         EASE(EASEConfig(l2=1e-9)).fit(same)
@@ -99,7 +99,7 @@ def test_scores_are_the_best_linear_reconstruction_under_the_ridge_and_the_bound
     np.testing.assert_allclose(model.weights, family(x, 3.0, **settings), rtol=1e-3, atol=1e-5)
 
 
-def test_with_nothing_but_l2_it_is_ease():
+def test_with_only_l2_it_is_ease():
     x = preferences()
     ease, edlae = EASE(EASEConfig(l2=5.0)).fit(x), EDLAE(EDLAEConfig(l2=5.0, dropout=0.0, user_power=0.0)).fit(x)
     assert torch.equal(ease.weights, edlae.weights)
@@ -121,7 +121,7 @@ def test_blocks_of_the_gram_matrix_are_the_gram_matrix(monkeypatch):
     np.testing.assert_array_equal(gram_matrix(x, torch.device("cpu")), (x.T @ x).toarray())
 
 
-def test_users_without_items_weigh_nothing():
+def test_users_without_items_have_no_influence():
     x = preferences()
     with_empty = csr_matrix((x.data, x.indices, np.append(x.indptr, [x.nnz] * 5)), shape=(35, 8))
     settings = EDLAEConfig(l2=3.0, user_power=1.0)

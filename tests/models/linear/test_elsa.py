@@ -31,7 +31,7 @@ def scores_by_hand(net, x):
 
 
 @pytest.mark.parametrize("counts", [False, True], ids=["ones", "counts"])
-def test_loss_and_gradient_are_those_of_scores_that_are_never_made(counts):
+def test_loss_and_gradient_equal_those_of_the_dense_scores(counts):
     net, x = network(), preferences(counts=counts)
     net.loss(batch_of(x), 0.0).backward()
     ours, net.weight.grad = net.weight.grad, None
@@ -49,13 +49,13 @@ def test_scores_are_the_history_through_the_codes_less_itself_in_blocks_of_any_w
     torch.testing.assert_close(found, scores_by_hand(net, torch.as_tensor(x.toarray())), rtol=1e-4, atol=1e-5)
 
 
-def test_an_item_says_nothing_about_itself():
+def test_an_item_does_not_contribute_to_its_own_score():
     model = ELSA(ELSAConfig(latent=3, epochs=2)).fit(preferences())
     only_item_3 = csr_matrix(np.float32([[0, 0, 0, 1, 0, 0, 0, 0, 0]]))
     assert model.score(only_item_3)[0, 3] == pytest.approx(0, abs=1e-6)
 
 
-def test_what_dropout_hides_is_still_to_be_found():
+def test_hidden_items_stay_in_the_target():
     # Nearly every cell is hidden from the input: no scores, a right angle to what is wanted.
     net, x = network(dropout=0.999), preferences()
     with torch.no_grad():

@@ -53,7 +53,7 @@ def test_items_with_few_neighbors_and_items_without_users_do_not_change_the_othe
 
 
 @pytest.mark.parametrize(("of", "limit"), [("_GRAM", 20), ("_BATCH", 50)])
-def test_batches_of_items_are_the_items(of, limit, monkeypatch):
+def test_weights_do_not_depend_on_the_batches_of_items(of, limit, monkeypatch):
     x, config = preferences(), SparseEASEConfig(l2=3.0, neighbors=4)
     whole = SparseEASE(config).fit(x).item_codes()
     monkeypatch.setattr(f"recsys.models.linear.sparse_ease.{of}", limit)

@@ -14,7 +14,7 @@ def test_it_completes_a_table_of_rank_one():
 
 
 @pytest.mark.parametrize("power", [0, 1])
-def test_with_power_one_who_rated_twice_as_much_is_held_twice_as_firmly(power):
+def test_with_power_1_the_regularization_is_proportional_to_the_number_of_ratings(power):
     matrix = csr_matrix(np.float32([[5, 1, 0, 0], [1, 5, 4, 2]]))
     model = create_model("biased-mf", {"factors": 1, "l2": 2, "power": power}).fit(matrix)
     firmness = model._l2(model.baseline.residual_rows(matrix, transposed=False).everything())

@@ -27,7 +27,7 @@ def test_their_gradients_are_those_of_the_whole_table():
         torch.testing.assert_close(one, other)
 
 
-def test_the_input_sees_values_and_that_there_are_some():
+def test_the_input_uses_values_and_presence():
     layer = MaskedInput(3, 1, dropout=0.0, presence=2.0)
     with torch.no_grad():
         layer.values.weight.copy_(torch.tensor([[1.0], [10.0], [100.0]]))
@@ -36,7 +36,7 @@ def test_the_input_sees_values_and_that_there_are_some():
 
 
 @pytest.mark.parametrize("side", ["item", "user"])
-def test_a_network_learns_what_biases_cannot_say(side):
+def test_a_network_learns_more_than_biases(side):
     two_tastes = np.where(np.kron(np.eye(2), np.ones((6, 6))) == 1, 5, 1).astype(np.float32)
     hidden_cells = np.eye(12, dtype=bool)
     matrix = csr_matrix(np.where(hidden_cells, 0, two_tastes))

@@ -33,12 +33,12 @@ def test_a_bias_is_shrunk_as_if_there_were_more_ratings_as_expected():
     np.testing.assert_allclose(model.score(one_item)[:, 0], [3 + 2 / (1 + 1), 3 - 2 / (1 + 1)])
 
 
-def test_the_global_mean_is_everybodys():
+def test_the_global_mean_is_predicted_for_all_users():
     model = create_model("global-mean").fit(csr_matrix(np.float32([[5, 1], [3, 0]])))
     assert model.score(csr_matrix(np.float32([[5, 5]]))).tolist() == [[3, 3]]
 
 
-def test_a_person_without_ratings_gets_the_items_means():
+def test_a_user_without_ratings_gets_the_means_of_the_items():
     model = create_model("biases", {"item_shrinkage": 0}).fit(csr_matrix(np.float32([[5, 2], [5, 2]])))
     np.testing.assert_allclose(model.score(csr_matrix((1, 2), dtype=np.float32)), [[5, 2]], atol=0.005)
 
@@ -73,7 +73,7 @@ def test_folding_in_is_ridge_regression(lengths, shared, monkeypatch):
         np.testing.assert_allclose(found[user], by_hand, atol=1e-5)
 
 
-def test_people_are_folded_in_on_what_biases_leave():
+def test_users_are_folded_in_on_residuals():
     matrix = csr_matrix(np.float32([[5, 1, 5], [1, 5, 1]]))
     baseline = Baseline.fit(matrix, 1e9, 1e9, CPU)  # the mean alone: 3
     codes = torch.tensor([[1.0], [-1.0], [1.0]])
@@ -81,7 +81,7 @@ def test_people_are_folded_in_on_what_biases_leave():
     np.testing.assert_allclose(found, [[3 + 1, 3 - 1, 3 + 1]], atol=1e-5)  # weight 2 * 1 / (1 + 1)
 
 
-def test_what_is_left_by_items_is_what_is_left_by_users_turned():
+def test_residuals_by_items_are_the_transposed_residuals_by_users():
     matrix = ratings((0, 0, 5.0), (0, 2, 1.0), (1, 2, 4.0), shape=(2, 3))
     baseline = Baseline.fit(matrix, 1.0, 1.0, CPU)
     by_user, by_item = (baseline.residual_rows(matrix, transposed).everything() for transposed in (False, True))
@@ -90,7 +90,7 @@ def test_what_is_left_by_items_is_what_is_left_by_users_turned():
     np.testing.assert_allclose(by_item.values, by_user.values)  # cells (0, 0), (0, 2), (1, 2) in both orders
 
 
-def test_predictions_beyond_the_scale_come_into_it_in_their_order():
+def test_predictions_beyond_the_scale_are_clipped_softly_in_their_order():
     baseline = Baseline(*(torch.tensor(number) for number in (3.0, [0.0], 1.0, 5.0, 5.0)))
     beyond = torch.tensor([[-4.0, 0.5, 1.0, 1.5, 4.0, 4.98, 5.0, 5.5, 9.0]])
     within = baseline.within(beyond)
@@ -109,14 +109,14 @@ def test_a_scale_of_one_value_gives_that_value():
 # New items
 
 
-def test_the_bias_of_a_new_item_is_the_shrunken_mean_of_what_its_raters_leave():
+def test_the_bias_of_a_new_item_is_the_shrunken_mean_of_the_residuals_of_its_raters():
     known = csr_matrix(np.float32([[5], [1], [3]]))  # mean 3; users 2 / (1 + 1) = 1, -1 and 0
     model = create_model("biases", {"user_shrinkage": 1, "item_shrinkage": 2}).fit(known)
     more = model.with_new_items(known, ratings((0, 0, 5.0), (1, 0, 4.0), shape=(3, 1)))
     assert more.baseline.items[1] == pytest.approx(((5 - 3 - 1) + (4 - 3 + 1)) / (2 + 2))
     assert (more.n_items, model.n_items, len(model.baseline.items)) == (2, 1, 1)  # the first is as it was
-    nobody = csr_matrix((1, 2), dtype=np.float32)
-    np.testing.assert_allclose(more.score(nobody), [[3, 3.75]])
+    no_ratings = csr_matrix((1, 2), dtype=np.float32)
+    np.testing.assert_allclose(more.score(no_ratings), [[3, 3.75]])
 
 
 TASTE = {
@@ -127,7 +127,7 @@ TASTE = {
 
 
 def planted():
-    """60 people, half of them of either taste: 5 stars for items of their own, 1 for the others'. The last is new."""
+    """60 users of two tastes: 5 stars for items of their own taste, 1 for the others. The last item is new."""
     taste = np.where(np.arange(60) % 2, 1, -1)[:, None] * np.where(np.arange(13) % 2, 1, -1)
     table = np.float32(3 + 2 * taste)
     first = np.where(np.arange(60) < 20, table[:, 12], 0)[:, None]
@@ -153,7 +153,7 @@ def test_a_model_with_new_items_is_saved_like_any_other():
     assert again.score(histories).tolist() == more.score(histories).tolist()
 
 
-def test_shrinkage_of_nothing_still_gives_a_code():
+def test_a_new_item_gets_a_code_without_shrinkage_too():
     known, first, _ = planted()
     model = create_model("autorec", {"hidden": 4, "epochs": 1, "item_shrinkage": 0}).fit(known)
     assert torch.isfinite(model.with_new_items(known, first).item_codes()).all()
@@ -167,7 +167,7 @@ def test_shrinkage_of_nothing_still_gives_a_code():
         ("autorec", {"side": "user", "hidden": 2, "epochs": 1}, "use side=item"),
     ],
 )
-def test_models_that_know_items_otherwise_refuse_new_ones(name, settings, says):
+def test_models_without_item_codes_refuse_new_items(name, settings, says):
     known, first, _ = planted()
     model = create_model(name, settings).fit(known)
     with pytest.raises(UnsupportedError, match=says):
