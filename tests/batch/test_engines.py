@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from scoring_case import bytes_of, save_vae, score
 
 from recsys.batch.engines import map_on_ray
@@ -101,3 +103,34 @@ def test_a_worker_killed_while_it_writes_does_not_change_the_output(cluster, cas
 def test_an_error_of_the_function_is_raised_unchanged(cluster):
     with pytest.raises(DataError, match="found 7"):
         list(map_on_ray(partial(partial, refuse), [7], workers=1, address=None, gpu=False))
+
+
+LOST_NODE = """
+import os, signal, time
+from functools import partial
+from pathlib import Path
+from recsys.batch.engines import map_on_ray
+from recsys.errors import EngineError
+
+def slow(number):
+    time.sleep(0.5)
+    return number
+
+results = map_on_ray(partial(partial, slow), range(1000), 1, None, False)
+next(results)
+children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+(raylet,) = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "raylet\\n"]
+os.kill(raylet, signal.SIGKILL)
+try:
+    list(results)
+except EngineError as error:
+    print(f"raised: {error}")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").is_file(), reason="needs /proc to find the node of Ray")
+def test_the_death_of_a_local_node_is_an_error_that_says_so():
+    done = subprocess.run([sys.executable, "-c", LOST_NODE], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    # Ray may end the process itself: then the exit notice of the command line says how to continue.
+    assert done.returncode == 1 or "raised: Ray stopped working: " in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
