@@ -45,6 +45,10 @@ class Faults:
         """Act before the operation of this number, from now on."""
         self.folder, self.at, self.count, self.act = str(folder), number, 0, act
 
+    def fsync(self, handle: int) -> None:
+        """Stands for os.fsync: an operation that can fail, without the time a disk takes."""
+        sys.audit("recsys.test", self.folder)
+
     def stop(self) -> bool:
         """Whether it has acted; nothing more happens."""
         acted, self.act = self.act is None, None

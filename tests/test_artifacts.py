@@ -219,6 +219,7 @@ def reported(write):
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full disk", "interrupt"])
 def test_after_a_failure_at_any_operation_the_old_model_or_the_new_is_there(error, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", FAULTS.fsync)
     monkeypatch.setattr(artifacts, "save_file", reported(artifacts.save_file))
     monkeypatch.setattr(artifacts.pq, "write_table", reported(artifacts.pq.write_table))
     new = TrainedModel(fitted("popularity"), Vocabulary.of(ITEMS), COUNTS)
