@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.data.interactions import Interactions, Ledger, RatingScale, Vocabulary
+from recsys.data.interactions import ColumnUse, Interactions, Ledger, RatingScale, Vocabulary
 from recsys.data.matrix import UserItemMatrix, cell_order, sparse_rows
 from recsys.errors import DataError
 
@@ -139,3 +139,27 @@ def test_the_id_at_minus_one_is_missing(ids):
     vocabulary = Vocabulary.of(ids)
     assert vocabulary.take(np.int32([1, -1, 0])).to_pylist() == [ids[1], None, ids[0]]
     assert vocabulary.take(np.empty(0, dtype=np.int32)).to_pylist() == []
+
+
+def test_interactions_become_a_matrix_of_ones_or_of_ratings():
+    data = table(rating=(4, 0, 5))
+    assert data.to_matrix().matrix.toarray().tolist() == [[1, 1], [0, 1]]
+    matrix = data.to_matrix(ratings=True)
+    assert matrix.matrix.toarray().tolist() == [[4, 0], [0, 5]]
+    assert matrix.matrix.nnz == 3  # a rating of zero is stored
+    assert (matrix.users, matrix.items) == (data.users, data.items)
+    with pytest.raises(DataError, match="rating_column"):
+        replace(data, rating=None).to_matrix(ratings=True)
+
+
+def test_columns_read_and_not_read_are_written_in_one_line():
+    assert ColumnUse({"user": "u", "item": "i"}).line() == "columns read: user = u, item = i"
+    many = ColumnUse({"user": "u", "item": "i"}, tuple("abcdefghij")).line()
+    assert many.endswith("not read: a, b, c, d, e, f, g, h and 2 more")
+
+
+@pytest.mark.parametrize("ratings", [(1e-7, 1e-7), (1e-7, 3e-7), (1e30, 2e30), (1e-40, 1), (-3e38, 3e38)])
+def test_a_scale_of_any_size_keeps_its_ends(ratings):
+    scale = RatingScale.of(np.float32(ratings))
+    assert (np.float32(scale.min), np.float32(scale.max)) == (np.float32(min(ratings)), np.float32(max(ratings)))
+    assert scale.step is None or scale.step > 0
