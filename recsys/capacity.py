@@ -272,6 +272,7 @@ def closed_form(work: Workload, speed: Speed) -> TrainingEstimate:
 def _with_epochs(
     name: str, work: Workload, held: TrainingMemory, more: float, step: float, sent: float, machines: int
 ) -> TrainingEstimate:
+    """The estimate of a network from the time of a step and the memory beyond that which training holds."""
     steps = max(1.0, work.users * work.training_share / work.batch_size)
     return TrainingEstimate(name, _RUNTIME + _matrix(work) + held.total + more, step, step * steps, sent, machines)
 

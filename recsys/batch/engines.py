@@ -215,6 +215,7 @@ def map_on_ray(
 
 
 def _start_actors(ray: Any, make: Any, workers: int | None, address: str | None, gpu: bool) -> list[Any]:
+    """As many actors as wanted, or as the cluster has room for."""
     available = max(1, int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1)))
     # A cluster of machines may grow when more actors ask for room; here they would wait for ever.
     count = workers if workers and address else min(workers or available, available)
@@ -223,6 +224,7 @@ def _start_actors(ray: Any, make: Any, workers: int | None, address: str | None,
 
 
 def _gave_up(error: Exception) -> EngineError:
+    """The error for a failure of Ray itself, in one line."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return EngineError(f"Ray stopped working: {reason[:500]}")
 
@@ -234,6 +236,7 @@ class _Worker:
         self.function = make()
 
     def apply(self, value: Any) -> Any:
+        """The function's value."""
         return self.function(value)
 
 

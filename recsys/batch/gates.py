@@ -94,6 +94,7 @@ def read_gates(path: Location, with_previous: bool) -> dict[str, tuple[float, fl
 
 
 def _are_numbers(limits: Mapping[str, object]) -> bool:
+    """Whether all limits are numbers."""
     return all(type(limit) in (int, float) and limit == limit for limit in limits.values())  # NaN would refuse nothing
 
 
@@ -161,15 +162,7 @@ def measure(
         If the previous batch is damaged.
     """
     users, short_lists = plan.users, sum(summary["short_lists"] for summary in summaries.values())
-    step = max(1, users // SAMPLE)
-    listed, sample, lists = np.zeros(len(items), dtype=np.int64), [], 0
-    for table in _tables(directory):
-        positions = items.positions(table["item_id"])
-        listed += np.bincount(positions[positions >= 0], minlength=len(items))
-        number = lists + np.cumsum(table["rank"].to_numpy() == 1)  # of each row's list, from 1
-        sample.append(table.filter(pa.array(number % step == 0)))
-        lists = int(number[-1])
-    rows = pa.concat_tables(sample) if sample else None
+    listed, rows = _count_and_sample(directory, items, max(1, users // SAMPLE))
     scores = np.array([math.nan]) if rows is None or not len(rows) else rows["score"].to_numpy()
     measures = {
         "coverage": float((listed > 0).mean()),
@@ -180,6 +173,18 @@ def measure(
     if previous is not None:
         measures["overlap"] = math.nan if rows is None else _overlap(rows, previous)
     return Quality(measures, listed)
+
+
+def _count_and_sample(directory: Location, items: Vocabulary, step: int) -> tuple[NDArray[np.int64], pa.Table | None]:
+    """Number of lists each item is in, int64 (items,), and the rows of every `step`-th list; None without rows."""
+    listed, sample, lists = np.zeros(len(items), dtype=np.int64), [], 0
+    for table in _tables(directory):
+        positions = items.positions(table["item_id"])
+        listed += np.bincount(positions[positions >= 0], minlength=len(items))
+        number = lists + np.cumsum(table["rank"].to_numpy() == 1)  # of each row's list, from 1
+        sample.append(table.filter(pa.array(number % step == 0)))
+        lists = int(number[-1])
+    return listed, pa.concat_tables(sample) if sample else None
 
 
 def _overlap(rows: pa.Table, previous: Location) -> float:
@@ -195,12 +200,14 @@ def _overlap(rows: pa.Table, previous: Location) -> float:
 
 
 def _pairs(table: pa.Table) -> pd.DataFrame:
+    """Target and item of each row, as text."""
     target = table.column_names[0]
     frame: pd.DataFrame = pa.table({name: _text(table[name]) for name in (target, "item_id")}).to_pandas()
     return frame
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as text: the ids of two batches may differ in type."""
     return column.cast(pa.string())
 
 

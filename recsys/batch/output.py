@@ -129,6 +129,7 @@ def refuse_output(directory: Location, resume: bool = False, overwrite: bool = F
 
 
 def _has_plan(directory: Location, plan: ScoringPlan) -> bool:
+    """Whether a folder holds the output of this plan."""
     folder = folder_at(directory)
     return folder.is_file(_PLAN) and read_json(folder, _PLAN).get("hash") == plan.hash
 
@@ -204,6 +205,7 @@ def _finished(folder: Folder, plan: ScoringPlan) -> dict[str, ShardSummary]:
 
 
 def _read_progress(text: str) -> Iterator[tuple[str, Any]]:
+    """Names and summaries of the recorded shards."""
     for line in text.splitlines():
         try:
             name, summary = json.loads(line)
@@ -262,12 +264,22 @@ def record_shards(
         yield name, summary
 
 
+def _require_all(plan: ScoringPlan, summaries: Mapping[str, ShardSummary]) -> None:
+    """Raise ArtifactError where a shard has no summary."""
+    missing = [shard.name for shard in plan.shards if shard.name not in summaries]
+    if missing:
+        raise ArtifactError(
+            f"Expected summaries of all {len(plan.shards)} shards, found none of {', '.join(missing[:5])}."
+        )
+
+
 def _record(folder: Folder, name: str, summary: ShardSummary) -> None:
     """Add a line of its own to the progress, whatever a killed job left before it."""
     folder.append(_PROGRESS, "\n" + json.dumps([name, summary]))
 
 
 def _require_own_plan(folder: Folder, plan: ScoringPlan) -> None:
+    """Raise ArtifactError where another job has written its plan to the folder."""
     if not folder.is_file(_PLAN) or read_json(folder, _PLAN).get("hash") != plan.hash:
         raise ArtifactError(
             f"Expected {folder} for this job alone, found that another job has taken it: choose a place for each."
@@ -285,10 +297,8 @@ def write_manifest(
 
     Parameters
     ----------
-    directory : Path or str
-        Folder the shards were written to.
-    plan : ScoringPlan
-        The plan of the job.
+    directory, plan : Path or str, ScoringPlan
+        Folder the shards were written to, and the plan of the job.
     summaries : mapping of str to ShardSummary
         The summary of every shard, by name.
     facts : mapping
@@ -307,11 +317,7 @@ def write_manifest(
         If a shard is missing, or if another job has taken the folder.
     """
     folder = folder_at(directory)
-    missing = [shard.name for shard in plan.shards if shard.name not in summaries]
-    if missing:
-        raise ArtifactError(
-            f"Expected summaries of all {len(plan.shards)} shards, found none of {', '.join(missing[:5])}."
-        )
+    _require_all(plan, summaries)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "published": not refused,
@@ -320,8 +326,7 @@ def write_manifest(
         "plan": asdict(plan),
         **facts,
         "users": plan.users,
-        "rows": sum(summary["rows"] for summary in summaries.values()),
-        "short_lists": sum(summary["short_lists"] for summary in summaries.values()),
+        **{name: sum(summary[name] for summary in summaries.values()) for name in ("rows", "short_lists")},
         "shards": {shard.name: summaries[shard.name] for shard in plan.shards},
         "versions": versions(),
     }

@@ -177,6 +177,7 @@ class ShardWriter:
             yield group
 
     def _tile(self, targets: Targets, start: int) -> Lists:
+        """The lists of the tile that begins at a user."""
         tile = targets.rows(start, start + self.plan.tile)
         users, cold = len(tile), tile.cold
         history = _padded(tile.history, self.plan.tile)
@@ -211,6 +212,7 @@ class ShardWriter:
     def _lists(
         self, tile: Targets, positions: NDArray[np.int32], scores: NDArray[np.float32], cold: NDArray[np.bool_]
     ) -> Lists:
+        """The lists without low scores, and the reasons for short ones."""
         listed = positions >= 0
         if self.rules.min_score is not None:
             listed &= (scores >= np.float32(self.rules.min_score)) | cold[:, None]
@@ -227,6 +229,7 @@ class ShardWriter:
         return Lists(tile, np.where(listed, positions, np.int32(-1)), scores, cold, reasons)
 
     def _table(self, group: list[Lists]) -> pa.Table:
+        """The rows of the lists of a group."""
         positions = np.concatenate([lists.positions for lists in group])
         row, rank = np.nonzero(positions >= 0)
         columns = {
@@ -242,6 +245,7 @@ class ShardWriter:
         return spreadsheet_safe(table) if self.plan.csv_safe else table
 
     def _short_lists(self, group: list[Lists]) -> pa.Table:
+        """A row for each short list of a group, with the reason."""
         start, rows = 0, []
         for lists in group:
             rows += [start + row for row in lists.short]
@@ -256,6 +260,7 @@ class ShardWriter:
         )
 
     def _open(self, file: Path, targets: Targets) -> Any:
+        """A writer of lists in the format of the plan."""
         schema = self._table([_no_lists(targets)]).schema
         if self.plan.format == "csv":
             return pa_csv.CSVWriter(file, schema)

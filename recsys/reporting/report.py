@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from recsys.evaluation.comparison import ComparisonFacts, IntervalFacts, ModelFacts
 from recsys.evaluation.examples import Example
@@ -60,6 +60,26 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
     MissingPackageError
         If Jinja2 is not installed.
     """
+    colors = {model["name"]: number % COLORS for number, model in enumerate(facts["models"])}
+    page: str = _template().render(
+        {"note": "", **facts},
+        colors=colors,
+        examples=examples,
+        charts=_charts(facts, colors),
+        bars=_interval_bars(facts, colors),
+        matrix=_matrix(facts),
+        summary=summary(facts),
+        formulas={label: formula(label) for label in [*facts["metrics"], facts["slice_metric"]]},
+        texts=TASKS[facts.get("task", "ranking")],
+        counts=facts["models"][0].get("counts", {}),
+        meanings=meanings_of(facts["models"][0]["beyond_accuracy"]),
+        protocol_text=PROTOCOLS.get(facts["protocol"], facts["protocol"]),
+    )
+    return page
+
+
+def _template() -> Any:
+    """The template of the page, which escapes every text."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ModuleNotFoundError as error:
@@ -80,21 +100,7 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
         "name": lambda key: key.replace("_", " "),
         "nowrap": lambda text: text.replace(" %", "\u00a0%"),
     }
-    colors = {model["name"]: number % COLORS for number, model in enumerate(facts["models"])}
-    return environment.get_template("report.html").render(
-        {"note": "", **facts},
-        colors=colors,
-        examples=examples,
-        charts=_charts(facts, colors),
-        bars=_interval_bars(facts, colors),
-        matrix=_matrix(facts),
-        summary=summary(facts),
-        formulas={label: formula(label) for label in [*facts["metrics"], facts["slice_metric"]]},
-        texts=TASKS[facts.get("task", "ranking")],
-        counts=facts["models"][0].get("counts", {}),
-        meanings=meanings_of(facts["models"][0]["beyond_accuracy"]),
-        protocol_text=PROTOCOLS.get(facts["protocol"], facts["protocol"]),
-    )
+    return environment.get_template("report.html")
 
 
 def _matrix(facts: ComparisonFacts) -> dict[str, dict[str, MatrixCell | None]]:

@@ -72,6 +72,7 @@ class _Axis:
         return self.start + (value - low) / ((high - low) or 1) * (self.stop - self.start)
 
     def ticks(self) -> list[float]:
+        """Round values on the axis."""
         if not self.log:
             return _ticks(self.low, self.high)
         powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
@@ -260,6 +261,7 @@ def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float
 def _axes(
     points: Sequence[tuple[float, float]], log: bool, right: float = _RIGHT, margin: float = 0.04
 ) -> tuple[_Axis, _Axis]:
+    """The axes of a chart of these points."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low_y, high_y = _padded(min(ys), max(ys), margin)
     if log:
@@ -272,6 +274,7 @@ def _axes(
 
 
 def _padded(low: float, high: float, margin: float) -> tuple[float, float]:
+    """A range with a margin on both sides; a range from 0 on does not go below 0."""
     pad = (high - low) * margin or abs(high) * 0.1 or 1
     return (max(0.0, low - pad) if low >= 0 else low - pad), high + pad
 
@@ -279,6 +282,7 @@ def _padded(low: float, high: float, margin: float) -> tuple[float, float]:
 def _grid(
     x: _Axis, y: _Axis, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None, right: float = _RIGHT
 ) -> str:
+    """Grid lines, ticks and labels of the axes."""
     base = HEIGHT - _BOTTOM
     parts = [
         f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - right:.1f}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
@@ -321,10 +325,12 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def _number(value: float) -> str:
+    """The label of a tick."""
     return f"{value:,.10g}"
 
 
 def _svg(parts: Sequence[str], title: str, height: float = HEIGHT) -> str:
+    """The whole chart."""
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">'
         f"{''.join(parts)}</svg>"

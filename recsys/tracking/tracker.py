@@ -92,6 +92,8 @@ class NullTracker:
 
 
 class _NullRun:
+    """A run that keeps nothing."""
+
     id: str | None = None
 
     def log_params(self, params: Mapping[str, Any]) -> None: ...
