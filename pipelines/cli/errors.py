@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,9 +19,10 @@ from recsys.system.text import mask_secrets
 
 from .output import program, say, shorten
 
-MEMORY_TEXTS = ("can't allocate memory", "out of memory", "cannot allocate memory")
+MEMORY_TEXTS = ("can't allocate memory", "out of memory", "cannot allocate memory", "failed to map segment")
 # Parameters of one word that messages may name without `=`; others are ordinary words.
 WORDS = ("overwrite", "resume")
+QUOTES = "\"'"
 
 
 class CommandError(click.ClickException):
@@ -50,8 +52,8 @@ def explain(error: BaseException, command: click.Command | None, output: object 
         return CommandError(with_flags(str(error), command))
     if isinstance(error, Exception) and (refused := _refused_by_disk(error, output)):
         return CommandError(str(refused))
-    if _is_memory(error):
-        return CommandError(f"Expected more memory than there is: {_first_line(error) or 'it ran out'}.")
+    if lack := _lack_of_memory(error):
+        return CommandError(f"Expected more memory than there is: {lack}.")
     if isinstance(error, OSError) and error.strerror:
         return CommandError(f"{error.strerror}: {_printable_path(error.filename) or 'run it with -v to see where'}")
     name = "" if command is None else f" {command.name} ..."
@@ -62,21 +64,35 @@ def explain(error: BaseException, command: click.Command | None, output: object 
 
 
 def with_flags(message: str, command: click.Command | None) -> str:
-    """The message with the flags of the parameters it names, once, at its end."""
-    flags = []
+    """The message with flags of the command for the parameters it names.
+
+    `min_rating=4` becomes `--min-rating 4`; of parameters that are named alone the flags follow once, at the end.
+    """
+    flags: list[str] = []
     for option in command.params if command else ():
-        if isinstance(option, click.Option) and option.name and _is_named(option.name, message):
+        if isinstance(option, click.Option) and option.name:
             flag = max(option.opts, key=len)
-            if flag not in message and flag not in flags:
+            message = _as_typed(message, option.name, flag, option.is_flag)
+            if _is_named(option.name, message) and flag not in message and flag not in flags:
                 flags.append(flag)
     return f"{message} (On the command line: {', '.join(flags)}.)" if flags else message
+
+
+def _as_typed(message: str, name: str, flag: str, is_switch: bool) -> str:
+    """`name=value` in a message as it is typed."""
+    value = r"""("[^"]*"|'[^']*'|[\w+-]+(?:[.,][\w+-]+)*)"""
+
+    def typed(found: re.Match[str]) -> str:
+        return flag if is_switch else f"{flag} {shlex.quote(found[1].strip(QUOTES))}"
+
+    return re.sub(rf"(?<![\w/.-])`?{re.escape(name)}={value}`?", typed, message)
 
 
 def _is_named(name: str, message: str) -> bool:
     word = re.escape(name)
     if "_" in name or name in WORDS:
         return re.search(rf"(?<![\w/.-]){word}(?![\w/-])", message) is not None
-    return re.search(rf"(?<![\w/.-])(?:{word}=|`{word}`)", message) is not None
+    return f"`{name}`" in message
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -102,11 +118,15 @@ def _refused_by_disk(error: Exception, output: object) -> Exception | None:
     return None
 
 
-def _is_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, (RuntimeError, ImportError, OSError))
-        and any(text in str(error).lower() for text in MEMORY_TEXTS)
-    )
+def _lack_of_memory(error: BaseException) -> str | None:
+    """What shows that memory ran out; None where nothing does."""
+    for link in _chain(error):
+        text = _first_line(link)
+        if isinstance(link, MemoryError):
+            return text or "it ran out"
+        if isinstance(link, (RuntimeError, ImportError, OSError)) and any(t in str(link).lower() for t in MEMORY_TEXTS):
+            return text
+    return None
 
 
 def _printable_path(place: object) -> str:

@@ -126,7 +126,6 @@ def some_command(**flags):
     [
         ("Expected min_rating of 1 or more.", "--min-rating"),
         ("Choose another place, or set overwrite.", "--overwrite"),
-        ("Expected n=3 or output=FILE.", "-n, --output"),
         ("Lower `n`, or raise min_rating.", "--min-rating, -n"),
         ("Expected no --min-rating here, found min_rating 3.", ""),
         ("Expected items and an output that n users can read.", ""),  # ordinary words
@@ -137,6 +136,20 @@ def some_command(**flags):
 def test_parameters_named_in_a_message_get_the_flags_of_the_command(message, flags):
     added = f" (On the command line: {flags}.)" if flags else ""
     assert with_flags(message, some_command) == message + added
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("min_rating=4 keeps 67% of the rows.", "--min-rating 4 keeps 67% of the rows."),
+        ("Set min_rating=4.5, overwrite=True or n=3.", "Set --min-rating 4.5, --overwrite or -n 3."),
+        ("Write `output='a b'`.", "Write --output 'a b'."),
+        ("l2=500 and my_min_rating=4 are other settings.", "l2=500 and my_min_rating=4 are other settings."),
+        ("min_rating=4 is not 2: lower min_rating.", "--min-rating 4 is not 2: lower min_rating."),
+    ],
+)
+def test_a_value_given_to_a_parameter_is_shown_as_it_is_typed(message, typed):
+    assert with_flags(message, some_command) == typed
 
 
 def test_a_message_of_the_library_names_flags_of_its_command_alone(tmp_path):
