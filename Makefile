@@ -5,12 +5,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# make test COVERAGE= leaves the measuring of coverage out.
+COVERAGE ?= --cov --cov-report=term:skip-covered
+
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: test lint types demo sample docs wheel pythons clean
 
 test: lint types
-	$(BIN)/pytest -n 2 --nbmake --cov --cov-report=term:skip-covered tests notebooks
+	$(BIN)/pytest -n 2 --nbmake $(COVERAGE) tests notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
