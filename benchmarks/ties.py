@@ -53,6 +53,7 @@ def reversed_input(split: Split) -> Split:
         users=_backwards(test.users),
         unknown=test.unknown[::-1],
         train_rows=np.where(test.train_rows >= 0, len(train.users) - 1 - test.train_rows, -1)[::-1],
+        seen=None if test.seen is None else _flipped(test.seen),
         items=items,
     )
     return Split(split.protocol, matrix, None, part)
@@ -70,7 +71,7 @@ def _flipped(matrix: csr_matrix) -> csr_matrix:
 
 def by_position(score: ScoreFunction, test: Holdout) -> float:
     """NDCG@10 with equal scores in order of position."""
-    lists = np.concatenate([batch.positions for batch in recommend(score, test.history, 10)])
+    lists = np.concatenate([batch.positions for batch in recommend(score, test.history, 10, seen=test.seen)])
     return float(np.nanmean(METRICS["ndcg"](find_hits(lists, test.held_out), test.relevant, 10)))
 
 

@@ -60,7 +60,7 @@ def test_a_search_in_two_parts_tries_what_it_would_have_tried_in_one(split, tmp_
 
 
 class Killed(BaseException):
-    """What ends a process in the middle of a trial."""
+    """Ends a process in the middle of a trial."""
 
 
 @pytest.mark.parametrize("dies_in", [1, 3])
@@ -94,13 +94,13 @@ def test_trials_of_another_plan_are_refused_with_what_differs(split, tmp_path):
 
 def test_a_trial_worse_than_half_of_the_others_ends_early(split, tmp_path):
     """The learning rate of the last trials is so small that nothing is learned."""
-    storage, told = tmp_path / "trials.db", []
+    storage, reported = tmp_path / "trials.db", []
     for rate in (0.05, 0.05, 0.05, 0.05, 1e-9):
         fixed = {"learning_rate": rate, "latent": 2, "epochs": 12, "dropout": 0.0, "l2": 0.0}
         wanted = Search("dae", fixed, split, "ndcg@5")
-        told.append(_one_more(wanted, storage))
-    assert [trial.state for trial in told] == ["complete"] * 4 + ["pruned"]
-    assert told[-1].value is not None
+        reported.append(_one_more(wanted, storage))
+    assert [trial.state for trial in reported] == ["complete"] * 4 + ["pruned"]
+    assert reported[-1].value is not None
 
 
 def _one_more(wanted, storage):
@@ -154,12 +154,12 @@ def test_minutes_are_an_alternative_budget_and_one_trial_is_always_made(split, t
     assert not Budget(minutes=2).is_spent(slow)
 
 
-def test_nobody_to_validate_on_is_refused(tmp_path):
+def test_a_split_without_a_validation_part_is_refused(tmp_path):
     with pytest.raises(UnsupportedError, match="validation"):
         run(everybody(two_tastes()), tmp_path)
 
 
-def test_no_test_user_has_a_say(tmp_path):
+def test_test_users_do_not_influence_the_search(tmp_path):
     """The same training and validation users, with and without a test part: the same trials."""
     whole = strong(two_tastes(), share=0.2)
     blind = replace(whole, test=None)
@@ -168,15 +168,15 @@ def test_no_test_user_has_a_say(tmp_path):
 
 
 def test_every_trial_is_told_with_the_best_so_far(split, tmp_path):
-    told = []
-    run(split, tmp_path, 3, on_trial=lambda trial, so_far: told.append((trial.number, so_far.best.value)))
-    assert [number for number, _ in told] == [1, 2, 3]
-    assert np.all(np.diff([best for _, best in told]) >= 0)
+    reported = []
+    run(split, tmp_path, 3, on_trial=lambda trial, so_far: reported.append((trial.number, so_far.best.value)))
+    assert [number for number, _ in reported] == [1, 2, 3]
+    assert np.all(np.diff([best for _, best in reported]) >= 0)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_defaults_lie_in_their_own_search_space(name):
-    config = MODELS[name].Config()
+def test_defaults_lie_in_their_own_search_space(name, split):
+    config = create_model(name).scaled_config(split.train.matrix)
     for key, space in search_space(type(config)).items():
         value = getattr(config, key)
         if isinstance(space, Categorical):

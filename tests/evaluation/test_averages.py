@@ -1,4 +1,4 @@
-"""Figures over users: means, roots of means over cells, their intervals and differences."""
+"""Averages over users: means, roots of means over cells, their intervals and differences."""
 
 import numpy as np
 import pytest
@@ -49,12 +49,12 @@ def test_the_same_seed_gives_the_same_interval_and_another_a_slightly_different_
     assert Average.of(values).interval(1).low == pytest.approx(Average.of(values).interval(2).low, abs=0.02)
 
 
-def test_equal_values_leave_no_doubt():
+def test_equal_values_give_an_interval_of_width_zero():
     assert Average.of(np.full(7, 0.25)).interval() == Interval(0.25, 0.25, 0.25, 7)
 
 
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
-def test_an_interval_of_nobody_is_refused(values):
+def test_an_interval_without_users_is_refused(values):
     with pytest.raises(DataError, match="at least one user with held-out items"):
         Average.of(np.array(values, dtype=np.float64)).interval()
 
@@ -88,7 +88,7 @@ def test_a_small_steady_improvement_is_found_though_users_differ_far_more():
     assert apart[0].low < apart[1].high  # seen apart, nothing could be claimed
 
 
-def test_between_equals_a_difference_is_claimed_about_one_time_in_twenty():
+def test_between_equal_models_a_difference_is_claimed_about_one_time_in_twenty():
     rng = np.random.default_rng(0)
     claims = sum(difference(rng.random(100), rng.random(100), seed).excludes_zero for seed in range(200))
     assert 2 <= claims <= 0.08 * 200
@@ -106,7 +106,7 @@ def test_different_users_cannot_be_compared():
 ERRORS = Average(np.array([8.0, 1.0, 0.0]), np.array([2.0, 1.0, 0.0]), root=True)
 
 
-def test_a_root_is_taken_of_all_errors_over_all_cells_and_users_without_cells_have_no_say():
+def test_the_root_is_of_all_errors_over_all_cells_and_users_without_cells_do_not_count():
     assert ERRORS.mean == np.sqrt((8 + 1) / (2 + 1))
     assert ERRORS.n_users == 2
     assert ERRORS.each == pytest.approx([np.sqrt(8 / 2), 1, np.nan], nan_ok=True)
@@ -117,7 +117,7 @@ def test_the_interval_is_of_the_root_itself():
     assert (found.low, found.mean, found.high) == (1, np.sqrt(3), 2)  # twice the second user, both, twice the first
 
 
-def test_of_cells_alike_the_interval_of_the_root_has_the_width_theory_gives():
+def test_the_interval_of_a_root_has_the_width_theory_gives():
     squares = np.random.default_rng(0).normal(size=4000) ** 2  # mean 1, variance 2: the root has 2 / (4 x 4000)
     found = Average(squares, np.ones(4000), root=True).interval()
     assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(2 / 4 / 4000), rel=0.08)
@@ -128,7 +128,7 @@ def test_the_difference_of_two_roots_is_not_the_root_of_the_difference():
     assert ERRORS.difference(theirs).mean == np.sqrt(3) - np.sqrt(3 / 3)
 
 
-def test_what_users_add_to_a_difference_is_that_of_their_sums():
+def test_a_users_share_of_a_difference_is_the_difference_of_totals():
     theirs = Average(np.array([6.0, 3.0, 0.0]), ERRORS.weights, root=True)
     assert ERRORS.differences(theirs) == pytest.approx([8 - 6, 1 - 3, np.nan], nan_ok=True)
 
@@ -141,5 +141,5 @@ def test_parts_follow_one_another_and_seeds_are_averaged():
     assert Average.over_seeds([ERRORS, other]).mean == np.sqrt(((8 + 2) / 2 + 1) / 3)
 
 
-def test_an_interval_can_be_turned():
+def test_an_interval_can_be_negated():
     assert Interval(1, 0, 3, 9).negated() == Interval(-1, -3, 0, 9)

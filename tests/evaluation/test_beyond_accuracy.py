@@ -7,21 +7,21 @@ from recsys.evaluation import beyond_accuracy
 LISTS = np.int32([[0, 1], [0, -1]])  # two users; the second list ran short; catalog of four
 
 
-def test_coverage_counts_items_that_stand_in_some_list():
+def test_coverage_counts_items_in_at_least_one_list():
     assert beyond_accuracy.coverage(LISTS, 4, k=2) == 2 / 4
     assert beyond_accuracy.coverage(LISTS, 4, k=1) == 1 / 4
 
 
-def test_gini_is_0_when_all_items_are_shown_alike_and_near_1_when_one_has_it_all():
+def test_gini_is_0_for_equal_exposure_and_near_1_when_one_item_has_all_places():
     assert beyond_accuracy.gini(np.int32([[0, 1], [2, 3]]), 4, k=2) == 0
     assert beyond_accuracy.gini(np.int32([[0], [0]]), 4, k=1) == (2 * 4 - 4 - 1) * 2 / (4 * 2)
 
 
-def test_gini_of_no_list_at_all_is_0():
+def test_gini_of_empty_lists_is_0():
     assert beyond_accuracy.gini(np.int32([[-1]]), 4, k=1) == 0
 
 
-def test_novelty_is_the_mean_surprise_of_the_items_that_are_there():
+def test_novelty_is_the_mean_information_of_the_items_in_the_list():
     counts = np.array([8, 2, 1, 1])  # of 8 users: 0 bits, 2 bits
     assert beyond_accuracy.novelty(LISTS, counts, n_users=8, k=2).tolist() == [(0 + 2) / 2, 0]
 
@@ -48,7 +48,7 @@ def test_diversity_of_two_items_is_1_minus_the_cosine_of_their_users(second, exp
 def test_diversity_of_three_items_is_the_mean_over_pairs_whatever_the_batch():
     train = csr_matrix(np.float32([[1, 1, 0], [1, 0, 1]]))
     lists = np.int32([[0, 1, 2], [1, 2, -1], [0, -1, -1]])
-    cosine = 1 / np.sqrt(2)  # of items 0, 1 and of items 0, 2; items 1, 2 share nobody
+    cosine = 1 / np.sqrt(2)  # of items 0, 1 and of items 0, 2; items 1, 2 share no user
     for batch in (1, 2, 10):
         found = beyond_accuracy.diversity(lists, train, k=3, batch_size=batch)
         assert found[:2] == pytest.approx([1 - 2 * cosine / 3, 1], abs=1e-6)

@@ -17,12 +17,12 @@ def test_bins_go_from_the_lowest_prediction_to_the_highest_and_hold_every_cell()
     assert levels == sorted(levels) == [each["observed"] for each in bins]
 
 
-def test_a_model_that_says_too_much_is_seen_to_do_so():
+def test_a_model_that_predicts_too_high_is_above_the_line():
     truth = np.repeat(np.float32([1, 5]), 50)
     low, high = calibration(3 + 2 * (truth - 3), truth)
     assert (low["predicted"], low["observed"]) == (-1, 1)
     assert (high["predicted"], high["observed"]) == (7, 5)
 
 
-def test_of_no_cells_there_is_no_bin():
+def test_no_cells_give_no_bins():
     assert calibration(np.float32([]), np.float32([])) == []

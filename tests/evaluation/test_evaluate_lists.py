@@ -56,7 +56,7 @@ def test_popularity_scores_what_the_arithmetic_says():
     assert found.n_users == 3
 
 
-def test_held_out_items_nobody_can_find_count_in_what_was_to_be_found():
+def test_held_out_items_outside_the_vocabulary_count_as_relevant():
     holdout = a_holdout([[1, 0, 0]], [[0, 1, 0]], unknown=[3])
     assert evaluate(always(0, 2, 1), holdout, ("recall@2",)).values["recall@2"].tolist() == [1 / (1 + 3)]
 
@@ -98,17 +98,17 @@ def test_values_do_not_depend_on_the_batch():
     assert all(np.array_equal(table, tables[0], equal_nan=True) for table in tables)
 
 
-def test_with_users_the_score_function_is_told_their_training_rows():
-    told = []
+def test_with_users_the_score_function_receives_their_training_rows():
+    received = []
 
     def score(history, users=None):
-        told.append(users if users is None else users.tolist())
+        received.append(users if users is None else users.tolist())
         return torch.zeros(history.shape)
 
     holdout = a_holdout([[1, 0]] * 3, [[0, 1]] * 3, train_rows=[5, 3, 8])
     evaluate(score, holdout, ("recall@1",), batch_size=2, with_users=True)
     evaluate(score, holdout, ("recall@1",))
-    assert told == [[5, 3], [8], None]
+    assert received == [[5, 3], [8], None]
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_scored():
@@ -123,7 +123,7 @@ def test_the_validator_gives_the_mean_of_its_metric():
     assert Validator(holdout, "recall@2")(always(3, 1, 2)) == (1 + 1) / 2
 
 
-def test_some_of_the_metrics_are_what_they_are_when_measured_alone():
+def test_only_gives_what_measuring_these_metrics_alone_gives():
     holdout = a_holdout([[1, 0, 0, 0], [0, 0, 1, 0]], [[0, 1, 0, 0], [0, 1, 0, 0]])
     score = always(3, 1, 2, 0)
     both, alone = (evaluate(score, holdout, labels) for labels in (("recall@1", "recall@3"), ("recall@1",)))
@@ -180,21 +180,21 @@ def test_cells_without_a_prediction_are_counted_and_can_be_given_a_value():
 
 def test_predictions_do_not_depend_on_the_batch():
     holdout = rated(ONE_EACH, {(0, 1): 3.0, (0, 2): 1.0, (1, 3): 6.0})
-    alone, together = (evaluate_ratings(always(0, 2, 3, 9), holdout, batch_size=size).predicted for size in (1, 9))
-    assert alone.tolist() == together.tolist()
+    alone, batched = (evaluate_ratings(always(0, 2, 3, 9), holdout, batch_size=size).predicted for size in (1, 9))
+    assert alone.tolist() == batched.tolist()
 
 
-def test_a_prediction_that_is_no_number_is_refused():
+def test_a_prediction_of_nan_is_refused():
     with pytest.raises(DataError, match="finite predictions"):
         evaluate_ratings(always(0, float("nan"), 0, 0), rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0}))
 
 
-def test_errors_of_no_cell_at_all_are_refused():
+def test_a_holdout_without_cells_is_refused():
     with pytest.raises(DataError, match="Expected held-out ratings of items and users in the training data"):
         evaluate_ratings(always(0, 0, 0, 0), rated(ONE_EACH, {}))
 
 
-def test_a_metric_of_lists_is_none_of_ratings():
+def test_a_metric_of_lists_is_refused_for_ratings():
     with pytest.raises(ConfigError, match="of rmse, mae; found 'ndcg@10'"):
         evaluate_ratings(
             lambda history: pytest.fail("scored"), rated(ONE_EACH, {(0, 1): 3.0, (1, 1): 3.0}), ["ndcg@10"]

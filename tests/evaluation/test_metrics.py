@@ -116,7 +116,7 @@ def test_hits_are_the_held_out_items_of_the_same_user():
     assert find_hits(positions, held_out).tolist() == [[True, False], [False, False], [False, True]]
 
 
-def test_an_empty_place_is_no_hit_though_the_user_above_has_the_last_item():
+def test_an_empty_place_is_no_hit_even_when_the_previous_user_has_the_last_item():
     assert find_hits(np.int32([[0], [-1]]), csr_matrix([[0, 0, 1], [1, 0, 0]])).tolist() == [[False], [False]]
 
 

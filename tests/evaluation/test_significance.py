@@ -25,7 +25,7 @@ def test_no_difference_at_all_has_a_p_of_1():
     assert sign_flip(np.zeros(5)) == 1
 
 
-def test_users_without_a_value_are_left_out_and_nobody_left_is_an_error():
+def test_users_without_a_value_are_left_out_and_no_user_left_is_an_error():
     assert sign_flip(np.array([1.0, 1.0, np.nan])) == sign_flip(np.array([1.0, 1.0]))
     with pytest.raises(DataError, match="at least one user"):
         sign_flip(np.array([np.nan]))
@@ -56,7 +56,7 @@ def test_models_that_differ_by_chance_claim_a_difference_in_at_most_8_of_100_tab
     assert sum(claims) <= 16
 
 
-def test_the_table_as_a_whole_keeps_its_level():
+def test_the_whole_table_keeps_the_significance_level():
     tables = [differences(models(100, dict.fromkeys("abcde", 0.0), seed), "ndcg@10") for seed in range(40)]
     assert sum(any(pair.is_claimed for pair in table) for table in tables) <= 5
 
@@ -67,12 +67,12 @@ def test_the_better_one_is_named_first():
     assert found.reversed().interval.mean == -found.interval.mean
 
 
-def test_what_may_be_chance_is_said_so():
+def test_a_difference_that_may_be_chance_is_called_not_significant():
     [found] = differences(models(30, {"a": 0.0, "b": 0.0}, seed=0), "ndcg@10")
     assert "no significant difference" in str(found)
 
 
-def test_of_errors_the_lower_is_the_better_and_the_gain_is_told_as_a_gain():
+def test_a_lower_error_is_better_and_reported_as_a_gain():
     cells = np.full(200, 10.0)
     rng = np.random.default_rng(0)
     squares = rng.chisquare(10, 200)

@@ -15,7 +15,7 @@ def test_users_are_cut_in_thirds_by_the_length_of_their_history():
     assert np.sum(list(slices.values()), axis=0).tolist() == [1] * 6  # each user in one slice
 
 
-def test_users_alike_make_one_slice():
+def test_users_with_equal_histories_make_one_slice():
     assert list(user_slices(np.array([3, 3, 3]))) == ["up to 3 items"]
 
 

@@ -12,7 +12,7 @@ from recsys.models import create_model
 from recsys.splitting.by_row import cells
 
 
-def test_the_models_say_the_task():
+def test_the_task_is_that_of_the_models():
     assert find_task(None, ["biases", "global-mean"]).name == "rating"
     assert find_task(None, ["ease"]).name == "ranking"
     assert find_task(None, []).name == "ranking"
@@ -34,14 +34,14 @@ def test_a_metric_of_the_other_task_is_refused(task, metric):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_what_is_usual_for_a_task_fits_it(name):
+def test_the_defaults_of_a_task_belong_to_it(name):
     task = TASKS[name]
     assert find_task(name, [*filter(None, [task.model]), *task.models]) is task
     for label in (task.metric, *task.metrics):
         task.check(label)
 
 
-def test_predicted_ratings_are_described_by_slices_calibration_and_what_has_none():
+def test_predicted_ratings_are_described_by_slices_calibration_and_cells_without_a_prediction():
     table = replace(two_tastes(), rating=np.arange(len(two_tastes()), dtype=np.float32) % 5)
     split = cells(table, share=0.2, ratings=True)
     model = create_model("global-mean").fit(split.train.matrix)

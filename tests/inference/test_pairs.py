@@ -38,11 +38,11 @@ def test_each_user_is_scored_once_and_others_not_at_all():
 
 
 def test_training_rows_are_passed_on():
-    told = []
+    received = []
 
     def watched(history, users):
-        told.append(users.tolist())
+        received.append(users.tolist())
         return score(history)
 
     predict_pairs(watched, HISTORIES, np.array([2, 0]), np.array([0, 1]), trained=np.array([7, 8, 9]))
-    assert told == [[7, 9]]
+    assert received == [[7, 9]]

@@ -52,7 +52,7 @@ def test_rows_are_looked_at_in_parts_with_the_same_result(monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.99])
-def test_in_wide_rows_where_most_scores_are_equal_nothing_else_comes_out(share):
+def test_wide_rows_of_mostly_equal_scores_give_the_same(share):
     rng = np.random.default_rng(0)
     scores = np.where(rng.random((6, 3000)) < share, rng.integers(1, 5, (6, 3000)), 0).astype(np.float32)
     scores[5] = -INF

@@ -251,7 +251,7 @@ def test_gradients_are_off_while_scoring_and_as_before_between_batches():
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_of_nobody_is_refused(batch_size):
+def test_a_batch_size_below_one_is_refused(batch_size):
     with pytest.raises(ConfigError, match="batch_size of at least 1"):
         next(recommend(whole_numbers, HISTORY, 1, batch_size))
 
