@@ -79,3 +79,8 @@ def printable(text: str, single_line: bool = False) -> str:
         return character if character in "\n\t" and not single_line else repr(character)[1:-1]
 
     return _CONTROLS.sub(escape, text)
+
+
+def plural(count: int, singular: str, several: str | None = None) -> str:
+    """Return a number and its noun: `1 row`, `2,000 rows`; `several` is the plural where it is not `singular` + s."""
+    return f"{count:,} {singular if count == 1 else several or singular + 's'}"

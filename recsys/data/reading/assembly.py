@@ -28,6 +28,7 @@ from recsys.data.reading.rows import (
 )
 from recsys.data.reading.times import Strays, to_milliseconds
 from recsys.errors import DataError, NoRatingsError
+from recsys.system.text import plural
 from recsys.system.threads import delay_interrupts, map_in_order
 from recsys.types import IntArray
 
@@ -263,7 +264,8 @@ def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> I
         pair = table.users.take(table.user[[place]])[0], table.items.take(table.item[[place]])[0]
         lines = [account.place(int(row)) for row in _rows(table)[[place, place + 1]]]
         raise DataError(
-            f"Expected each (user, item) pair once, found {count:,} rows that repeat one: {pair[0]}, {pair[1]} in "
+            f"Expected each (user, item) pair once, found {plural(count, 'row that repeats', 'rows that repeat')} "
+            f"one: {pair[0]}, {pair[1]} in "
             f"{' and '.join(f'line {line:,} of {name}' for name, line in lines)}. "
             "Set duplicates='last', 'first', 'mean', 'max' or 'sum'."
         )

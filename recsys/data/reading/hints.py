@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from recsys.data.interactions import Interactions, RatingScale, Vocabulary
 from recsys.data.reading.lines import BLANKS
 from recsys.data.reading.rows import BELOW_MIN_RATING, UNPARSABLE
+from recsys.system.text import plural
 from recsys.types import IntArray
 
 # Texts that programs write where a value is missing, in lower case.
@@ -61,7 +62,7 @@ def _on_lines(interactions: Interactions) -> str | None:
     if not count:
         return None
     return (
-        f"{_plural(count, 'line does', 'lines do')} not parse. Text over several lines (reviews, for example) is read "
+        f"{plural(count, 'line does', 'lines do')} not parse. Text over several lines (reviews, for example) is read "
         "as one row only within quotes; elsewhere its pieces may be taken for rows. To see the lines, set `rejects`."
     )
 
@@ -78,7 +79,7 @@ def _on_missing_markers(kind: str, vocabulary: Vocabulary, positions: IntArray) 
     rows = int(np.isin(positions, found).sum())
     names = ", ".join(repr(name) for name in vocabulary.take(found[:5]).to_pylist())
     return (
-        f"{_plural(rows, 'row has', 'rows have')} the {kind} id{'s' if len(found) > 1 else ''} {names}. "
+        f"{plural(rows, 'row has', 'rows have')} the {kind} id{'s' if len(found) > 1 else ''} {names}. "
         f"Ids stay as they are: if this marks a missing {kind}, remove the rows from the file."
     )
 
@@ -107,7 +108,7 @@ def _on_small_users(interactions: Interactions) -> str | None:
     small = int((np.bincount(interactions.user, minlength=len(interactions.users)) < 5).sum())
     if small < max(1, len(interactions.users) // 100):
         return None
-    users = _plural(len(interactions.users), "user")
+    users = plural(len(interactions.users), "user")
     return (
         f"{small:,} of {users} {'has' if small == 1 else 'have'} fewer than 5 items: "
         "little to learn from or to test on. min_user_items=5 leaves them out."
@@ -121,10 +122,5 @@ def _on_blanks(kind: str, vocabulary: Vocabulary) -> str | None:
     count = pc.sum(pc.not_equal(ids, pc.utf8_trim(ids, characters=BLANKS))).as_py()
     if not count:
         return None
-    subject = _plural(count, f"{kind} id begins or ends", f"{kind} ids begin or end")
+    subject = plural(count, f"{kind} id begins or ends", f"{kind} ids begin or end")
     return f"{subject} with a blank; ids stay as they are."
-
-
-def _plural(count: int, singular: str, several: str | None = None) -> str:
-    """A number and its noun: '1 row', '2 rows'."""
-    return f"{count:,} {singular if count == 1 else several or singular + 's'}"

@@ -28,6 +28,7 @@ from recsys.data.reading.rows import (
     Rows,
 )
 from recsys.data.reading.times import parse_number, parse_time
+from recsys.system.text import plural
 
 # Characters that str.strip() removes; given to Arrow too, so that both agree which ids are blank.
 BLANKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
@@ -93,7 +94,7 @@ def _parse_line(line: bytes, layout: Layout) -> tuple[str, str, float, int | flo
     if fields is None:
         raise _why_unparsable(text, layout)
     if len(fields) != len(layout.names):
-        raise BadLineError(UNPARSABLE, f"{len(fields)} columns for {len(layout.names)}")
+        raise BadLineError(UNPARSABLE, f"{plural(len(fields), 'column')} for {len(layout.names)}")
     if layout.header and _is_header(fields, layout):
         raise BadLineError(REPEATED_HEADER, "the header again")
     for place, reason in ((columns.user, MISSING_USER), (columns.item, MISSING_ITEM)):

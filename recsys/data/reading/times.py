@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import DataError
+from recsys.system.text import plural
 
 DateOrder = Literal["day first", "month first", "year first"]
 TimeKind = Literal["integer", "decimal", "date", "zoned date", "day first", "month first", "year first"]
@@ -221,9 +222,9 @@ def _without_strays(
     strays = (numbers < least) | (numbers >= most)
     if strays.sum() * 2 >= len(numbers):
         raise DataError(
-            f"Expected times in one unit, from 1900 to 2200, found no unit that fits more than half of the "
-            f"{len(numbers):,} rows: for example {given[strays][0]} and {given[0]}. Write them in one unit, or set "
-            "timestamp_column='none' to read without times."
+            f"Expected times in one unit, from 1900 to 2200, found no unit that fits more than half of "
+            f"{plural(len(numbers), 'row')}: for example {given[strays][0]} and {given[0]}. Write them in one unit, or "
+            "set timestamp_column='none' to read without times."
         )
     found = Strays(strays, given[strays])
     numbers[strays] = 0
