@@ -34,6 +34,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if examples(text)])
 def test_the_examples_of_a_page_run_in_their_order(page, folder):
     for language, source in examples(PAGES[page]):
@@ -60,6 +61,13 @@ def test_every_flag_of_an_example_that_is_not_run_exists():
             if words[:1] == ["recsys"] and words[1] in COMMANDS:
                 known = {flag for option in main.get_command(None, words[1]).params for flag in option.opts}
                 assert {word for word in words if re.fullmatch(r"--[a-z-]+", word)} <= known, f"{page}: {line}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"])
+def test_links_of_pages_outside_the_site_lead_to_files(page):
+    targets = re.findall(r"\]\(([^)\s#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    local = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
+    assert [target for target in local if not (ROOT / page).parent.joinpath(target).exists()] == []
 
 
 # The site
