@@ -31,12 +31,13 @@ from recsys.splitting import FOLDS
 from recsys.splitting.holdout import Split
 from recsys.system.atomic import new_directory, refuse_existing
 from recsys.system.storage import Location
+from recsys.system.text import plural
 from recsys.tracking.tracker import Run, Tracker
 from recsys.tuning import Budget, Search, Tuned, tuned_settings
 
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
-from .cli.output import as_json, cells_text, decimal, plural, print_json, say, table, wrapped
+from .cli.output import as_json, cells_text, decimal, print_json, say, table, wrapped
 from .cli.progress import activity
 from .cli.reading import read_for, remembered_reading
 from .cli.settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
@@ -179,9 +180,7 @@ def chosen_settings(job: CompareJob) -> dict[str, dict[str, str]]:
     for key, value in parse_settings(job.settings).items():
         name, dot, rest = key.partition(".")
         if not dot or name not in chosen:
-            raise click.UsageError(
-                f"Expected -s MODEL.setting=value of {', '.join(names)}; found {key!r}."
-            )
+            raise click.UsageError(f"Expected -s MODEL.setting=value of {', '.join(names)}; found {key!r}.")
         chosen[name][rest] = value
     return chosen
 

@@ -13,11 +13,11 @@ import click
 
 from recsys.system import hardware
 from recsys.system.packages import install_hint, packages
-from recsys.system.text import mask_secrets
+from recsys.system.text import mask_secrets, plural
 from recsys.tracking.mlflow_tracker import MLflowTracker
 
 from .cli.options import options_from, setting
-from .cli.output import WIDTH, as_json, plural, print_json, say
+from .cli.output import WIDTH, as_json, print_json, say
 
 _INDENT = 12
 

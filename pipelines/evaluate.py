@@ -26,9 +26,10 @@ from recsys.splitting.holdout import Holdout
 from recsys.system.atomic import new_directory, refuse_existing, write_json
 from recsys.system.packages import versions
 from recsys.system.storage import Location
+from recsys.system.text import plural
 
 from .cli.options import SEED, LocationType, options_from, setting
-from .cli.output import as_json, cells_text, metrics_table, plural, print_json, say, wrapped
+from .cli.output import as_json, cells_text, metrics_table, print_json, say, wrapped
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions, comma_list

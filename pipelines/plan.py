@@ -11,9 +11,10 @@ import click
 
 from recsys import capacity
 from recsys.capacity import Speed, TrainingEstimate, Workload
+from recsys.system.text import plural
 
 from .cli.options import options_from, setting
-from .cli.output import WIDTH, as_json, plural, print_json, say, table
+from .cli.output import WIDTH, as_json, print_json, say, table
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from recsys.errors import ArtifactError, UnsupportedError
 from recsys.models.ratings.base import RatingRecommender
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location, folder_at, local_copy
+from recsys.system.text import plural
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, plural, print_json, say
+from .cli.output import as_json, print_json, say
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions

@@ -18,10 +18,10 @@ from recsys.errors import DataError, UnsupportedError
 from recsys.evaluation.tasks import TASKS
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
-from recsys.system.text import printable
+from recsys.system.text import plural, printable
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import WIDTH, as_json, decimal, listed, plural, print_json, say, shorten, table
+from .cli.output import WIDTH, as_json, decimal, listed, print_json, say, shorten, table
 from .cli.reading import read_histories
 from .cli.settings import comma_list
 from .cli.unknown import SHOWN, UnknownIds, find_unknown, note_unknown

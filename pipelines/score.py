@@ -33,11 +33,12 @@ from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
 from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at
+from recsys.system.text import plural
 
 from .cli.exit_notice import exit_notice
 from .cli.interrupts import resumable
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, plural, print_json, say, wrapped
+from .cli.output import as_json, print_json, say, wrapped
 from .cli.progress import watch
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions

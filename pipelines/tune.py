@@ -16,11 +16,12 @@ from recsys.evaluation.tasks import Task, find_task
 from recsys.models import create_model
 from recsys.system.atomic import write_text
 from recsys.system.storage import Location
+from recsys.system.text import plural
 from recsys.tuning import Budget, Search, Tuned
 
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
-from .cli.output import as_json, decimal, plural, print_json, program, say, table
+from .cli.output import as_json, decimal, print_json, program, say, table
 from .cli.reading import read_for, typed_again
 from .cli.settings import FittingOptions, TrackingOptions
 from .cli.steps import resume_hint, search_settings, trials_file, write_best

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.system.text import printable
+from recsys.system.text import plural, printable
 
 if TYPE_CHECKING:
     from recsys.data.interactions import ColumnUse
@@ -100,11 +100,6 @@ def metrics_table(metrics: Mapping[str, Interval]) -> str:
 def decimal(value: float, digits: int = 4) -> str:
     """A number with so many digits behind the point; never -0.0000."""
     return f"{value:z.{digits}f}"
-
-
-def plural(count: int, singular: str, more: str = "") -> str:
-    """`1 user`, `2,000 users`; `more`: the plural where it is not the singular with an s."""
-    return f"{count:,} {singular if count == 1 else more or f'{singular}s'}"
 
 
 def listed(names: Sequence[object], shown: int = 3) -> str:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from recsys.system.text import printable
+from recsys.system.text import plural, printable
 
 if TYPE_CHECKING:
     from recsys.training.context import Epoch
     from recsys.tuning import Budget, Trial, Tuned
 
-from .output import decimal, plural, say
+from .output import decimal, say
 
 _T = TypeVar("_T")
 

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from recsys.data.interactions import Vocabulary
+from recsys.system.text import plural
 
-from .output import listed, note, plural
+from .output import listed, note
 
 SHOWN = 3
 

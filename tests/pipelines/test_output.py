@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
-from pipelines.cli.output import decimal, listed, note, plural, print_json, say, table
+from pipelines.cli.output import decimal, listed, note, print_json, say, table
+from recsys.system.text import plural
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202ered"  # sets the window's title, clears the screen, turns the text
 
