@@ -10,7 +10,7 @@ COVERAGE ?= --cov --cov-report=term:skip-covered
 
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: test lint types demo sample docs wheel pythons clean
+.PHONY: test lint types demo sample docs wheel pythons fuzz clean
 
 test: lint types
 	$(BIN)/pytest -n 2 --nbmake $(COVERAGE) tests notebooks
@@ -37,6 +37,11 @@ wheel: $(INSTALLED)
 
 pythons:
 	.ci/pythons
+
+# Damaged inputs of every kind, for some minutes; TRIALS of each kind.
+TRIALS ?= 3000
+fuzz: $(INSTALLED)
+	PYTHONPATH=.:tests $(BIN)/python tests/fuzzing.py --trials $(TRIALS)
 
 $(INSTALLED): setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Expected Python 3.11 or newer, found %d.%d: make PYTHON=python3.11" % sys.version_info[:2])'

@@ -340,6 +340,7 @@ def _trials(target: str, bench: Bench, numbers: range, seed: int) -> int:
     from recsys.errors import RecsysError
 
     warnings.simplefilter("ignore")
+    os.chdir(bench.folder)  # where a made-up file name does no harm
     refused = 0
     for number in numbers:
         try:
