@@ -242,7 +242,7 @@ def options_table(options: list[click.Option], context: click.Context) -> str:
         names = ", ".join(f"`{flag}`" for flag in option.opts)
         others = "".join(f" / `{flag}`" for flag in option.secondary_opts)
         choices = option.type.choices if isinstance(option.type, click.Choice) else ()
-        value = "" if option.is_flag or choices else f" *{option.make_metavar(context)}*"
+        value = "" if option.is_flag or choices else f" *{option.make_metavar(context).removesuffix(' RANGE')}*"
         does = (option.help or "") + (f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else "")
         default = option.get_default(context, call=False) if option.show_default else None
         rows.append((f"{names}{others}{value}", does, "" if default is None else f"`{default}`"))
@@ -449,7 +449,8 @@ def copied(source: str, page: str) -> str:
             return label if label.startswith("`") else f"`{file}`"
         return f"[{label}]({posixpath.relpath(shown, posixpath.dirname(page) or '.')}{'#' * bool(anchor)}{anchor})"
 
-    return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", link, (ROOT / source).read_text(encoding="utf-8"))
+    text = re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", link, (ROOT / source).read_text(encoding="utf-8"))
+    return f"---\nhide: [toc]\n---\n\n{text}" if source in RESULTS else text  # wide tables
 
 
 # Text
