@@ -27,7 +27,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
 from recsys.data.reading.id_files import read_columns
-from recsys.errors import ConfigError, DataError, GateError
+from recsys.errors import ConfigError, DataError, GateError, StorageError
 from recsys.evaluation.tasks import TASKS
 from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
@@ -305,10 +305,13 @@ def command(job: ScoreJob) -> None:
 
 def resume_hint(output: Location) -> str:
     """How many files of lists are there, and how to continue after them; empty where the job has not begun."""
-    for place in (draft_of(output), output):
-        if place is not None and folder_at(place).is_file("plan.json"):
-            files = plural(len(folder_at(place).names("recommendations")), "file of lists is", "files of lists are")
-            return f"{files} in {place}: run the same command with --resume to continue after them."
+    try:
+        for place in (draft_of(output), output):
+            if place is not None and folder_at(place).is_file("plan.json"):
+                files = plural(len(folder_at(place).names("recommendations")), "file of lists is", "files of lists are")
+                return f"{files} in {place}: run the same command with --resume to continue after them."
+    except StorageError:  # an object store that is away cannot be asked what it has
+        return "When it is back, run the same command with --resume to continue after the files that are there."
     return ""
 
 
