@@ -77,7 +77,7 @@ def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
 def _read_parquet(path: Path) -> tuple[Sequence[str], list[pa.Array]]:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
         ) from error

@@ -74,7 +74,7 @@ def read_parquet(
                     for place in columns.used()
                 }
                 yield _rows(arrays, columns, path.name)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
         ) from error
@@ -195,6 +195,10 @@ def as_ids(array: Any, kind: str, where: str) -> Any:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_integer(array.type):
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"Expected {kind} ids in UTF-8 in {where}, found other bytes: {error}.") from error
         return array
     if pa.types.is_null(array.type) or str(array.type) == "string_view":
         return array.cast(pa.string())

@@ -230,3 +230,16 @@ def test_tables_of_ids_are_validated(tmp_path):
     (tmp_path / "r.csv").write_bytes(b"caf\xe9\n")
     with pytest.raises(DataError, match="UTF-8"):
         read_columns(tmp_path / "r.csv", "item", 1)
+
+
+def test_damage_in_the_names_and_in_the_texts_of_parquet_is_refused(tmp_path):
+    pq.write_table(pa.table({"user": ["u", "v"], "item": ["a", "b"]}), tmp_path / "r.parquet", compression="none")
+    whole = (tmp_path / "r.parquet").read_bytes()
+    for name in (b"user", b"item"):
+        (tmp_path / "r.parquet").write_bytes(whole.replace(name, b"\xb2" + name[1:]))
+        with pytest.raises(DataError, match="Parquet"):
+            read_interactions(tmp_path / "r.parquet")
+    ids = pa.array([b"\xff", b"u"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"user": ids, "item": ["a", "b"]}), tmp_path / "r.parquet")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_interactions(tmp_path / "r.parquet")
