@@ -29,7 +29,7 @@ from recsys.reporting.texts import (
     summary,
 )
 from recsys.system.packages import missing_package
-from recsys.system.text import printable
+from recsys.system.text import plural, printable
 
 COLORS = 8  # of the palette; a ninth model begins again
 
@@ -96,6 +96,7 @@ def _template() -> Any:
         "figure": figure,
         "rounded": rounded,
         "signed": signed,
+        "plural": plural,
         "count": lambda number: f"{number:,}",
         "name": lambda key: key.replace("_", " "),
         "nowrap": lambda text: text.replace(" %", "\u00a0%"),
@@ -206,9 +207,7 @@ def _slices(
         return svg.Interval(model["name"], colors[model["name"]], found["mean"], found["low"], found["high"])
 
     rows = {
-        f"{name} · {found['n_users']:,} {'user' if found['n_users'] == 1 else 'users'}": [
-            row(model, name) for model in models if name in model[kind]
-        ]
+        f"{name} · {plural(found['n_users'], 'user')}": [row(model, name) for model in models if name in model[kind]]
         for name, found in models[0][kind].items()
     }
     # Errors differ little from one another and are all far from 0.

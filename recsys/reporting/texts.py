@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from recsys.evaluation.comparison import ComparisonFacts, ModelFacts
 from recsys.evaluation.metrics import lower_is_better
+from recsys.system.text import plural
 
 SIGNIFICANCE_LEVEL = 0.05
 
@@ -111,7 +112,7 @@ def summary(facts: ComparisonFacts) -> list[str]:
         opening = f"{best['name']} has the {'lowest' if lower_is_better(metric) else 'highest'} {metric}:"
     else:
         opening = f"{best['name']} reaches {metric}"
-    users = f"{value['n_users']:,} {'user' if value['n_users'] == 1 else 'users'}"
+    users = plural(value["n_users"], "user")
     sentences = [
         f"{opening} {value['mean']:.4f} (95 % confidence interval {value['low']:.4f} to {value['high']:.4f}, {users})."
     ]
