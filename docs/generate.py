@@ -411,7 +411,7 @@ def package_page(name: str, about: str) -> str:
     """Every public name of a package; those of the public API are described there."""
     folder = ROOT.joinpath("recsys", *name.split("."))
     files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
-    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files if file.name != "__init__.py"]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files if file.name[0] != "_"]
     homes: dict[str, list[str]] = {}
     for public in recsys.__all__:
         if public != "__version__":
