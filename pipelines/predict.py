@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
-import numpy as np
 
 from recsys.artifacts import load_model
 from recsys.batch.predictions import (
-    NO_HISTORY,
-    UNKNOWN_ITEM,
     file_format,
     predict_rows,
     read_pairs,
+    summarize,
     with_new_items,
     write_predictions,
 )
@@ -95,13 +93,14 @@ def run(job: PredictJob) -> Predicted:
         with activity(f"writing {job.output}"), folder_at(job.output.parent).new_file(job.output.name) as file:
             write_predictions(file, format, read_pairs(pairs, job.reading.encoding), ratings, reason)
         seconds = time.perf_counter() - started
-        counts = np.bincount(reason, minlength=3).tolist()
-        without = {UNKNOWN_ITEM: counts[1], NO_HISTORY: counts[2]}
-        tracked.log_metrics({"rows": len(reason), "predicted": counts[0], "new items": folded_in, "seconds": seconds})
-        tracked.log_metrics({f"without rating {why}": count for why, count in without.items()})
-        if counts[0]:
-            tracked.log_metrics({"mean predicted rating": float(np.nanmean(ratings))})
-    return Predicted(job.output, len(reason), counts[0], without, folded_in, interactions.ledger.line(), seconds)
+        found = summarize(ratings, reason)
+        counts = {"rows": len(reason), "predicted": found.predicted, "new items": folded_in, "seconds": seconds}
+        tracked.log_metrics(counts | {f"without rating {why}": count for why, count in found.without.items()})
+        if found.mean is not None:
+            tracked.log_metrics({"mean predicted rating": found.mean})
+    return Predicted(
+        job.output, len(reason), found.predicted, found.without, folded_in, interactions.ledger.line(), seconds
+    )
 
 
 def rating_model(saved: TrainedModel) -> RatingRecommender:

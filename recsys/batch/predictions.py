@@ -5,7 +5,8 @@ The file is read twice, in parts: to find the positions of its ids, and to write
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,6 +134,32 @@ def predict_rows(
     known = np.append(np.diff(histories.matrix.indptr) > 0, False)  # -1 is the last
     reason = np.where(item < 0, 1, np.where(known[user], 0, 2)).astype(np.int8)
     return predict_pairs(score, histories.matrix, np.where(reason == 0, user, -1), item), reason
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What became of the pairs.
+
+    Attributes
+    ----------
+    predicted : int
+        Pairs with a rating.
+    without : mapping of str to int
+        Pairs without one, by reason.
+    mean : float or None
+        Mean of the ratings; None where there is none.
+    """
+
+    predicted: int
+    without: Mapping[str, int]
+    mean: float | None
+
+
+def summarize(ratings: NDArray[np.float32], reason: NDArray[np.int8]) -> PredictionSummary:
+    """Count the results of `predict_rows`."""
+    predicted, unknown, without_history = np.bincount(reason, minlength=3).tolist()
+    mean = float(np.nanmean(ratings)) if predicted else None
+    return PredictionSummary(predicted, {UNKNOWN_ITEM: unknown, NO_HISTORY: without_history}, mean)
 
 
 def _positions(histories: UserItemMatrix, pairs: Iterable[Rows]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
