@@ -19,7 +19,7 @@ from .cli.output import WIDTH, program, say
 from .cli.settings import TrackingOptions
 
 MODELS = ("popularity", "als", "ials", "ease", "edlae", "vae")
-MINUTES = "0.1"  # of trials for each model
+MINUTES = "0.05"  # of trials for each model
 
 
 def sample_folder(module: Path = Path(__file__)) -> Path:
