@@ -148,8 +148,9 @@ def _sample(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class RecVAE(NetworkRecommender[RecVAEConfig]):
-    """An epoch trains the encoder with dropout, updates the prior, and trains the decoder (algorithm 1 of the paper).
+    """VAE with a composite prior; encoder and decoder are trained alternately.
 
+    An epoch trains the encoder with dropout, updates the prior, and trains the decoder (algorithm 1 of the paper).
     Encoder and decoder have an Adam optimizer each. preset=shenbin2020: the settings of the paper for MovieLens-20M.
     """
 

@@ -56,7 +56,10 @@ class IALSConfig:
 
 
 class IALS(Recommender[IALSConfig]):
-    """iALS; histories are folded in by a solve. Memory: 4 x factors x (users + items) bytes, and 64 MB."""
+    """iALS, matrix factorization with frequency-scaled regularization; histories are folded in by a solve.
+
+    Memory: 4 x factors x (users + items) bytes, and 64 MB.
+    """
 
     name = "ials"
     family = "matrix factorization"

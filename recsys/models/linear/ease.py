@@ -136,7 +136,10 @@ class _ClosedForm(Recommender[ConfigT]):
 
 
 class EDLAE(_ClosedForm[EDLAEConfig]):
-    """The formula with all its settings. preset=steck2020 and moon2023: settings of the papers for MovieLens-20M."""
+    """EDLAE, a linear autoencoder trained to fill in hidden items; RLAE, RDLAE, MRF and DAN by its settings.
+
+    preset=steck2020 and moon2023: settings of the papers for MovieLens-20M.
+    """
 
     name = "edlae"
     Config = EDLAEConfig
@@ -150,7 +153,7 @@ class EDLAE(_ClosedForm[EDLAEConfig]):
 
 
 class EASE(_ClosedForm[EASEConfig]):
-    """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1: the formula with only l2."""
+    """EASE, a linear autoencoder in closed form: B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1."""
 
     name = "ease"
     Config = EASEConfig

@@ -81,7 +81,10 @@ class ELSANetwork(Network):
 
 
 class ELSA(NetworkRecommender[ELSAConfig]):
-    """ELSA. Memory: 16 x items x latent bytes while it is fitted, 4 x items x latent after."""
+    """ELSA, a linear autoencoder of low rank, for large catalogs.
+
+    Memory: 16 x items x latent bytes while it is fitted, 4 x items x latent after.
+    """
 
     name = "elsa"
     family = "linear autoencoder"

@@ -41,7 +41,7 @@ class AutoRecNetwork(MaskedNetwork):
 
 
 class AutoRec(MaskedAutoencoder[MaskedConfig]):
-    """I-AutoRec, or U-AutoRec with side=user."""
+    """Autoencoder over the ratings of an item (I-AutoRec), or of a user (U-AutoRec, side=user)."""
 
     name = "autorec"
     Config = MaskedConfig

@@ -40,7 +40,7 @@ class BiasedMFConfig(RatingConfig):
 
 
 class BiasedMF(RatingRecommender[BiasedMFConfig]):
-    """rating = mean + bias of the item + bias of the user + user . item, with biases learned jointly.
+    """Matrix factorization with biases learned jointly: mean + bias of the item + bias of the user + user . item.
 
     Attributes
     ----------

@@ -96,7 +96,7 @@ class KernelNetwork(MaskedNetwork):
 
 
 class KernelAE(MaskedAutoencoder[KernelConfig]):
-    """KernelNet."""
+    """KernelNet, an autoencoder whose two hidden layers have sparse kernels."""
 
     name = "kernel-ae"
     Config = KernelConfig

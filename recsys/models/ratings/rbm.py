@@ -90,7 +90,7 @@ class RBMNetwork(MaskedModule):
 
 
 class RatingRBM(RatingRecommender[RatingRBMConfig]):
-    """The RBM, by users."""
+    """Restricted Boltzmann machine over the ratings of a user."""
 
     name = "rating-rbm"
     family = "rating autoencoder"
