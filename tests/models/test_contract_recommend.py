@@ -11,13 +11,15 @@ from recsys.models import MODELS
 
 
 @every_model
-def test_recommend_takes_what_recommend_of_implicit_takes(name):
+@pytest.mark.parametrize(
+    ("method", "more"), [("recommend", []), ("similar_items", []), ("similar_users", ["user_items"])]
+)
+def test_methods_take_what_those_of_implicit_take(name, method, more):
     base = pytest.importorskip("implicit.recommender_base")
-    theirs = inspect.signature(base.RecommenderBase.recommend).parameters
-    ours = inspect.signature(MODELS[name].recommend).parameters
-    shared = [parameter for parameter in theirs if parameter != "recalculate_user"]  # ours always folds in
-    assert list(ours) == shared
-    assert [ours[key].default for key in shared] == [theirs[key].default for key in shared]
+    theirs = inspect.signature(getattr(base.RecommenderBase, method)).parameters
+    ours = inspect.signature(getattr(MODELS[name], method)).parameters
+    assert [key for key in ours if key not in more] == list(theirs)
+    assert [ours[key].default for key in theirs] == [theirs[key].default for key in theirs]
 
 
 @every_model
