@@ -339,27 +339,5 @@ def test_no_tracked_file_is_a_pickle_or_large():
         assert file.stat().st_size < 2_000_000, file
 
 
-# Texts that a person reads
-
-# Words that 0.1 used for plainer ones, and British spellings beside torch's and scikit-learn's.
-UNCLEAR = r"\b(?:whoever|nobody|those of then|laid into|mend it|what it took|the floor|whole road|cannot flatter)\b"
-BRITISH = r"\w*(?:optimis(?:e|ing|ation)|factoris|neighbour|normalis|behaviour|favour|colour|catalogue|initialis)\w*"
-PLACES = ("recsys/**/*.py", "pipelines/**/*.py", "docs/**/*.md", "benchmarks/**/*.py", "benchmarks/**/*.md", "*.md")
-ABOUT_THE_PAST = {"CHANGELOG.md"}
-
-
-@pytest.mark.parametrize("words", [UNCLEAR, BRITISH], ids=["unclear words", "British spelling"])
-def test_these_words_do_not_come_back(words):
-    found = {
-        f"{file.relative_to(ROOT)}:{number}: {match.group()}"
-        for place in PLACES
-        for file in ROOT.glob(place)
-        if file.name not in ABOUT_THE_PAST
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-        for match in re.finditer(words, line, re.IGNORECASE)
-    }
-    assert found == set()
-
-
 def test_there_is_no_drawer_for_everything():
     assert not {"utils", "util", "helpers", "common", "misc"} & {module.rpartition(".")[2] for module in TREES}

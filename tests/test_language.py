@@ -18,7 +18,7 @@ BRITISH = (
 )
 # Sentences of version 0.1 that had to be read twice, and words it used for plainer ones.
 UNCLEAR = (
-    r"\b(?:whoever|nobody can tell|those of then|laid into|mend it|what it took|the floor|whole road|cannot flatter|"
+    r"\b(?:whoever|nobody|those of then|laid into|mend it|what it took|the floor|whole road|cannot flatter|"
     r"takes? new people|stopped: by you|so many epochs|for everybody else to|a prior that remembers|flatters|"
     r"answered by the question|who has taken|in slow motion|goes out of it)\b"
 )
