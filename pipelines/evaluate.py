@@ -148,12 +148,14 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
         return found, "test file", f"users of {job.test}"
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
     if data.get("fingerprint") == interactions.fingerprint():
-        if split.get("protocol") not in ("strong", "weak", "cells") or split.get("refit"):
+        share, seed = split.get("held_out"), saved.about.get("seed")
+        again_possible = split.get("protocol") in ("strong", "weak", "cells") and not split.get("refit")
+        if not again_possible or not isinstance(share, float) or not isinstance(seed, int):
             raise UnsupportedError(
                 "The model was fitted on all of these ratings: give users or rows that it has not seen (--test)."
             )
         again = splitting.PROTOCOLS[split["protocol"]](
-            interactions, share=split["held_out"], seed=saved.about["seed"], test=False, ratings=task.ratings
+            interactions, share=share, seed=seed, test=False, ratings=task.ratings
         ).validation
         assert again is not None  # there was one in training
         return again, "validation", f"{'rows' if task.ratings else 'users'} held out from its training"

@@ -256,6 +256,17 @@ def ratings_file(rng: Random, bench: Bench) -> None:
     assert found.ledger.kept == len(found)
 
 
+def reading_paths(rng: Random, bench: Bench) -> None:
+    """Any text by the fast and by the slow path of reading: equal rows and rejects."""
+    from reading_paths import LAYOUTS, compare_paths
+
+    cells = ["1", "007", "u", "4,5", '"a"', "1e3", "2020-01-01", "", " ", "\u2028", "\x0b", "\ufeff", '"', "true"]
+    lines = [str(rng.choice([",", "\t", ";", "::", " "])).join(rng.choice(cells, rng.integers(1, 6))) for _ in range(6)]
+    data = str(rng.choice(["\n", "\r\n"])).join(lines).encode()
+    data = damaged_bytes(rng, data) if rng.random() < 0.3 else data
+    compare_paths(data, None if rng.random() < 0.5 else LAYOUTS[rng.integers(len(LAYOUTS))])
+
+
 def frame(rng: Random, bench: Bench) -> None:
     """Any DataFrame as a request of histories."""
     import recsys
@@ -310,7 +321,16 @@ def settings(rng: Random, bench: Bench) -> None:
 
 TARGETS: dict[str, Callable[[Random, Bench], None]] = {
     function.__name__: function
-    for function in (model_folder, store, lists_description, ratings_file, frame, small_tables, settings)
+    for function in (
+        model_folder,
+        store,
+        lists_description,
+        ratings_file,
+        reading_paths,
+        frame,
+        small_tables,
+        settings,
+    )
 }
 
 

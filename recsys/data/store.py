@@ -260,7 +260,7 @@ def _column(path: Path, name: str, manifest: dict[str, Any], rows: int) -> Any:
         return None
     try:
         column = np.lib.format.open_memmap(path / f"{name}.npy", mode="c")  # "c": written to, it turns private
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, KeyError, OverflowError) as error:
+    except Exception as error:  # numpy tells a damaged header in many ways, tokenize.TokenError among them
         raise _damaged(path, f"Expected numbers in {name}.npy, found: {error}") from error
     kind = COLUMNS[name.removeprefix(SEEN)]
     if column.dtype != kind or column.shape != (rows,):
