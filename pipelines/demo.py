@@ -74,7 +74,7 @@ def models_and_budget() -> Sequence[str]:
 
 def recsys(*words: str) -> None:
     """Run a command as if it were typed."""
-    say(f"$ {program()} {shlex.join(words)}\n")
+    say(f"\n$ {program()} {shlex.join(words)}\n")
     main.main(list(words), prog_name=program(), standalone_mode=False)
 
 
