@@ -62,9 +62,9 @@ def main() -> None:
 
 def run(command: str, folder: Path) -> str:
     """What a command prints; progress and notes, which go to the error stream, are left out."""
-    words = [str(Path(sys.executable).with_name("recsys")), *shlex.split(command)[1:]]
-    environment = os.environ | {"COLUMNS": str(COLUMNS)}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    scripts = str(Path(sys.executable).parent)
+    environment = os.environ | {"COLUMNS": str(COLUMNS), "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command}\n{done.stderr}")
     return done.stdout.replace(f"{folder}/", "")
