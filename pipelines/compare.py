@@ -160,7 +160,7 @@ def run(job: CompareJob) -> Compared:
         searches = {} if trials is None else search_all(study, job, trials, tracker, interactions)
         mark = MARK if trials is None else TRIALS
         with new_directory(job.output, mark, job.overwrite or trials is not None) as folder:
-            found = measure_all(study, job, searches, tracker, folder)
+            found = measure_all(study, job, searches, tracker, folder, remembered_reading(interactions))
             with activity("writing the report"):
                 write(folder, found, job, data, first, titles)
             if trials is not None:
@@ -216,14 +216,16 @@ def search_all(
     return found
 
 
-def measure_all(study: Study, job: CompareJob, searches: Searches, tracker: Tracker, folder: Path) -> Comparison:
-    """Fit and measure every model, with the settings found for it, and rank the results."""
+def measure_all(
+    study: Study, job: CompareJob, searches: Searches, tracker: Tracker, folder: Path, reading: Mapping[str, Any]
+) -> Comparison:
+    """Fit and measure every model, with the settings found for it, and rank the results. reading: for saved models."""
     results: list[ModelResult] = []
     for model in study.models:
         tuned = tuned_settings(searches[model.name]) if searches else None
         result = study.measure(model, tuned, partial(measure, tracker=tracker))
         if job.save_models:
-            keep(result.first, study.finals[""], job.reading, folder / "models" / model.name)
+            keep(result.first, study.finals[""], reading, folder / "models" / model.name)
         results.append(result)
     with activity("trying other settings of each model"):
         probes = study.probe(results)
@@ -252,10 +254,10 @@ def log_result(run: Run, fitted: FittedResult, metrics: tuple[str, ...]) -> None
         run.log_metrics({"fit_seconds": costs["fit_seconds"]})
 
 
-def keep(fitted: FittedResult, split: Split, reading: ReadingOptions, directory: Path) -> None:
+def keep(fitted: FittedResult, split: Split, reading: Mapping[str, Any], directory: Path) -> None:
     """Save the fitted model."""
     train = split.train
-    about = {"metrics": fitted.evaluation.means(), "seed": fitted.seed, "reading": remembered_reading(reading)}
+    about = {"metrics": fitted.evaluation.means(), "seed": fitted.seed, "reading": dict(reading)}
     save_model(directory, TrainedModel(fitted.model, train.items, train.item_counts, train.users, about))
 
 

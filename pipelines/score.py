@@ -218,14 +218,18 @@ def make_histories(job: ScoreJob, saved: TrainedModel) -> tuple[Interactions | N
     """Read the ratings, and make histories of them; neither where the lists are for items."""
     if job.choice.item_to_item:
         return None, None
-    task = TASKS[saved.model.task]
     interactions = read_histories(saved, job.ratings, job.reading)
-    histories = UserItemMatrix.from_interactions(interactions, saved.items, task.ratings)
+    histories = _matrix(interactions, job, saved)
     if job.choice.new_users is not None:
         further = read_histories(saved, job.choice.new_users, job.reading, "new-users")
-        more = UserItemMatrix.from_interactions(further, saved.items, task.ratings)
-        histories = add_new_users(histories, more)
+        histories = add_new_users(histories, _matrix(further, job, saved))
     return interactions, histories
+
+
+def _matrix(interactions: Interactions, job: ScoreJob, saved: TrainedModel) -> UserItemMatrix:
+    """Histories over the model's items; a user who is asked for by id and liked nothing has one too, empty but seen."""
+    asked = interactions if job.choice.users is None else interactions.with_all_users()
+    return UserItemMatrix.from_interactions(asked, saved.items, TASKS[saved.model.task].ratings)
 
 
 def unknown_ids(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> dict[str, UnknownIds]:

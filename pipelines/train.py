@@ -124,7 +124,7 @@ def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | 
             "metrics": {label: asdict(interval) for label, interval in metrics.items()},
             "seed": job.seed,
             "data": data,
-            "reading": remembered_reading(job.reading),
+            "reading": remembered_reading(interactions),
             "split": {"protocol": split.protocol, "held_out": job.held_out, "refit": job.refit, **split.facts},
             "run_id": tracked.id,
         }

@@ -34,9 +34,9 @@ def read_further(task: Task, place: Location, reading: ReadingOptions, name: str
     return interactions
 
 
-def remembered_reading(reading: ReadingOptions) -> dict[str, Any]:
+def remembered_reading(interactions: Interactions) -> dict[str, Any]:
     """What model.json keeps of how the ratings of a training were read: see TrainedModel.read_histories."""
-    return {name: getattr(reading, name) for name in READING}
+    return {name: interactions.policies.get(name) for name in READING}
 
 
 def read_histories(

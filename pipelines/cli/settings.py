@@ -56,8 +56,10 @@ class SplitOptions:
         """Split the interactions as asked, else as is usual for the task; `--test FILE` means the given protocol."""
         interactions, ratings, share = self._masked(interactions), task.ratings, self.held_out
         if self.test is not None:
-            validation = None if self.validation is None else read_further(task, self.validation, reading, "validation")
-            test = read_further(task, self.test, reading, "test")
+            validation = None
+            if self.validation is not None:
+                validation = self._masked(read_further(task, self.validation, reading, "validation"))
+            test = self._masked(read_further(task, self.test, reading, "test"))
             rest = share if ratings else 0
             return splitting.given(interactions, test, validation, share=rest, seed=seed, ratings=ratings)
         make = splitting.PROTOCOLS[self.protocol or task.protocol]

@@ -142,9 +142,7 @@ def _fetch_verified(url: str, archive: Path, progress: Progress, timeout: float)
     expected = _published_md5(f"{url}.md5", timeout)
     found = _fetch(url, archive, progress, timeout)
     if found != expected:
-        raise DataError(
-            f"Expected {url} with md5 {expected}, as its publisher says, found {found}: nothing was kept."
-        )
+        raise DataError(f"Expected {url} with md5 {expected}, as its publisher says, found {found}: nothing was kept.")
 
 
 def _published_md5(url: str, timeout: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -241,10 +241,13 @@ class Interactions:
     row : ndarray of int32, shape (rows,), or None
         Number of each row in the source; None where rows are in the order of the source.
     seen_only : Interactions or None
-        Rows that are no preference but were seen: left out by `min_rating`, or as a rare item. Models do not learn
-        from them, and lists do not offer them again. Its `users` are these users; it has items of its own.
+        Rows that are no preference but were seen: left out by `min_rating`, or as a rare user or item. Models do not
+        learn from them, and lists do not offer them again. Its `users` begin with these users; those after them have
+        no preference at all. It has items of its own.
     columns : ColumnUse or None
         Which columns of the source were read; None where it is not known.
+    policies : mapping
+        `min_rating` and `duplicates` as they were applied; empty where that is not known.
 
     Raises
     ------
@@ -262,6 +265,7 @@ class Interactions:
     row: IntArray | None = None
     seen_only: Interactions | None = None
     columns: ColumnUse | None = None
+    policies: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("item", "rating", "timestamp", "row"):
@@ -276,6 +280,10 @@ class Interactions:
     def scale(self) -> RatingScale | None:
         """The values that the ratings take; None without ratings."""
         return None if self.rating is None or not len(self.rating) else RatingScale.of(self.rating)
+
+    def with_all_users(self) -> Interactions:
+        """Return the same rows, with the users who have no preference but have seen something as users too."""
+        return self if self.seen_only is None else replace(self, users=self.seen_only.users)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of ids and values in their order: equal for equal data, also through a prepared store."""

@@ -87,7 +87,7 @@ def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocab
     ----------
     history : csr_matrix, shape (users, items)
     seen_only : Interactions or None
-        Its users are the rows of `history`.
+        Its first users are the rows of `history`; further ones are passed over.
     items : Vocabulary
         Ids of the columns of `history`.
 
@@ -99,7 +99,7 @@ def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocab
     if seen_only is None:
         return None
     column = items.positions(seen_only.items.ids)[seen_only.item]
-    known = column >= 0
+    known = (column >= 0) & (seen_only.user < history.shape[0])
     if not known.any():
         return None
     user = np.repeat(np.arange(history.shape[0], dtype=np.int32), np.diff(history.indptr))

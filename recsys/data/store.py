@@ -7,6 +7,7 @@ user.npy, item.npy               int32 (rows,), sorted by user, then item: the C
 rating.npy, timestamp.npy        float32 and int64 (rows,), where there are any
 row.npy                          int32 (rows,), number of each row in the file it came from
 seen_items.arrow, seen_*.npy     the same of rows that were seen and are no preference, where there are any
+seen_users.arrow                 ids of users with no other rows, after those of users.arrow, where there are any
 ```
 Nothing in it is ever unpickled, and everything is validated before it is used: anybody may have written it.
 """
@@ -34,6 +35,7 @@ COLUMNS = {"user": "int32", "item": "int32", "rating": "float32", "timestamp": "
 SEEN = "seen_"
 REQUIRED = ("users.arrow", "items.arrow", "user.npy", "item.npy")
 SEEN_REQUIRED = ("seen_items.arrow", "seen_user.npy", "seen_item.npy")
+SEEN_USERS = "seen_users.arrow"
 BLOCK = 1 << 22  # rows validated at once
 LATEST = 2**53  # milliseconds either side of 1970: what a float64 holds exactly
 
@@ -81,6 +83,9 @@ def write_store(interactions: Interactions, path: Path, overwrite: bool = False)
         _write_columns(draft, "", interactions)
         if interactions.seen_only is not None:
             _write_ids(draft / "seen_items.arrow", interactions.seen_only.items.ids)
+            further = interactions.seen_only.users.ids[len(interactions.users) :]
+            if len(further):
+                _write_ids(draft / SEEN_USERS, further)
             _write_columns(draft, SEEN, interactions.seen_only)
         write_json(draft / MANIFEST, _describe(interactions, draft))
     return path
@@ -92,6 +97,8 @@ def _describe(interactions: Interactions, folder: Path) -> dict[str, Any]:
     if interactions.seen_only is not None:
         manifest["seen_rows"] = len(interactions.seen_only)
     manifest["ledger"] = {"read": interactions.ledger.read, "rejected": dict(interactions.ledger.rejected)}
+    if interactions.policies:
+        manifest["policies"] = dict(interactions.policies)
     if interactions.columns is not None:
         manifest["columns"] = {
             "read": dict(interactions.columns.read),
@@ -128,7 +135,7 @@ def open_store(path: Path) -> Interactions:
     seen_only = None
     if SEEN_REQUIRED[0] in manifest["files"]:
         seen = {name: _column(path, SEEN + name, manifest, manifest["seen_rows"]) for name in COLUMNS}
-        seen_only = Interactions(users, _read_ids(path, SEEN_REQUIRED[0]), **seen)
+        seen_only = Interactions(_all_users(path, users, manifest), _read_ids(path, SEEN_REQUIRED[0]), **seen)
     ledger = Ledger(manifest["ledger"]["read"], manifest["ledger"]["rejected"])
     use = manifest.get("columns")
     table = Interactions(
@@ -137,6 +144,7 @@ def open_store(path: Path) -> Interactions:
         ledger=ledger,
         seen_only=seen_only,
         columns=None if use is None else ColumnUse(use["read"], tuple(use["unread"])),
+        policies=manifest.get("policies", {}),
         **columns,
     )
     problem = _find_problem(table) or (seen_only is not None and _find_problem(seen_only, is_sorted=False))
@@ -201,7 +209,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _is_manifest(manifest: dict[str, Any]) -> bool:
     """Whether every entry has its type."""
     ledger, use, files = manifest.get("ledger"), manifest.get("columns"), manifest.get("files")
-    known = {*REQUIRED, *SEEN_REQUIRED, *(f"{prefix}{name}.npy" for prefix in ("", SEEN) for name in COLUMNS)}
+    known = {
+        *REQUIRED,
+        *SEEN_REQUIRED,
+        SEEN_USERS,
+        *(f"{prefix}{name}.npy" for prefix in ("", SEEN) for name in COLUMNS),
+    }
     return (
         _is_count(manifest.get("rows"))
         and isinstance(ledger, dict)
@@ -209,6 +222,7 @@ def _is_manifest(manifest: dict[str, Any]) -> bool:
         and isinstance(ledger.get("rejected"), dict)
         and all(map(_is_count, ledger["rejected"].values()))
         and (use is None or _is_column_use(use))
+        and _are_policies(manifest.get("policies", {}))
         and isinstance(files, dict)
         and set(REQUIRED) <= set(files) <= known
         and (
@@ -224,6 +238,16 @@ def _is_manifest(manifest: dict[str, Any]) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _are_policies(policies: Any) -> bool:
+    """Whether these are options of reading."""
+    if not isinstance(policies, dict) or not set(policies) <= {"min_rating", "duplicates"}:
+        return False
+    least = policies.get("min_rating")
+    if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float)) or not abs(least) < 1e300):
+        return False
+    return policies.get("duplicates") in (None, "last", "first", "mean", "max", "sum", "error")
 
 
 def _is_column_use(use: Any) -> bool:
@@ -279,6 +303,16 @@ def _write_ids(path: Path, ids: pa.Array) -> None:
     table = pa.table({"id": ids})
     with pa.ipc.new_file(path, table.schema) as writer:
         writer.write_table(table)
+
+
+def _all_users(folder: Path, users: Vocabulary, manifest: dict[str, Any]) -> Vocabulary:
+    """The users, then those who have seen something and have no other rows."""
+    if SEEN_USERS not in manifest["files"]:
+        return users
+    further = _read_ids(folder, SEEN_USERS)
+    if further.ids.type != users.ids.type or (users.positions(further.ids) >= 0).any():
+        raise _damaged(folder, f"Expected further users in {SEEN_USERS}, found others")
+    return users.extended(further.ids)
 
 
 def _read_ids(folder: Path, name: str) -> Vocabulary:

@@ -93,7 +93,7 @@ def fit(
         "metrics": metrics,
         "seed": context.seed,
         "data": {"fingerprint": interactions.fingerprint(), **interactions.describe()},
-        "reading": {name: getattr(reading, name) for name in READING},
+        "reading": {name: interactions.policies.get(name, getattr(reading, name)) for name in READING},
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
     train = split.train

@@ -79,7 +79,7 @@ def build_holdout(
     """
     history = history[column[history] >= 0]
     users = np.intersect1d(interactions.user[hidden], interactions.user[history])
-    row_of = np.full(len(interactions.users), -1)
+    row_of = np.full(len(interactions.with_all_users().users), -1)
     row_of[users] = np.arange(len(users))
 
     def matrix(rows: NDArray[Any]) -> csr_matrix:
@@ -235,13 +235,14 @@ def concatenate(files: list[Interactions]) -> Interactions:
 
 
 def _seen_in_all(files: list[Interactions], users: Vocabulary) -> Interactions | None:
-    """What was seen without being a preference, of all files, with positions in the common `users`."""
+    """What was seen without being a preference, of all files; its users begin with the common `users`."""
     parts = [file.seen_only for file in files if file.seen_only is not None]
     if not parts:
         return None
     items, item = _union([part.items for part in parts], [part.item for part in parts])
-    user = np.concatenate([users.positions(part.users.ids)[part.user] for part in parts])
-    return Interactions(users, items, user, item)
+    none = np.empty(0, dtype=np.int32)
+    everybody, user = _union([users, *(part.users for part in parts)], [none, *(part.user for part in parts)])
+    return Interactions(everybody, items, user, item)
 
 
 def _union(vocabularies: list[Vocabulary], positions: list[NDArray[Any]]) -> tuple[Vocabulary, NDArray[np.int32]]:

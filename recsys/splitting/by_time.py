@@ -152,7 +152,7 @@ def _part_of_seen(interactions: Interactions, part: NDArray[Any]) -> NDArray[Any
     found = np.full(len(others), TRAIN)
     for stage in (VALIDATION, TEST):  # one row of a user at most is held out in each
         held = part == stage
-        cut = np.full(len(interactions.users), np.iinfo(np.int64).max)
+        cut = np.full(len(others.users), np.iinfo(np.int64).max)
         cut[interactions.user[held]] = time[held]
         found[when >= cut[others.user]] = stage
     return found

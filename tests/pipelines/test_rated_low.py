@@ -80,7 +80,7 @@ def test_a_history_without_ratings_counts_whole(case):
 
 
 def test_a_published_division_may_mask_the_history_alone(tmp_path):
-    """30 users like a, b and d and rate c low, which 40 others like: popularity lists c before b unless it is masked."""
+    """30 users like a, b and d and rate c low, 40 others like it: c is listed before b unless masked."""
     rows = [f"u{n},{item},{1 if item == 'c' else 5}" for n in range(30) for item in "abcd"]
     rows += [f"z{n},{item},5" for n in range(40) for item in "acd"]
     (tmp_path / "ratings.csv").write_text("user_id,item_id,rating\n" + "\n".join(rows) + "\n")
@@ -91,3 +91,30 @@ def test_a_published_division_may_mask_the_history_alone(tmp_path):
         (recall[mask],) = (row["recall@1"] for row in found["leaderboard"] if row["model"] == "popularity")
     assert recall["seen"] == 1
     assert recall["history"] < 0.9
+
+
+def test_popular_items_for_users_who_liked_nothing_leave_out_what_they_have_seen(case, tmp_path):
+    (tmp_path / "ratings.csv").write_text((case / "ratings.csv").read_text() + "u5,c,2\nu5,a,1\n")
+    (tmp_path / "users.txt").write_text("u5\nu1\n")
+    words = "--users", tmp_path / "users.txt", "--cold", "popularity", "-n", 4, "--no-track"
+    invoke("prepare", tmp_path / "ratings.csv", "-o", tmp_path / "store", "--min-rating", 4)
+    for source in ("ratings.csv", "store"):
+        invoke("score", case / "model", tmp_path / source, *words, "-o", tmp_path / "lists", "--overwrite")
+        lists = pq.read_table(tmp_path / "lists" / "recommendations").to_pandas()
+        assert lists.groupby("user_id", sort=False)["item_id"].agg("".join).to_dict() == {"u5": "bd", "u1": "d"}
+
+
+def test_a_model_remembers_the_minimum_that_its_store_was_prepared_with(case, tmp_path):
+    ratings = case / "ratings.csv"
+    invoke("prepare", ratings, "-o", tmp_path / "store", "--min-rating", 4, "--duplicates", "max")
+    invoke("train", tmp_path / "store", "-m", "ease", "--held-out", 0, "-o", tmp_path / "model", "--no-track")
+    read = recsys.read_interactions(ratings, recsys.ReadingOptions(min_rating=4, duplicates="max"))
+    for trained in (recsys.load_model(tmp_path / "model"), recsys.fit(read, "ease", held_out=0)):
+        assert trained.about["reading"] == {"min_rating": 4, "duplicates": "max"}
+        assert len(trained.read_histories(ratings)) == len(read)
+
+
+def test_a_store_prepared_with_a_higher_minimum_is_refused(case, tmp_path):
+    invoke("prepare", case / "ratings.csv", "-o", tmp_path / "store", "--min-rating", 5)
+    with pytest.raises(recsys.RecsysError, match="prepared with it, found 4"):
+        recsys.load_model(case / "model").read_histories(tmp_path / "store")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import recsys
 from recsys import splitting
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions, read_interactions
@@ -39,8 +40,26 @@ def test_a_rare_item_is_seen_too():
     assert pairs(read(ROWS, min_item_users=2).seen_only) == {("u4", "d")}
 
 
-def test_who_liked_nothing_is_no_user_and_leaves_nothing():
-    assert read("u1,a,5 u2,a,1", min_rating=4).seen_only is None
+def test_who_liked_nothing_is_no_user_and_has_seen_something():
+    interactions = read("u1,a,5 u2,a,1", min_rating=4)
+    assert interactions.users.to_list() == ["u1"]
+    assert pairs(interactions.seen_only) == {("u2", "a")}
+    assert interactions.with_all_users().users.to_list() == ["u1", "u2"]
+
+
+@pytest.mark.parametrize("protocol", sorted(set(splitting.PROTOCOLS) - {"given"}))
+def test_who_liked_nothing_changes_no_split(protocol):
+    rows = " ".join(
+        f"u{user},i{item},{4 + (user + item) % 2},{10 * user + item}"
+        for user in range(20)
+        for item in range(9)
+        if user != item
+    )
+    without, with_more = (
+        recsys.split(read(text, min_rating=4), protocol) for text in (rows, rows + " x,i1,1,50 y,i2,2,1")
+    )
+    assert with_more.facts == without.facts
+    assert (with_more.test.held_out != without.test.held_out).nnz == 0
 
 
 def test_seen_holds_what_was_liked_and_what_was_not():

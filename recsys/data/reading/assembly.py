@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ from recsys.data.reading.rows import (
     Rows,
 )
 from recsys.data.reading.times import Strays, to_milliseconds
-from recsys.errors import DataError, NoRatingsError
+from recsys.errors import ConfigError, DataError, NoRatingsError
 from recsys.system.text import plural
 from recsys.system.threads import delay_interrupts, map_in_order
 from recsys.types import IntArray
@@ -127,24 +127,43 @@ def apply_policies(table: Interactions, account: Account, options: ReadingOption
     Returns
     -------
     Interactions
-        What was left out by `min_rating` or as a rare item, of users that are left, is its `seen_only`.
+        What was left out by `min_rating`, or as a rare user or item, is its `seen_only`.
 
     Raises
     ------
     DataError
         If no row is left, or if ratings are needed and missing.
     """
+    policies = _applied(table.policies, options)
     table = whole = _resolve_duplicates(table, account, options.duplicates or "last")
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
     if not len(table):
         raise DataError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
     if len(table) == len(whole):
-        return replace(table, ledger=account.ledger, columns=account.columns)
+        return replace(table, ledger=account.ledger, columns=account.columns, policies=policies)
     left_out = _difference(whole, table)
     table = _without_unused_ids(table)
     seen_only = _seen_only([left_out, whole.seen_only], table.users)
-    return replace(table, ledger=account.ledger, seen_only=seen_only, columns=account.columns)
+    return replace(table, ledger=account.ledger, seen_only=seen_only, columns=account.columns, policies=policies)
+
+
+def _applied(before: Mapping[str, Any], options: ReadingOptions) -> dict[str, Any]:
+    """The policies of a table after those of the options; `before`: what a prepared store was made with.
+
+    Raises ConfigError where a store has lost what the options ask for.
+    """
+    made, asked = before.get("min_rating"), options.min_rating
+    if made is not None and asked is not None and asked < made:
+        raise ConfigError(
+            f"Expected min_rating of {made:g} or more with a store that was prepared with it, found {asked:g}: lower "
+            "ratings are no preferences there. Prepare it again with a lower one."
+        )
+    least = [least for least in (made, asked) if least is not None]
+    return {
+        "min_rating": max(least) if least else None,
+        "duplicates": before.get("duplicates") or options.duplicates,
+    }
 
 
 class _Column:
@@ -350,11 +369,14 @@ def _difference(whole: Interactions, kept: Interactions) -> Interactions:
 
 
 def _seen_only(tables: Iterable[Interactions | None], users: Vocabulary) -> Interactions | None:
-    """The rows of these users in all tables, as positions in `users`, without ratings; None if there are none."""
-    found = [_of_users(table, users) for table in tables if table is not None]
-    parts = [part for part in found if len(part)]
+    """The rows of all tables, without ratings; None if there are none. Its users begin with the given ones."""
+    parts = [table for table in tables if table is not None and len(table)]
     if not parts:
         return None
+    for part in parts:
+        mentioned = part.users.take(np.unique(part.user))
+        users = users.extended(mentioned.filter(pa.array(users.positions(mentioned) < 0)))
+    parts = [_of_users(part, users) for part in parts]
     items = Vocabulary(pa.chunked_array([part.items.ids for part in parts]).unique())
     item = np.concatenate([items.positions(part.items.ids)[part.item] for part in parts])
     times = [part.timestamp for part in parts if part.timestamp is not None]
