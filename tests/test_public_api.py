@@ -140,3 +140,18 @@ def test_validation_metrics_come_with_the_model(ratings):
 
 def test_the_default_model_is_chosen_by_the_size_of_the_data(ratings):
     assert recsys.fit(ratings, held_out=0).model.name == "edlae"
+
+
+def test_items_are_given_as_lists_of_any_kind_and_not_as_a_text():
+    frame = pd.DataFrame({"user_id": list("uuvv"), "item_id": list("abbc")})
+    trained = recsys.fit(frame, "popularity", held_out=0)
+    for only in (pd.Series(["a", "c"]), np.array(["a", "c"]), ("a", "c")):
+        assert set(trained.recommend(frame, only_items=only)["item_id"]) == {"a", "c"}
+    assert not len(trained.recommend(frame, only_items=[]))
+    for call in (
+        lambda: trained.recommend(frame, only_items="ac"),
+        lambda: trained.recommend(frame, users="uv"),
+        lambda: trained.recommend_for_items("ab"),
+    ):
+        with pytest.raises(recsys.RecsysError, match="Expected a list of ids"):
+            call()

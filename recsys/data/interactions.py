@@ -92,7 +92,9 @@ class Vocabulary:
 
     def take(self, positions: NDArray[Any]) -> pa.Array:
         """Return the ids at `positions` in their own type; null where a position is -1 (no item)."""
-        places = np.asarray(positions)
+        places = np.atleast_1d(np.asarray(positions))
+        if places.size == 0:
+            places = places.astype(np.int64)  # of an empty list, numpy makes floats
         return self.ids.take(pa.array(places, mask=places == -1))
 
     def to_list(self) -> list[Any]:
@@ -103,7 +105,14 @@ class Vocabulary:
 def _as_array(ids: Iterable[Any]) -> pa.Array:
     if isinstance(ids, pa.ChunkedArray):
         return ids.combine_chunks()
-    array = ids if isinstance(ids, pa.Array) else pa.array(ids)
+    if isinstance(ids, (str, bytes)):
+        raise DataError(f"Expected a list of ids, found the single {ids!r}: write [{ids!r}].")
+    try:
+        array = ids if isinstance(ids, pa.Array) else pa.array(ids)
+    except (pa.ArrowException, OverflowError, TypeError, UnicodeError, ValueError) as error:
+        raise DataError(f"Expected ids of one type, text or integers of at most 64 bits, found: {error}.") from error
+    if pa.types.is_nested(array.type):
+        raise DataError(f"Expected ids as text or integers, found the type {array.type}.")
     if pa.types.is_null(array.type):  # an empty list has no type of its own
         return array.cast(pa.string())
     return array

@@ -52,6 +52,14 @@ class TopN:
         return np.asarray((self.positions >= 0).sum(axis=1))
 
 
+def check_length(n: Any) -> None:
+    """Raise ConfigError unless n, the length of a list, is a whole number of at least 1."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise ConfigError(f"Expected a whole number as n, found {n!r}.")
+    if n < 1:
+        raise ConfigError(f"Expected n of at least 1, found {n}.")
+
+
 def top_n(
     scores: Tensor | NDArray[Any],
     n: int,
@@ -91,12 +99,11 @@ def top_n(
     Raises
     ------
     ConfigError
-        If n is below 1.
+        If n is no whole number of at least 1.
     DataError
         If a score is NaN or a shape does not match.
     """
-    if n < 1:
-        raise ConfigError(f"Expected n of at least 1, found {n}.")
+    check_length(n)
     table = torch.as_tensor(scores)
     if table.dtype != torch.bfloat16:  # converted after the cut
         table = table.float()

@@ -24,6 +24,7 @@ def check_values(matrix: csr_matrix, task: str) -> None:
 def check_positions(items: ArrayLike, count: int) -> NDArray[np.int64]:
     """Return item positions as int64 (n,); raise DataError for anything that is not a position in 0..count-1."""
     array = np.atleast_1d(np.asarray(items))
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= count):
+    wrong = array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= count)
+    if wrong or array.ndim > 1:
         raise DataError(f"Expected item positions in 0..{count - 1}, found {items!r}.")
     return array.astype(np.int64)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions, Vocabulary
@@ -17,7 +16,7 @@ from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import ConfigError, DataError, NoRatingsError, UnsupportedError
 from recsys.inference.pairs import predict_pairs
-from recsys.inference.topn import recommend
+from recsys.inference.topn import check_length, recommend
 from recsys.models.base import Recommender
 
 if TYPE_CHECKING:
@@ -131,9 +130,11 @@ class TrainedModel:
         """
         if self.model.task == "rating":
             raise UnsupportedError(f"{self.model.name} needs the ratings of the items: use recommend with a frame.")
-        history = pd.DataFrame({"user_id": "new user", "item_id": list(items)})
-        if not (self.items.positions(history["item_id"]) >= 0).any():
-            raise DataError(f"Expected an item that the model knows, found none among {len(history)}.")
+        positions = self.items.positions(items if isinstance(items, (str, bytes)) else list(items))
+        known = self.items.take(positions[positions >= 0])
+        if not len(known):
+            raise DataError(f"Expected an item that the model knows, found none among {len(positions)}.")
+        history = pd.DataFrame({"user_id": "new user", "item_id": known.to_pandas()})
         if self.users is not None:
             raise UnsupportedError(f"{self.model.name} knows only its training users: use another model.")
         return self.recommend(history, n).drop(columns="user_id")
@@ -160,6 +161,7 @@ class TrainedModel:
         UnsupportedError
             If the model has no embeddings of items.
         """
+        check_length(n)
         position = int(_known(self.items, [item], "items", "the model's items")[0])
         best, cosines = self.model.similar_items(position, N=min(n, len(self.items) - 1) + 1)
         kept = (best >= 0) & (best != position)
@@ -245,8 +247,9 @@ class TrainedModel:
         if only is None and exclude is None:
             return None
         allowed = np.full(len(self.items), only is None)
-        allowed[_known(self.items, only or (), "only_items", "the model's items")] = True
-        allowed[_known(self.items, exclude or (), "exclude_items", "the model's items")] = False
+        for ids, name, value in ((only, "only_items", True), (exclude, "exclude_items", False)):
+            if ids is not None:
+                allowed[_known(self.items, ids, name, "the model's items")] = value
         return allowed
 
     def _frame(
@@ -267,8 +270,10 @@ _NONE = np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.float32)
 
 def _known(vocabulary: Vocabulary, ids: Iterable[Any], name: str, where: str) -> NDArray[np.int32]:
     """Positions of the ids; DataError names the first that is not there."""
+    if isinstance(ids, (str, bytes)):
+        raise DataError(f"Expected a list of ids as {name}, found the single {ids!r}: write [{ids!r}].")
     given = list(ids)
-    positions = vocabulary.positions(pa.array(given)) if given else np.empty(0, dtype=np.int32)
+    positions = vocabulary.positions(given)
     if (positions < 0).any():
         first = given[int(np.argmax(positions < 0))]
         count = int((positions < 0).sum())

@@ -163,3 +163,15 @@ def test_a_scale_of_any_size_keeps_its_ends(ratings):
     scale = RatingScale.of(np.float32(ratings))
     assert (np.float32(scale.min), np.float32(scale.max)) == (np.float32(min(ratings)), np.float32(max(ratings)))
     assert scale.step is None or scale.step > 0
+
+
+@pytest.mark.parametrize("ids", ["ab", b"ab", ["a", 1], [10**25], [object()], [["a"]], ["\ud800"]])
+def test_what_is_no_list_of_ids_is_refused(ids):
+    with pytest.raises(DataError, match=r"Expected (a list of )?ids"):
+        Vocabulary.of(["a", "b"]).positions(ids)
+
+
+@pytest.mark.parametrize("positions", [[], 1, np.int64(1), np.array([]), [-1, 1]])
+def test_ids_are_taken_at_a_number_a_list_and_an_empty_list(positions):
+    expected = ["b" if position == 1 else None for position in np.atleast_1d(positions)]
+    assert Vocabulary.of(["a", "b"]).take(positions).to_pylist() == expected

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from recsys.errors import DataError, UnsupportedError
+from recsys.errors import ConfigError, DataError, UnsupportedError
+from recsys.inference.topn import top_n
 from recsys.models import create_model
+from recsys.models.checks import check_positions
 
 # Users 0, 1, 2 took items 0 to 2, users 3, 4, 5 items 3 to 5.
 TASTES = csr_matrix(
@@ -105,3 +107,14 @@ def test_a_fit_shows_no_progress_and_says_what_to_use_instead():
         create_model("popularity").fit(TASTES, show_progress=True)
     with pytest.raises(UnsupportedError, match="callback: "):
         create_model("popularity").fit(TASTES, callback=print)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, None, True, "3"])
+def test_a_length_that_is_no_whole_number_of_at_least_one_is_refused(n):
+    with pytest.raises(ConfigError, match=r"n of at least 1, found|whole number as n"):
+        top_n(np.zeros((1, 3), dtype=np.float32), n)
+
+
+def test_positions_in_a_table_are_refused():
+    with pytest.raises(DataError, match="Expected item positions"):
+        check_positions([[0, 1]], 3)

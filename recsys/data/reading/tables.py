@@ -130,8 +130,8 @@ def _array(column: pd.Series[Any], name: str, is_id: bool) -> Any:
     try:
         return pa.Array.from_pandas(column)
     except OverflowError as error:
-        if not is_id:  # a number is as good in floating point
-            return pa.array([None if value is None else float(value) for value in column], pa.float64())
+        if not is_id:
+            return _floats(column, name)
         raise DataError(
             f"Expected integers of at most 64 bits in the column {name!r} of {FRAME}, found a larger one. Cast the "
             "column to text: .astype(str)."
@@ -141,6 +141,14 @@ def _array(column: pd.Series[Any], name: str, is_id: bool) -> Any:
             f"Expected one type that Arrow knows in the column {name!r} of {FRAME}, found {column.dtype}: {error}. "
             "Cast the column."
         ) from error
+
+
+def _floats(column: pd.Series[Any], name: str) -> pa.Array:
+    """Numbers beyond 64 bits, which are as good in floating point."""
+    try:
+        return pa.array([None if value is None else float(value) for value in column], pa.float64())
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DataError(f"Expected numbers in the column {name!r} of {FRAME}, found: {error}. Cast it.") from error
 
 
 def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:

@@ -243,3 +243,10 @@ def test_damage_in_the_names_and_in_the_texts_of_parquet_is_refused(tmp_path):
     pq.write_table(pa.table({"user": ids, "item": ["a", "b"]}), tmp_path / "r.parquet")
     with pytest.raises(DataError, match="UTF-8"):
         read_interactions(tmp_path / "r.parquet")
+
+
+@pytest.mark.parametrize("values", [[10**400, 1], [10**25, "x"]])
+def test_numbers_of_a_frame_that_no_float_holds_are_refused(values):
+    frame = pd.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "y"], "rating": pd.Series(values, dtype=object)})
+    with pytest.raises(DataError, match="Expected numbers in the column 'rating'"):
+        read_interactions(frame)
