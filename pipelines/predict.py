@@ -23,7 +23,8 @@ from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, UnsupportedError
 from recsys.models.ratings.base import RatingRecommender
 from recsys.models.trained import TrainedModel
-from recsys.system.storage import Location, folder_at, local_copy
+from recsys.system.files import new_file
+from recsys.system.storage import Location, local_copy
 from recsys.system.text import plural
 
 from .cli.options import LocationType, options_from, setting
@@ -89,8 +90,7 @@ def run(job: PredictJob) -> Predicted:
         started = time.perf_counter()
         with activity("predicting"):
             ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading.encoding))
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        with activity(f"writing {job.output}"), folder_at(job.output.parent).new_file(job.output.name) as file:
+        with activity(f"writing {job.output}"), new_file(job.output) as file:
             write_predictions(file, format, read_pairs(pairs, job.reading.encoding), ratings, reason)
         seconds = time.perf_counter() - started
         found = summarize(ratings, reason)

@@ -238,8 +238,7 @@ class Laboratory:
 def _in_child(words: list[str], said: int, fault: Fault | None) -> int:
     from pipelines.cli.main import main
 
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    speak_into(said)
     sys.argv = ["recsys", *words]
     if fault is not None:
         fault.install()
@@ -256,6 +255,13 @@ def _in_child(words: list[str], said: int, fault: Fault | None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     return code
+
+
+def speak_into(file: int) -> None:
+    """Let this process, a fork perhaps of a captured one, write its output to an open file."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(file, number)
+        setattr(sys, name, os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False))
 
 
 def import_everything() -> None:

@@ -336,13 +336,14 @@ TARGETS: dict[str, Callable[[Random, Bench], None]] = {
 
 def run(target: str, bench: Bench, trials: int, seed: int = 0, batch: int = 50) -> tuple[list[str], int]:
     """Run the trials of a target, some in each fork; what was found, a line each, and how many inputs were refused."""
+    from faults import speak_into
+
     found, refused = [], 0
     for start in range(0, trials, batch):
         with tempfile.TemporaryFile() as said:
             child = os.fork()
             if child == 0:
-                os.dup2(said.fileno(), 1)
-                os.dup2(said.fileno(), 2)
+                speak_into(said.fileno())
                 os._exit(_trials(target, bench, range(start, min(start + batch, trials)), seed))
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             said.seek(0)

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import shutil
-import uuid
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,16 +80,11 @@ def require_writable_name(path: Path) -> None:
 
 
 def _write_trial(folder: Path) -> None:
-    """Write and remove a small file."""
-    file = folder / f".{uuid.uuid4().hex}.trial"
-    try:
-        with file.open("xb") as stream:
-            stream.write(_TRIAL)
-            stream.flush()
-            os.fsync(stream.fileno())
-    finally:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            file.unlink(missing_ok=True)
+    """Write a small file without a name, where the system has such: a kill leaves nothing behind."""
+    with tempfile.TemporaryFile(dir=folder, prefix=".", suffix=".trial") as stream:
+        stream.write(_TRIAL)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
