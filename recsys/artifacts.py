@@ -116,6 +116,8 @@ def _check_ids(trained: TrainedModel) -> None:
         raise DataError(f"Expected ids and counts of the model's {model.n_items} items, found {items} and {counts}.")
     if model.needs_training_users and trained.users is None:
         raise DataError(f"Expected the ids of the training users as users: {model.name} knows no others.")
+    if trained.users is not None and model.n_users not in (None, len(trained.users)):
+        raise DataError(f"Expected ids of the model's {model.n_users} training users, found {len(trained.users)}.")
 
 
 def load_model(directory: Location, device: str = "auto") -> TrainedModel:
@@ -175,6 +177,8 @@ def _load(directory: Path, device: str) -> TrainedModel:
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {reason}") from error
+    if users is not None and model.n_users not in (None, len(users)):
+        raise ArtifactError(f"Expected {model.n_users} users in {directory / _USERS}, found {len(users)}.")
     return TrainedModel(model, items, counts, users, about, digest)
 
 

@@ -52,7 +52,7 @@ def flip(file):
 
 def seal(folder):
     """Make the checksums right again: the damage must be found by itself."""
-    files = {name: sha256(folder / name) for name in ("items.parquet", "weights.safetensors")}
+    files = {name: sha256(folder / name) for name in json.loads((folder / "model.json").read_text())["files"]}
     edit(folder, files=files)
 
 

@@ -1,5 +1,6 @@
 """Model directories that are damaged or crafted: every one an ArtifactError that says what is wrong."""
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +21,7 @@ from model_folders import (
 )
 from safetensors.torch import load_file, save_file
 
+import recsys
 from recsys.artifacts import load_model, save_model
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError, DataError
@@ -278,3 +280,29 @@ def test_the_users_of_a_model_that_knows_no_others_are_needed(tmp_path):
     edit(folder, files={name: sum for name, sum in files_of(folder).items() if name != "users.parquet"})
     with pytest.raises(ArtifactError, match=r"expected users\.parquet, found none"):
         load_model(folder)
+
+
+def test_more_or_fewer_users_than_the_weights_have_are_refused(tmp_path):
+    pytest.importorskip("implicit")
+    folder = save(tmp_path / "model", name="bpr", users=Vocabulary.of(["u", "v", "w"]))
+    for count in (2, 4):
+        ids = [f"user {n}" for n in range(count)]
+        pq.write_table(
+            pa.table({"position": pa.array(range(count), pa.int32()), "user_id": ids}), folder / "users.parquet"
+        )
+        seal(folder)
+        with pytest.raises(ArtifactError, match=f"Expected 3 users in .*found {count}"):
+            load_model(folder)
+
+
+@pytest.mark.parametrize(("name", "tensor"), [("als", "l2"), ("biased-mf", "codes")])
+def test_weights_whose_equations_cannot_be_solved_are_named(name, tensor, tmp_path):
+    pytest.importorskip("implicit")
+    ratings = pd.DataFrame({"user_id": list("uuvvww"), "item_id": list("abbcca"), "rating": [1.0, 2, 3, 4, 5, 1]})
+    folder = recsys.save_model(tmp_path / "model", recsys.fit(ratings, name, held_out=0))
+    state = load_file(folder / "weights.safetensors")
+    state[tensor] = state[tensor].new_full(state[tensor].shape, 0 if tensor == "l2" else 3e38)
+    save_file(state, folder / "weights.safetensors")
+    seal(folder)
+    with pytest.raises(DataError, match="cannot be solved"):
+        load_model(folder).recommend(ratings)

@@ -72,18 +72,21 @@ def with_flags(message: str, command: click.Command | None) -> str:
     for option in command.params if command else ():
         if isinstance(option, click.Option) and option.name:
             flag = max(option.opts, key=len)
-            message = _as_typed(message, option.name, flag, option.is_flag)
+            opposite = max(option.secondary_opts, key=len, default=flag)
+            message = _as_typed(message, option.name, flag, opposite if option.is_flag else None)
             if _is_named(option.name, message) and flag not in message and flag not in flags:
                 flags.append(flag)
     return f"{message} (On the command line: {', '.join(flags)}.)" if flags else message
 
 
-def _as_typed(message: str, name: str, flag: str, is_switch: bool) -> str:
-    """`name=value` in a message as it is typed."""
+def _as_typed(message: str, name: str, flag: str, opposite: str | None) -> str:
+    """`name=value` in a message as it is typed; `opposite`: the flag for False, None where a flag takes a value."""
     value = r"""("[^"]*"|'[^']*'|[\w+-]+(?:[.,][\w+-]+)*)"""
 
     def typed(found: re.Match[str]) -> str:
-        return flag if is_switch else f"{flag} {shlex.quote(found[1].strip(QUOTES))}"
+        if opposite is not None:
+            return opposite if found[1] == "False" else flag
+        return f"{flag} {shlex.quote(found[1].strip(QUOTES))}"
 
     return re.sub(rf"(?<![\w/.-])`?{re.escape(name)}={value}`?", typed, message)
 

@@ -106,7 +106,7 @@ def working_bytes(plan: ScoringPlan, block: int, threads: int) -> int:
 def shard_bytes(targets: Targets, plan: ScoringPlan) -> int:
     """Return the size in bytes of the largest shard's input: ids, histories, seen and excluded items of its users."""
     users = min(plan.shard_users, len(targets))
-    ends = np.append(np.arange(0, len(targets), plan.shard_users), len(targets))
+    ends = np.append(np.arange(0, len(targets), max(1, users)), len(targets))
     matrices = [matrix for matrix in (targets.history, targets.excluded, targets.seen) if matrix is not None]
     cells = sum(int(np.diff(matrix.indptr[ends]).max(initial=0)) for matrix in matrices)
     return cells * 8 + users * (4 * len(matrices) + int(targets.ids.nbytes) // max(1, len(targets)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self
 
@@ -232,7 +232,7 @@ class Recommender(Queries, Generic[ConfigT]):
         """
         matrix, known = self._checked(history, users)
         wanted = None if items is None else check_positions(items, matrix.shape[1])
-        with torch.no_grad():  # not inference_mode: the caller may write into what it gets
+        with torch.no_grad(), self._solving():  # not inference_mode: the caller may write into what it gets
             scores = self._score(matrix, known).float()
         return scores if wanted is None else scores[:, torch.as_tensor(wanted, device=scores.device)]
 
@@ -252,7 +252,24 @@ class Recommender(Queries, Generic[ConfigT]):
         Tensor
             (users, up to width), float32, or bfloat16 after `to_bf16`.
         """
-        yield from self._score_blocks(*self._checked(history, users), width)
+        with self._solving():
+            yield from self._score_blocks(*self._checked(history, users), width)
+
+    @contextmanager
+    def _solving(self) -> Iterator[None]:
+        """Turn errors of numerical code into one that says whose weights they come from."""
+        try:
+            yield
+        except _NUMERICAL as error:
+            raise DataError(
+                f"Expected weights of {self.name} that can score these histories, found a system of equations that "
+                f"cannot be solved ({error}): train the model again."
+            ) from error
+
+    @property
+    def n_users(self) -> int | None:
+        """Number of users it was trained on, for a model with `needs_training_users`; None for others."""
+        return None
 
     def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
         if self.n_items is None:

@@ -1,11 +1,16 @@
 """Memory of a batch job: what is expected, and how a limit reduces the workers."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from scipy.sparse import csr_matrix
 from scoring_case import save_popularity, save_vae, score, write_ratings
 
 from pipelines.score import ScoreJob, make_batch, make_histories
 from recsys.artifacts import load_model
-from recsys.batch.memory import parse_size, plan_memory
+from recsys.batch.memory import parse_size, plan_memory, shard_bytes
+from recsys.batch.plan import ScoringPlan
+from recsys.batch.targets import Targets
 from recsys.errors import ConfigError
 
 
@@ -60,3 +65,10 @@ def test_sizes_are_read_as_people_write_them(text, size):
 def test_other_sizes_are_refused(text):
     with pytest.raises(ConfigError, match="size such as 2GB"):
         parse_size(text)
+
+
+def test_a_shard_larger_than_any_number_of_users_is_one_of_them_all(tmp_path):
+    history = csr_matrix(np.ones((3, 4), dtype=np.float32))
+    targets = Targets(pa.array(["u", "v", "w"]), history)
+    sizes = [shard_bytes(targets, ScoringPlan("", "", users=3, shard_users=users)) for users in (3, 10**20)]
+    assert sizes[0] == sizes[1]

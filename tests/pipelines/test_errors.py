@@ -117,6 +117,7 @@ def test_help_of_every_command_fits_a_terminal(name):
 @click.option("-n", "n", type=int)
 @click.option("--output", "-o")
 @click.option("--items")
+@click.option("--header/--no-header", default=None)
 def some_command(**flags):
     """Some options."""
 
@@ -143,6 +144,7 @@ def test_parameters_named_in_a_message_get_the_flags_of_the_command(message, fla
     [
         ("min_rating=4 keeps 67% of the rows.", "--min-rating 4 keeps 67% of the rows."),
         ("Set min_rating=4.5, overwrite=True or n=3.", "Set --min-rating 4.5, --overwrite or -n 3."),
+        ("Set header=False, not header=True.", "Set --no-header, not --header."),
         ("Write `output='a b'`.", "Write --output 'a b'."),
         ("l2=500 and my_min_rating=4 are other settings.", "l2=500 and my_min_rating=4 are other settings."),
         ("min_rating=4 is not 2: lower min_rating.", "--min-rating 4 is not 2: lower min_rating."),

@@ -152,7 +152,10 @@ class ALS(Recommender[ALSConfig]):
         with _one_blas_thread():
             model = copy.copy(self._prepared())  # the number of threads is set for this call alone
             model.num_threads = torch.get_num_threads()  # 1 where many workers run side by side
-            user_factors = model.recalculate_user(np.arange(history.shape[0]), history)
+            try:
+                user_factors = model.recalculate_user(np.arange(history.shape[0]), history)
+            except ValueError as error:  # of LAPACK
+                raise np.linalg.LinAlgError(str(error)) from error
         return torch.as_tensor(user_factors)
 
     def _prepared(self) -> Any:
@@ -220,6 +223,11 @@ class _KnownUsersFactorization(Recommender[ConfigT]):
 
     @abstractmethod
     def _model(self, seed: int) -> Any: ...
+
+    @property
+    def n_users(self) -> int | None:
+        """Number of users it was trained on; None before the fit."""
+        return None if self.n_items is None else len(self.user_factors)
 
     def _factors_of(self, users: NDArray[np.int64] | None) -> Tensor:
         assert users is not None  # score() checked it
