@@ -1,6 +1,6 @@
 """Disturb every command that writes, read damaged inputs of every kind, and write what was tried to a page of the docs.
 
-    python benchmarks/reliability.py --output docs/explanation/reliability.md
+    python benchmarks/reliability.py --output docs/reliability.md
 
 takes the better part of an hour on two cores; --quick tries a tenth.
 """
@@ -120,7 +120,16 @@ def page(rows: list[tuple[str, str, int, int]], problems: list[str]) -> str:
     found = "\n".join(f"- {problem[:300]}" for problem in problems) or "None."
     return f"""# Reliability
 
-Written by `benchmarks/reliability.py` on {date.today()}, on {cpu_name()}, {usable_cores()} cores.
+What is promised, and tested:
+
+- Every row of a ratings file is kept, or rejected with a reason.
+- A command that is killed at any moment leaves the old result or the new one, never a part of either. `score --resume`,
+  `compare --resume` and `tune --resume` continue, and `score` ends with the same bytes.
+- The same seed gives the same model and the same lists on the same machine; the lists of `score` do not depend on the
+  number of workers, the batch size or the engine.
+- A damaged file is refused with the reason. No traceback is shown without `-v`.
+
+What was tried, by `benchmarks/reliability.py` on {date.today()}, on {cpu_name()}, {usable_cores()} cores:
 
 A disturbed command must leave the old content, the new content, nothing, or a job that can be resumed. Run again, it
 must end with the bytes of an undisturbed run and leave nothing over. "Kill", "full disk", "error" and "interrupt"
