@@ -27,7 +27,7 @@ from recsys.batch.plan import FOLDERS, ScoringPlan, Shard
 from recsys.errors import ArtifactError
 from recsys.system.atomic import parse_json, refuse_existing, write_json
 from recsys.system.disk import storage_errors
-from recsys.system.files import draft_beside, put_folder
+from recsys.system.files import draft_beside, exchange, flush, put_folder
 from recsys.system.packages import versions
 from recsys.system.storage import Folder, Location, as_location, folder_at
 
@@ -64,8 +64,13 @@ class OpenedOutput:
             return
         target = Path(self.target).resolve()
         with storage_errors(target), draft_beside(target) as hidden:
-            Path(self.location).rename(hidden)
-            put_folder(hidden, target, overwrite=True)
+            draft = Path(self.location)
+            if target.is_dir() and exchange(draft, target):  # at no moment is either output without a name
+                flush(target.parent)
+                draft.rename(hidden)  # the earlier output, removed at the end of the block
+            else:
+                draft.rename(hidden)
+                put_folder(hidden, target, overwrite=True)
 
 
 def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, overwrite: bool = False) -> OpenedOutput:

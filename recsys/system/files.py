@@ -149,7 +149,7 @@ def put_folder(draft: Path, target: Path, overwrite: bool) -> None:
     """
     if not (overwrite and target.exists()):
         draft.rename(target)  # the system refuses where something is in a folder of that name
-    elif not _exchange(draft, target):
+    elif not exchange(draft, target):
         old = next(parent for parent in draft.parents if is_draft(parent.name)) / "old" / target.name
         old.parent.mkdir()
         try:
@@ -258,8 +258,8 @@ def _stem(name: str) -> str:
     return name if len(encoded) <= _LONGEST_STEM else os.fsdecode(encoded[:_LONGEST_STEM].decode("utf-8", "ignore"))
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; False where the system or the file system cannot."""
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths of one disk in one step; False where the system or the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False

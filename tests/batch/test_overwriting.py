@@ -1,13 +1,17 @@
 """Replacing an output: the earlier lists can be read until the new ones are complete, whatever happens meanwhile."""
 
 import json
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from batch_case import contents, job, save_small, write
 
+from recsys.batch import output
 from recsys.batch.output import draft_of, open_output
 from recsys.errors import ArtifactError
+from recsys.system import files
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +46,29 @@ def test_the_earlier_lists_stay_until_the_new_ones_are_complete(finished, earlie
 def test_a_replacement_that_was_stopped_is_resumed(earlier, whole, saved, tmp_path):
     plan, targets = job(saved)
     write(tmp_path / "lists", saved, plan, targets, overwrite=True, limit=3)
-    output = open_output(tmp_path / "lists", plan, resume=True)
-    assert (output.location, len(output.finished)) == (draft_of(tmp_path / "lists"), 3)
+    opened = open_output(tmp_path / "lists", plan, resume=True)
+    assert (opened.location, len(opened.finished)) == (draft_of(tmp_path / "lists"), 3)
     write(tmp_path / "lists", saved, plan, targets, resume=True)
     assert contents(tmp_path / "lists") == whole
     assert not draft_of(tmp_path / "lists").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges folders in one step")
+@pytest.mark.parametrize("step", ["exchange", "rename"])
+def test_lists_killed_while_they_take_their_name_are_not_lost(step, earlier, whole, saved, tmp_path, monkeypatch):
+    plan, targets = job(saved)
+    lists, stopped = tmp_path / "lists", RuntimeError("killed")
+
+    def stop(*_):
+        raise stopped
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(*((output, "exchange") if step == "exchange" else (Path, "rename")), stop)
+        patched.setattr(files.shutil, "rmtree", lambda *_, **__: None)  # a killed process tidies nothing
+        write(lists, saved, plan, targets, overwrite=True)
+    assert contents(lists) == (earlier if step == "exchange" else whole)
+    write(lists, saved, plan, targets, resume=True)
+    assert contents(lists) == whole
 
 
 def test_a_stopped_replacement_gives_way_to_another_one(earlier, whole, saved, tmp_path):
@@ -61,8 +83,8 @@ def test_a_stopped_replacement_gives_way_to_another_one(earlier, whole, saved, t
 def test_an_incomplete_output_is_replaced_in_place(whole, saved, tmp_path):
     plan, targets = job(saved)
     write(tmp_path / "lists", saved, replace(plan, n=1), targets, limit=2)
-    output = open_output(tmp_path / "lists", plan, overwrite=True)
-    assert output.location == tmp_path / "lists"
+    opened = open_output(tmp_path / "lists", plan, overwrite=True)
+    assert opened.location == tmp_path / "lists"
     assert contents(tmp_path / "lists").keys() == {"plan.json"}
 
 

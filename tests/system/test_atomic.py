@@ -42,7 +42,7 @@ WRITERS = {"folder": (write_folder, read_folder), "file": (write_text, Path.read
 def system(request, monkeypatch):
     """A system that exchanges two folders in one step, and one that cannot."""
     if request.param == "two renames":
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
     return request.param
 
 
@@ -91,7 +91,7 @@ KILLS = """
     folder = Path({folder!r})
     target = folder / "output"
     if {system!r} == "two renames":
-        files._exchange = lambda one, other: False
+        files.exchange = lambda one, other: False
     write(target, "old")
 
     def check(number):

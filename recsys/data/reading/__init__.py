@@ -8,7 +8,7 @@ streams       text files as blocks of whole lines in UTF-8       records   text 
 delimited     text -> Rows, fast          lines   text -> Rows, line by line          adjacency   user item item ...
 tables        Parquet and DataFrames -> Rows                      times     dates and epochs of any unit
 rows          Rows, and the account of those that are rejected
-assembly      Rows -> Interactions: vocabularies, duplicates, thresholds
+assembly      Rows -> Interactions: vocabularies, order          policies  duplicates, min_rating, rare users and items
 titles, id_files, hints   small tables of titles and ids; remarks on the data
 ```
 """

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from recsys.data.interactions import ColumnUse, Ledger
 from recsys.data.reading.layout import Columns
 from recsys.data.reading.options import ReadingOptions
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
+from recsys.system.files import new_file
 
 UNPARSABLE = "unparsable line"
 UNDECODABLE = "not UTF-8"
@@ -115,19 +116,22 @@ class Account(AbstractContextManager["Account"]):
 
     def __enter__(self) -> Account:
         if self._path is not None:
-            try:
-                self._file = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-            except ValueError as error:  # a NUL in the name
-                raise ConfigError(
-                    f"Expected a file name for `rejects`, found {str(self._path)!r} ({error})."
-                ) from error
+            self._draft = new_file(self._path)
+            draft = self._draft.__enter__()
+            self._file = draft.open("w", encoding="utf-8", errors="backslashreplace", newline="")
             self._writer = csv.writer(self._file)
             self._writer.writerow(["file", "line", "reason", "row"])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.close()
+        finally:
+            if isinstance(error, DataError):  # the rejected rows are what explains it
+                kind = error = tb = None
+            self._draft.__exit__(kind, error, tb)
 
     @property
     def writes(self) -> bool:

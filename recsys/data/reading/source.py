@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 from recsys.data.interactions import Interactions
-from recsys.data.reading.assembly import apply_policies, assemble
+from recsys.data.reading.assembly import assemble
 from recsys.data.reading.delimited import read_text, sniff
 from recsys.data.reading.layout import Layout
 from recsys.data.reading.options import ReadingOptions
+from recsys.data.reading.policies import apply_policies
 from recsys.data.reading.rows import Account, Rows
 from recsys.data.reading.tables import FRAME, read_frame, read_parquet
 from recsys.data.store import MANIFEST, is_store, open_store

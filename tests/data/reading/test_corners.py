@@ -17,6 +17,7 @@ from reading_case import cells, read
 from recsys.data.reading import ReadingOptions, read_interactions, read_titles
 from recsys.data.reading.hints import hints
 from recsys.data.reading.id_files import read_columns, read_ids
+from recsys.data.reading.rows import Account
 from recsys.errors import ConfigError, DataError, RecsysError
 
 GOOD = "user,item,rating\nu,a,5\nv,b,4\n"
@@ -75,7 +76,7 @@ def test_a_nul_in_a_name_is_refused(tmp_path):
     (tmp_path / "r.csv").write_text(GOOD)
     with pytest.raises(DataError, match="nothing at"):
         read_interactions("a\0b")
-    with pytest.raises(ConfigError, match="rejects"):
+    with pytest.raises(ConfigError, match="path without NUL"):
         read_interactions(tmp_path / "r.csv", ReadingOptions(rejects=Path("a\0b")))
     with pytest.raises(DataError, match="the column"):
         read_interactions(tmp_path / "r.csv", ReadingOptions(item_column="a\0b"))
@@ -250,3 +251,20 @@ def test_numbers_of_a_frame_that_no_float_holds_are_refused(values):
     frame = pd.DataFrame({"user_id": ["a", "b"], "item_id": ["x", "y"], "rating": pd.Series(values, dtype=object)})
     with pytest.raises(DataError, match="Expected numbers in the column 'rating'"):
         read_interactions(frame)
+
+
+def test_the_rejects_file_appears_whole_or_not_at_all(tmp_path):
+    ratings, rejects = tmp_path / "ratings.csv", tmp_path / "rejects.csv"
+    ratings.write_text("user_id,item_id,rating\nu,a,5\nv,b,x\n")
+    rejects.write_text("earlier\n")
+    options = ReadingOptions(rejects=rejects)
+    with pytest.raises(KeyboardInterrupt), Account(options):
+        raise KeyboardInterrupt
+    assert rejects.read_text() == "earlier\n"
+    read_interactions(ratings, options)
+    assert len(rejects.read_text().splitlines()) == 2
+    ratings.write_text("user_id,item_id,rating\nu,a,x\nv,b,x\n")
+    with pytest.raises(DataError, match="Expected usable rows"):
+        read_interactions(ratings, ReadingOptions(rejects=rejects, user_column="user_id"))
+    assert len(rejects.read_text().splitlines()) == 3  # why nothing is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ratings.csv", "rejects.csv"]
