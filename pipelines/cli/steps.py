@@ -18,6 +18,7 @@ from recsys.reporting.plotting import calibration_curve, training_curve
 from recsys.splitting.holdout import Split
 from recsys.system.atomic import refuse_existing, write_text
 from recsys.system.disk import storage_errors
+from recsys.system.files import new_file
 from recsys.tracking.tracker import Run, Tracker
 from recsys.training.context import Epoch, TrainingContext
 from recsys.training.data_parallel import ALONE, Group
@@ -115,7 +116,9 @@ def trials_file(output: Path, resume: bool, overwrite: bool, mark: str = TRIALS)
     if storage.is_file() and not overwrite:
         raise ArtifactError(f"{output} already holds trials: add --resume to continue, or --overwrite to start again.")
     refuse_existing(output, TRIALS if storage.is_file() else mark, overwrite)
-    storage.unlink(missing_ok=True)
+    if storage.is_file():  # emptied in one step: the folder stays one of ours, whenever the command is killed
+        with new_file(storage) as draft:
+            draft.touch()
     return storage
 
 
