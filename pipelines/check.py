@@ -17,6 +17,7 @@ from recsys.data.reading.layout import Layout
 from recsys.data.store import is_store
 from recsys.system.atomic import new_file
 from recsys.system.storage import Location, local_copies
+from recsys.system.text import plural
 
 from .cli.errors import with_flags
 from .cli.options import LocationType, options_from, setting
@@ -70,6 +71,7 @@ def _format(layout: Layout | None) -> dict[str, Any]:
     places = {kind: place for kind, place in asdict(layout.columns).items() if place is not None}
     return {
         "separator": SEPARATOR_NAMES.get(layout.separator, layout.separator),
+        "skipped_lines": layout.skip - layout.header,
         "header": layout.header,
         "columns": {kind: layout.names[place] for kind, place in places.items()},
         "not_used": [name for place, name in enumerate(layout.names) if place not in places.values()],
@@ -125,6 +127,8 @@ def _format_lines(layout: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("header", "yes" if layout["header"] else "no: columns are given by number"),
         ("columns", columns),
     ]
+    if count := layout["skipped_lines"]:
+        lines.insert(1, ("skipped", f"{plural(count, 'line')} above the {'header' if layout['header'] else 'rows'}"))
     return lines + ([("not used", ", ".join(layout["not_used"]))] if layout["not_used"] else [])
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions, RatingScale, Vocabulary
 from recsys.data.reading.lines import BLANKS
@@ -34,6 +35,7 @@ def hints(interactions: Interactions) -> list[str]:
         _on_lines(interactions),
         _on_missing_markers("user", interactions.users, interactions.user),
         _on_missing_markers("item", interactions.items, interactions.item),
+        _on_outliers(interactions),
         _on_ratings(interactions),
         _on_small_users(interactions),
         _on_blanks("user", interactions.users),
@@ -90,7 +92,8 @@ def _on_ratings(interactions: Interactions) -> str | None:
         return None
     if scale.kind == "constant":
         return f"Every rating is {scale.min:g}: a row says no more than that it exists."
-    least = float(np.median(ratings)) if scale.kind == "count" else good_rating(scale)
+    usual = _usual_ratings(ratings)
+    least = float(np.median(ratings)) if scale.kind == "count" else good_rating(RatingScale.of(usual))
     kept = f"min_rating={least:g} keeps {(ratings >= np.float32(least)).mean():.0%} of the rows"
     if scale.kind == "count":
         low, high = math.log1p(scale.min), math.log1p(scale.max)
@@ -102,6 +105,30 @@ def _on_ratings(interactions: Interactions) -> str | None:
     if BELOW_MIN_RATING in interactions.ledger.rejected:
         return None  # min_rating is in use
     return f"For ranking each row counts as a preference, low ratings too; {kept}."
+
+
+def _usual_ratings(ratings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The ratings without the rare ones that are far from all others: more than the range of 98 % of them away."""
+    low, high = np.quantile(ratings, [0.01, 0.99])
+    margin = high - low
+    return ratings[(ratings >= low - margin) & (ratings <= high + margin)] if margin else ratings
+
+
+def _on_outliers(interactions: Interactions) -> str | None:
+    """A few ratings out of the scale of all others, such as 99 for "no answer"."""
+    scale, ratings = interactions.scale, interactions.rating
+    if scale is None or ratings is None or scale.kind != "rating":
+        return None
+    usual = _usual_ratings(ratings)
+    count = len(ratings) - len(usual)
+    if not count:
+        return None
+    outside = np.setdiff1d(ratings, usual)
+    shown = ", ".join(f"{value:g}" for value in outside[:5]) + (", ..." if len(outside) > 5 else "")
+    return (
+        f"{plural(count, 'rating is', 'ratings are')} far outside of {usual.min():g} to {usual.max():g}, where all "
+        f"others are: {shown}. They stay as they are: if they mark a missing rating, remove the rows from the file."
+    )
 
 
 def _on_small_users(interactions: Interactions) -> str | None:

@@ -119,6 +119,8 @@ def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> La
         raise DataError(f"Expected rows of ratings in {where}, found an empty file.")
     texts = [line for _, line in filled]
     separator = given or find_separator(texts[:SEPARATOR_SAMPLE], where)
+    if comments := _comments(texts, separator):
+        skip, filled, texts = filled[comments - 1][0] + 1, filled[comments:], texts[comments:]
     rows = _split_rows(texts, separator, where)
     if options.header is None and _is_adjacency(rows, separator, options):
         return Layout(separator, False, ("user", "items"), Columns(0, 1), skip=skip, adjacency=True)
@@ -138,6 +140,18 @@ def find_layout(lines: Sequence[str], options: ReadingOptions, where: str) -> La
         numbered=_is_numbered(data, columns, len(names)),
         truth=_is_truth(data, columns),
     )
+
+
+def _comments(lines: Sequence[str], separator: str) -> int:
+    """How many lines at the top are comments: they begin with # and have fewer or more fields than the rows do."""
+    count = next((place for place, line in enumerate(lines) if not line.lstrip("\ufeff").startswith("#")), 0)
+    while count and _width(lines[count - 1], separator) == _width(lines[count], separator):
+        count -= 1  # it names the columns, or is a row whose user begins with #
+    return count
+
+
+def _width(line: str, separator: str) -> int:
+    return len(split_line(line, separator) or [])
 
 
 def _split_rows(lines: Sequence[str], separator: str, where: str) -> list[list[str]]:
@@ -380,4 +394,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _short(text: str) -> str:
+    text = text.rstrip("\r")
     return text if len(text) <= 60 else text[:57] + "..."

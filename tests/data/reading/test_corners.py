@@ -268,3 +268,20 @@ def test_the_rejects_file_appears_whole_or_not_at_all(tmp_path):
         read_interactions(ratings, ReadingOptions(rejects=rejects, user_column="user_id"))
     assert len(rejects.read_text().splitlines()) == 3  # why nothing is left
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ratings.csv", "rejects.csv"]
+
+
+def test_comment_lines_at_the_top_are_skipped_and_line_numbers_stay_true(tmp_path):
+    file = tmp_path / "ratings.csv"
+    file.write_bytes("\ufeff# made by the shop\r\n# on Friday, at noon\r\nuser;item\r\na;x\r\n;y\r\n".encode())
+    found = read_interactions(file, ReadingOptions(rejects=tmp_path / "rejects.csv"))
+    assert (found.users.to_list(), found.items.to_list(), found.ledger.read) == (["a"], ["x"], 2)
+    assert "ratings.csv,5,missing user id" in (tmp_path / "rejects.csv").read_text()
+    file.write_text("# no header\n1,2\n3,4\n")
+    assert read_interactions(file).users.to_list() == ["1", "3"]
+
+
+@pytest.mark.parametrize("text", ["#1,x\nb,y\n", "# u\n#1,x\nb,y\n"])
+def test_a_user_that_begins_with_a_hash_sign_is_no_comment(tmp_path, text):
+    (tmp_path / "ratings.csv").write_text(text)
+    found = read_interactions(tmp_path / "ratings.csv", ReadingOptions(header=False))
+    assert found.users.to_list() == ["#1", "b"]

@@ -72,3 +72,11 @@ def test_one_row_and_one_user_are_written_in_the_singular():
 @pytest.mark.parametrize("ratings", [[1e-7, 2e-7], [1e-7, 1e-7], [1e30, 2e30], [1e30, -1e30], [1e-40, 1], [0, 3e38]])
 def test_ratings_of_any_size_have_a_scale_and_remarks(ratings):
     assert remarks(user=[1, 2], item=[1, 2], rating=ratings)
+
+
+def test_a_few_ratings_out_of_the_scale_are_named_and_do_not_move_the_good_rating():
+    stars = [1, 2, 3, 4, 5] * 60
+    text = remarks(user=["u"] * 302, item=list(range(302)), rating=[*stars, 99, -20])
+    assert "2 ratings are far outside of 1 to 5, where all others are: -20, 99." in text
+    assert "min_rating=4 keeps 40% of the rows" in text
+    assert "outside" not in remarks(user=["u"] * 301, item=list(range(301)), rating=[*stars, 0])
