@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -20,6 +20,7 @@ from recsys.batch.predictions import (
 )
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
+from recsys.data.store import is_store
 from recsys.errors import ArtifactError, UnsupportedError
 from recsys.models.ratings.base import RatingRecommender
 from recsys.models.trained import TrainedModel
@@ -77,7 +78,7 @@ def run(job: PredictJob) -> Predicted:
     model = rating_model(saved)
     if job.new_items:
         model.check_new_items()
-    interactions = read_histories(saved, job.ratings, job.reading)
+    interactions = read_histories(saved, job.ratings, _reading_of_ratings(job))
     if job.new_items:
         model, histories = with_new_items(model, saved.items, interactions)
     else:
@@ -89,9 +90,9 @@ def run(job: PredictJob) -> Predicted:
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
         with activity("predicting"):
-            ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading.encoding))
+            ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading))
         with activity(f"writing {job.output}"), new_file(job.output) as file:
-            write_predictions(file, format, read_pairs(pairs, job.reading.encoding), ratings, reason)
+            write_predictions(file, format, read_pairs(pairs, job.reading), ratings, reason)
         seconds = time.perf_counter() - started
         found = summarize(ratings, reason)
         counts = {"rows": len(reason), "predicted": found.predicted, "new items": folded_in, "seconds": seconds}
@@ -101,6 +102,13 @@ def run(job: PredictJob) -> Predicted:
     return Predicted(
         job.output, len(reason), found.predicted, found.without, folded_in, interactions.ledger.line(), seconds
     )
+
+
+def _reading_of_ratings(job: PredictJob) -> ReadingOptions:
+    """The options for the histories: names of columns are for PAIRS alone where the ratings are a prepared store."""
+    if len(job.ratings) == 1 and is_store(Path(job.ratings[0])):
+        return replace(job.reading, user_column=None, item_column=None, separator=None, header=None)
+    return job.reading
 
 
 def rating_model(saved: TrainedModel) -> RatingRecommender:

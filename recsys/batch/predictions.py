@@ -6,7 +6,7 @@ The file is read twice, in parts: to find the positions of its ids, and to write
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
 from recsys.data.reading.delimited import read_text, sniff
+from recsys.data.reading.layout import Layout
 from recsys.data.reading.rows import Rows
 from recsys.data.reading.tables import read_parquet
 from recsys.errors import ConfigError, DataError
@@ -35,15 +36,16 @@ _ROWS = 1 << 20  # written at once
 _REASONS = pa.array([None, UNKNOWN_ITEM, NO_HISTORY], pa.string())
 
 
-def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
+def read_pairs(file: Path, reading: ReadingOptions | None = None) -> Iterator[Rows]:
     """Read the pairs of a text or Parquet file, in parts.
 
     Parameters
     ----------
     file : Path
         Columns user_id, item_id, named or first as in a file of ratings; further columns are ignored.
-    encoding : str
-        Encoding of a text file.
+    reading : ReadingOptions, optional
+        How the ratings beside the pairs are read: names of columns, separator, header and encoding. Where the pairs
+        do not have these columns, they are found as if nothing were given.
 
     Yields
     ------
@@ -57,10 +59,9 @@ def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
     """
     if not file.is_file():
         raise DataError(f"Expected a file of pairs, found {'a folder' if file.is_dir() else 'nothing'} at {file}.")
-    options = ReadingOptions(rating_column="none", timestamp_column="none", encoding=encoding)
     with file.open("rb") as start:
         is_parquet = start.read(4) == b"PAR1"
-    layout = None if is_parquet else sniff(file, options)
+    options, layout = _layout_of_pairs(file, reading or ReadingOptions(), is_parquet)
     parts = read_parquet(file, options) if layout is None else read_text(file, layout, options)
     line = 1 if layout is None else 1 + layout.skip
     for part in parts:
@@ -71,6 +72,29 @@ def read_pairs(file: Path, encoding: str = "utf-8") -> Iterator[Rows]:
             )
         line += part.length
         yield part
+
+
+def _layout_of_pairs(file: Path, reading: ReadingOptions, is_parquet: bool) -> tuple[ReadingOptions, Layout | None]:
+    """The options that the file can be read with, and the layout of a text: as the ratings, else as found."""
+    plain = ReadingOptions(rating_column="none", timestamp_column="none", encoding=reading.encoding)
+    given = {name: getattr(reading, name) for name in ("user_column", "item_column", "separator", "header")}
+
+    def layout(options: ReadingOptions) -> Layout | None:
+        if not is_parquet:
+            return sniff(file, options)
+        next(read_parquet(file, options), None)  # raises where a column is missing
+        return None
+
+    try:
+        return (options := replace(plain, **given)), layout(options)
+    except DataError:
+        if not any(value is not None for value in given.values()):
+            raise
+        try:
+            return plain, layout(plain)
+        except DataError:
+            pass
+        raise
 
 
 def with_new_items(

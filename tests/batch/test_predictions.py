@@ -10,6 +10,7 @@ import torch
 from recsys.batch.predictions import NO_HISTORY, UNKNOWN_ITEM, file_format, predict_rows, read_pairs, write_predictions
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, DataError
 
 # User 007 rated a 5 and b 0; the user "new" has no history.
@@ -91,3 +92,20 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path):
 def test_an_unknown_format_is_refused():
     with pytest.raises(ConfigError, match=r"ends in .csv or .parquet"):
         file_format("out.xlsx")
+
+
+@pytest.mark.parametrize("header", ["Kunde;Artikel;Note", "user_id;item_id;Note", "item_id;user_id"])
+def test_pairs_are_found_by_the_names_of_the_ratings_or_by_the_usual_ones(tmp_path, header):
+    row = {"Kunde": "8", "Artikel": "c", "user_id": "8", "item_id": "c", "Note": "1"}
+    (tmp_path / "pairs.csv").write_text(f"{header}\n" + ";".join(row[name] for name in header.split(";")) + "\n")
+    pq.write_table(pa.table({name: [row[name]] for name in header.split(";")}), tmp_path / "pairs.parquet")
+    reading = ReadingOptions(user_column="Kunde", item_column="Artikel", separator=";")
+    for name in ("pairs.csv", "pairs.parquet"):
+        (rows,) = read_pairs(tmp_path / name, reading)
+        assert (rows.user.to_pylist(), rows.item.to_pylist()) == (["8"], ["c"])
+
+
+def test_a_file_that_holds_no_pairs_is_refused_by_what_was_given(tmp_path):
+    (tmp_path / "pairs.csv").write_text("ab\nxy\n")
+    with pytest.raises(DataError, match=r"found one with the separator '\|'"):
+        list(read_pairs(tmp_path / "pairs.csv", ReadingOptions(separator="|", item_column="7")))

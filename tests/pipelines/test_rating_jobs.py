@@ -221,6 +221,14 @@ def test_predict_takes_new_users_from_their_histories(model):
     assert pd.read_parquet("out.parquet")["rating"].tolist() == pytest.approx([7], abs=0.4)
 
 
+def test_predict_reads_pairs_with_the_columns_named_and_histories_from_a_store(model, ratings):
+    works("prepare", ratings, "-o", "store")
+    Path("pairs.csv").write_text("Artikel;Kunde\ni7;02\n")
+    names = ("--user-column", "Kunde", "--item-column", "Artikel")
+    works("predict", model, "pairs.csv", "--ratings", "store", *names, "-o", "named.csv", "--no-track")
+    assert pd.read_csv("named.csv")["rating"].tolist() == pytest.approx([7], abs=0.4)
+
+
 def test_predict_takes_of_ratings_given_twice_what_training_took(ratings):
     works("train", ratings, "-m", "biases", "--duplicates", "mean", "-o", "mean", "--no-track")
     Path("pairs.csv").write_text("user_id,item_id\nme,i0\n")
