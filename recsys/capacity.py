@@ -21,6 +21,7 @@ from recsys.models.autoencoders.network import NetworkRecommender, TrainingMemor
 
 CONSTANTS = Path(__file__).with_name("system") / "constants.json"
 MATRIX_LIMIT = 2**31 - 1  # interactions in one matrix, at most: its indices are int32
+LARGEST = 1e12  # users, items and so on: beyond every data set, and products of them stay numbers
 
 _RUNTIME = 0.4e9  # bytes of Python, torch and pandas before any data
 _LIST_ROW = 12  # bytes of item, rank and score in a list, before compression
@@ -164,9 +165,12 @@ class Workload:
     n: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("users", "items", "interactions", "machines", "memory", "network", "batch_size", "n"):
+        for name in ("users", "items", "machines", "hidden", "latent", "negatives", "batch_size", "n"):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise ConfigError(f"Expected {name} of 1 to {LARGEST:.0e}, found {getattr(self, name):g}.")
+        for name in ("interactions", "memory", "network"):
             if not 1 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
+                raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name):g}.")
         if self.interactions > self.users * self.items:
             raise ConfigError(
                 f"Expected at most users x items = {self.users * self.items:,.0f} interactions, "

@@ -132,7 +132,7 @@ def test_the_recommended_way_is_the_fastest_network_that_fits():
 
 @pytest.mark.parametrize(
     ("numbers", "complaint"),
-    [((0, 10, 10), "users of at least 1"), ((10, 10, 101), "at most users x items = 100"), ((1, np.nan, 1), "items")],
+    [((0, 10, 10), "users of 1 to"), ((10, 10, 101), "at most users x items = 100"), ((1, np.nan, 1), "items")],
 )
 def test_an_impossible_workload_is_refused(numbers, complaint):
     with pytest.raises(ConfigError, match=complaint):
@@ -168,3 +168,10 @@ def test_the_command_gives_the_same_as_json():
     found = json.loads(asked("--json", "plan", "--hidden", "100").output)
     assert [way["name"] for way in found["ways"]] == ["vae, full softmax", "vae, sampled softmax", "ease"]
     assert found["recommended"] in found["ways"]
+
+
+@pytest.mark.parametrize("name", ["users", "items", "hidden", "latent", "n"])
+@pytest.mark.parametrize("value", [0, -1, 1e20, float("nan"), float("inf")])
+def test_sizes_beyond_every_data_set_are_refused(name, value):
+    with pytest.raises(ConfigError, match=f"Expected {name} of 1 to 1e"):
+        Workload(**{"users": 1000, "items": 100, "interactions": 5000} | {name: value})

@@ -57,7 +57,8 @@ def average_precision(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -
 
 def ndcg(hits: NDArray[np.bool_], relevant: NDArray[Any], k: int) -> Values:
     """DCG / ideal DCG with DCG = sum over i <= k of h_i / log2(i + 1); the ideal list has min(k, R) hits on top."""
-    discount = 1 / np.log2(np.arange(2, k + 2))
+    deepest = min(k, max(hits.shape[1], int(np.max(relevant, initial=0))))  # k may be beyond the catalog
+    discount = 1 / np.log2(np.arange(2, deepest + 2))
     ideal = np.concatenate([[0], np.cumsum(discount)])[np.minimum(relevant, k)]
     return _ratio(hits[:, :k] @ discount[: hits.shape[1]], ideal, relevant)
 
@@ -119,10 +120,10 @@ def parse_metric(label: str) -> tuple[str, int]:
     Raises
     ------
     ConfigError
-        For an unknown name, or a cut-off that is not a number above 0.
+        For an unknown name, or a cut-off that is not a number from 1 to 999,999,999.
     """
     name, _, cutoff = label.partition("@")
-    if name not in METRICS or not cutoff.isdecimal() or int(cutoff) < 1:
+    if name not in METRICS or not cutoff.isdecimal() or len(cutoff) > 9 or int(cutoff) < 1:
         raise ConfigError(f"Expected a metric such as ndcg@100, of {', '.join(METRICS)}; found {label!r}.")
     return name, int(cutoff)
 

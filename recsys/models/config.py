@@ -10,6 +10,8 @@ from typing import Any
 
 from recsys.errors import ConfigError
 
+LARGEST = 2**31 - 1  # of a whole number: sizes, and products of two of them, must fit in 64 bits
+
 
 def make_config(config: type[Any], settings: Mapping[str, Any], model: str) -> Any:
     """Create a Config from settings by name.
@@ -52,10 +54,12 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
-        if kind is int and not isinstance(value, int):
-            number = float(value)
+        if kind is int:
+            number = value if isinstance(value, int) else float(value)
             if number != int(number):
                 raise ValueError
+            if abs(number) > LARGEST:
+                raise ConfigError(f"Expected {name} of at most {LARGEST:,}, found {value!r}.")
             return int(number)
         converted = kind(value)
         if kind is float and not math.isfinite(converted):

@@ -142,3 +142,12 @@ def test_a_label_is_a_name_and_a_cut_off():
 def test_other_labels_are_refused(label):
     with pytest.raises(ConfigError, match="Expected a metric such as ndcg@100"):
         parse_metric(label)
+
+
+def test_a_cutoff_beyond_the_catalog_costs_nothing_and_one_beyond_all_numbers_is_refused():
+    hits, relevant = np.array([[True, False, True]]), np.array([2])
+    for metric in METRICS.values():
+        assert metric(hits, relevant, 999_999_999).shape == (1,)
+    assert METRICS["ndcg"](hits, relevant, 999_999_999) == METRICS["ndcg"](hits, relevant, 3)
+    with pytest.raises(ConfigError, match="ndcg@100"):
+        parse_metric("ndcg@" + "9" * 20)

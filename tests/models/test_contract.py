@@ -69,6 +69,12 @@ def test_nonsense_in_a_setting_is_refused_at_once(name, setting, value):
         create_model(name, {setting: value})
 
 
+@pytest.mark.parametrize("value", [2**31, "99999999999999999999", 1e30])
+def test_a_whole_number_beyond_every_size_is_refused(value):
+    with pytest.raises(ConfigError, match=r"Expected vae\.batch_size of at most 2,147,483,647"):
+        create_model("vae", {"batch_size": value})
+
+
 @pytest.mark.parametrize(("name", "setting"), SETTINGS)
 def test_a_setting_may_come_as_text(name, setting):
     default = getattr(MODELS[name].Config(), setting)
