@@ -146,8 +146,12 @@ def _on_blanks(kind: str, vocabulary: Vocabulary) -> str | None:
     ids = vocabulary.ids
     if pa.types.is_integer(ids.type):
         return None
-    count = pc.sum(pc.not_equal(ids, pc.utf8_trim(ids, characters=BLANKS))).as_py()
+    bare = pc.utf8_trim(ids, characters=BLANKS)
+    blank = pc.not_equal(ids, bare)
+    count = pc.sum(blank).as_py()
     if not count:
         return None
     subject = plural(count, f"{kind} id begins or ends", f"{kind} ids begin or end")
-    return f"{subject} with a blank; ids stay as they are."
+    twins = pc.filter(ids, pc.and_(blank, pc.is_in(bare, value_set=ids)))
+    example = f": {twins[0].as_py()!r} is not {twins[0].as_py().strip(BLANKS)!r}" if len(twins) else ""
+    return f"{subject} with a blank; ids stay as they are{example}."

@@ -50,7 +50,8 @@ def test_small_users_missing_times_and_blanks_in_ids_are_named():
     text = remarks(user=["a", "b "], item=["x", "y"])
     assert "2 of 2 users have fewer than 5 items" in text
     assert "temporal" in text
-    assert "1 user id begins or ends with a blank" in text
+    assert "1 user id begins or ends with a blank; ids stay as they are." in text
+    assert "ids stay as they are: ' 7' is not '7'." in remarks(user=["7", " 7"], item=["x", "y"])
 
 
 @pytest.mark.parametrize("marker", ["NULL", "\\N", "nan", "NA", "None", "<NA>", " null"])
