@@ -37,12 +37,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     parser.add_argument("--inputs", type=int, default=21_000, help="damaged inputs in all")
     parser.add_argument("--kills", type=int, default=30, help="kills at random moments, of each command")
+    parser.add_argument(
+        "--operations", type=int, default=200, help="file operations of each command to disturb, at most"
+    )
     asked = parser.parse_args()
     part = 10 if asked.quick else 1
     rows, problems = [], []
     with tempfile.TemporaryDirectory() as folder:
         for found_rows, found_problems in (
-            disturb(Path(folder) / "laboratory", max(2, asked.kills // part), part),
+            disturb(Path(folder) / "laboratory", max(2, asked.kills // part), max(3, asked.operations // part)),
             damage(Path(folder) / "bench", asked.inputs // part),
             pytest_counts(),
         ):
@@ -55,8 +58,8 @@ def main() -> None:
     sys.exit(bool(problems))
 
 
-def disturb(folder: Path, kills: int, step: int) -> tuple[list[tuple[str, str, int, int]], list[str]]:
-    """Faults before every file operation (every `step`-th of them), and kills at random moments."""
+def disturb(folder: Path, kills: int, operations: int) -> tuple[list[tuple[str, str, int, int]], list[str]]:
+    """Faults before file operations, spread over all of a command, and kills at random moments."""
     import faults
 
     faults.import_everything()
@@ -65,7 +68,9 @@ def disturb(folder: Path, kills: int, step: int) -> tuple[list[tuple[str, str, i
     problems = []
     for command in laboratory.commands:
         expected = laboratory.expected[command.name]
-        trials = [(kind, at, None) for at in range(1, expected["operations"] + 1, step) for kind in faults.KINDS]
+        trials = [
+            (kind, at, None) for at in _spread(expected["operations"], operations) for kind in faults.KINDS[at % 2 :: 2]
+        ]
         trials += [("kill at a random moment", None, chance.uniform(0, expected["seconds"])) for _ in range(kills)]
         for number, (kind, at, moment) in enumerate(trials):
             outcome = laboratory.trial(command, kind, at, moment, over_old=bool(number // 4 % 2))
@@ -77,6 +82,12 @@ def disturb(folder: Path, kills: int, step: int) -> tuple[list[tuple[str, str, i
     bad = Counter((problem.split(", ")[0], problem.split(", ")[1].split(":")[0]) for problem in problems)
     rows = [(f"`recsys {name}`", kind, count, count - bad[name, kind]) for (name, kind), count in tried.items()]
     return rows, problems
+
+
+def _spread(operations: int, most: int) -> list[int]:
+    """Numbers from 1 to `operations`, all or `most` of them."""
+    count = min(operations, most)
+    return [1 + number * operations // count for number in range(count)]
 
 
 def damage(folder: Path, inputs: int) -> tuple[list[tuple[str, str, int, int]], list[str]]:
@@ -133,7 +144,7 @@ What was tried, by `benchmarks/reliability.py` on {date.today()}, on {cpu_name()
 
 A disturbed command must leave the old content, the new content, nothing, or a job that can be resumed. Run again, it
 must end with the bytes of an undisturbed run and leave nothing over. "Kill", "full disk", "error" and "interrupt"
-happen before a file operation of the command, one after the other; half of the runs replace an older output
+happen before a file operation of the command, two of them before each; half of the runs replace an older output
 (`--overwrite`). A damaged input must be read right or be refused with a message of ours: no traceback, no crash, no
 number that is not finite.
 
