@@ -31,13 +31,15 @@ rows = batch / machines        cells = rows x interactions / users
 step, full     6 rows (items hidden + inner) / flops + rows items logit
                + 2 items hidden weight + cells hidden cell + sent / network
 step, sampled  the same with candidates for items in the first line, and
-               (candidates + distinct) hidden sparse_weight + items weight in the second
+               (candidates + distinct) hidden sparse_weight + items weight
+               in the second
 epoch          step x users / batch
 sent           2 (machines - 1) / machines x 4 bytes x parameters, a step
 ease           items^3 / solve + interactions^2 / users x pair
 lists          users / machines x (2 items hidden / score_flops + items score)
-memory         runtime + matrix (8 interactions + 20 users) + parameters, gradients,
-               optimizer state, best weights + logits of a step; ease: 4 items^2"""
+memory         runtime + matrix (8 interactions + 20 users) + parameters,
+               gradients, optimizer state, best weights + logits of a step;
+               ease: 4 items^2"""
 
 
 @dataclass(frozen=True)

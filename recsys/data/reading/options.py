@@ -61,7 +61,9 @@ class ReadingOptions:
     separator: str | None = _option(None, "Text between two columns: a character, '::', tab, space, ...")
     header: bool | None = _option(None, "Whether the first line names the columns.", "--header/--no-header")
     encoding: str = _option("utf-8", "Encoding of the text, e.g. latin-1.")
-    min_rating: float | None = _option(None, "Keep rows with this rating or a higher one.")
+    min_rating: float | None = _option(
+        None, "Least rating that counts as a preference; items rated lower are seen, so never recommended."
+    )
     min_user_items: int = _option(0, "Keep users with at least this many items.")
     min_item_users: int = _option(0, "Keep items with at least this many users.")
     duplicates: Literal["last", "first", "mean", "max", "sum", "error"] | None = _option(
