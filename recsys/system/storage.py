@@ -23,7 +23,7 @@ from recsys.errors import ConfigError, DataError, RecsysError, StorageError
 from recsys.system.disk import storage_errors
 from recsys.system.files import is_draft, new_file, remove_leftovers, sha256
 from recsys.system.packages import install_hint
-from recsys.system.text import mask_secrets
+from recsys.system.text import mask_address, mask_secrets
 
 Location: TypeAlias = Path | str  # an address is text: a Path would make s3:/bucket of s3://bucket
 
@@ -148,7 +148,7 @@ def _open(address: str) -> tuple[Any, str]:
             f"with  {install_hint('object-stores')}"
         ) from error
     except ValueError as error:
-        found = mask_secrets(f"{address}: {error}")
+        found = mask_address(f"{address}: {error}", address)
         raise ConfigError(f"Expected an address such as s3://bucket/key, found {found}.") from error
     except Exception as error:
         raise ConfigError(_refused("open", address, error)) from error
@@ -160,7 +160,7 @@ def _open(address: str) -> tuple[Any, str]:
 
 def _refused(verb: str, address: str, error: Exception) -> str:
     """The message where an object store, or the disk under a copy, refuses."""
-    found, address = mask_secrets(str(error) or type(error).__name__), mask_secrets(address)
+    found, address = mask_address(str(error) or type(error).__name__, address), mask_secrets(address)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"Expected room for a copy of {address} in {tempfile.gettempdir()}, found: {found}. Set TMPDIR to a folder "

@@ -27,6 +27,15 @@ _CONTROLS = re.compile(
 )
 
 
+def mask_address(text: str, address: str) -> str:
+    """Mask secrets, also what stands before the @ of `address` where a text, such as an error, quotes that alone."""
+    is_container = address.partition("://")[0].lower() in _CONTAINER_SCHEMES
+    for found in () if is_container else _USER_INFO.finditer(address):
+        user_info = found[0].partition("://")[2].removesuffix("@")
+        text = text.replace(user_info, "***")
+    return mask_secrets(text)
+
+
 def mask_secrets(text: str) -> str:
     """Replace passwords, tokens, signatures and keys in a text by `***`.
 

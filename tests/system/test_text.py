@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsys.system.text import mask_secrets, printable
+from recsys.system.text import mask_address, mask_secrets, printable
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,9 @@ def test_text_of_any_language_stays_as_it_is():
 def test_lines_and_tabs_stay_unless_one_line_is_wanted():
     assert printable("a\n\tb\r") == "a\n\tb\\r"
     assert printable("a\n\tb", single_line=True) == r"a\n\tb"
+
+
+def test_an_error_that_quotes_a_part_of_an_address_alone_is_masked():
+    text = 'Invalid bucket name "key:word@bucket"'
+    assert mask_address(text, "s3://key:word@bucket/x.csv") == 'Invalid bucket name "***@bucket"'
+    assert mask_address("no lake@account", "abfs://lake@account/x") == "no lake@account"
