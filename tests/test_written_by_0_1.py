@@ -1,6 +1,8 @@
 """Model folders and batch outputs that version 0.1 wrote: they open, score the same, and can be gone on with."""
 
+import io
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -45,3 +47,17 @@ def test_an_old_output_can_be_compared_with_a_new_one(tmp_path):
     invoke("score", WRITTEN / "ease", WRITTEN / "ratings.csv", *options)
     manifest = json.loads((tmp_path / "lists" / "manifest.json").read_text())
     assert manifest["measures"]["overlap"] == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_old_output_that_was_not_finished_is_resumed(name, tmp_path):
+    lists = tmp_path / "lists"
+    shutil.copytree(WRITTEN / "lists" / name, lists)
+    before = (lists / "recommendations" / "part-00000.parquet").read_bytes()
+    (lists / "manifest.json").unlink()
+    words = "score", WRITTEN / name, WRITTEN / "ratings.csv", "-n", 5, "--no-track", "--device", "cpu", "-o", lists
+    invoke(*words, "--resume")
+    assert json.loads((lists / "manifest.json").read_text())["users"] == 40
+    table = pq.read_table(lists / "recommendations").to_pydict()
+    then = pq.read_table(io.BytesIO(before)).to_pydict()
+    assert (table["user_id"], table["item_id"]) == (then["user_id"], then["item_id"])
