@@ -129,8 +129,15 @@ def draft_of(directory: Location) -> Path | None:
 
 def refuse_output(directory: Location, resume: bool = False, overwrite: bool = False) -> None:
     """Raise ArtifactError where something is in the way of an output: better before all the work than after it."""
-    if not (resume and folder_at(directory).is_file(_PLAN)):
-        refuse_existing(directory, _PLAN, overwrite)
+    folder = folder_at(directory)
+    if resume and folder.is_file(_PLAN):
+        return
+    if not overwrite and folder.is_file(_PLAN) and not folder.is_file(_MANIFEST):
+        raise ArtifactError(
+            f"{folder} already holds something, the lists of an interrupted job: set resume to continue it, choose "
+            "another place, or set overwrite."
+        )
+    refuse_existing(directory, _PLAN, overwrite)
 
 
 def _has_plan(directory: Location, plan: ScoringPlan) -> bool:

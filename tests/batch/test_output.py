@@ -309,6 +309,12 @@ def test_an_existing_output_is_refused_and_left_alone(saved, whole, tmp_path):
     assert contents(tmp_path / "lists") == whole
 
 
+def test_an_interrupted_output_is_refused_with_the_way_to_continue_it(saved, tmp_path):
+    write(tmp_path / "lists", saved, *job(saved), limit=1)
+    with pytest.raises(ArtifactError, match="lists of an interrupted job: set resume to continue it"):
+        open_output(tmp_path / "lists", job(saved)[0])
+
+
 def test_overwriting_leaves_nothing_of_the_earlier_output(saved, whole, tmp_path):
     write(tmp_path / "lists", saved, *job(saved, shard_users=1, n=2, format="csv"))
     write(tmp_path / "lists", saved, *job(saved), overwrite=True)
