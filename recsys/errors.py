@@ -2,6 +2,7 @@
 
 RecsysError
 ├── DataError             the ratings, or another input file, are not what was expected
+│   ├── NoRowsLeftError   readable rows were found, and the thresholds left none of them
 │   └── NoRatingsError    a minimum rating was given for a table without ratings
 ├── ConfigError           a setting is unknown or out of its range
 ├── UnsupportedError      this model cannot do that (score a new user, for example)
@@ -24,6 +25,10 @@ class RecsysError(Exception):
 
 class DataError(RecsysError):
     """The input data are not what was expected."""
+
+
+class NoRowsLeftError(DataError):
+    """Readable rows were found, and the thresholds left none of them."""
 
 
 class NoRatingsError(DataError):

@@ -6,6 +6,7 @@ New users need no training. MLflow loads a model with recsys/serving/pyfunc_mode
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from recsys.data.reading import ReadingOptions
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError, NoRowsLeftError
+from recsys.inference.topn import check_length
 from recsys.models.trained import TrainedModel
 from recsys.system.packages import packages
 
@@ -58,20 +60,19 @@ def recommend_frame(
         large.
     """
     frame = _checked(histories)
+    check_length(n)
     n = min(n, len(trained.items))
     users = frame["user_id"].nunique()
-    if n < 1:
-        raise ConfigError(f"Expected n of at least 1, found {n}.")
     if users * n > MAX_ANSWER_ROWS:
         raise DataError(
             f"Expected at most {MAX_ANSWER_ROWS:,} rows of lists in an answer, found {users:,} users with {n:,} items: "
             "ask for shorter lists, or for fewer users at a time."
         )
-    options = _reading(frame)
-    if len(frame) and not _is_all_low(trained, frame, options):
-        lists = trained.recommend(trained.read_histories(frame, options), n, filter_seen=filter_seen).astype(_OUTPUT)
-    else:
-        lists = pd.DataFrame(columns=list(_OUTPUT)).astype(_OUTPUT)
+    lists = pd.DataFrame(columns=list(_OUTPUT)).astype(_OUTPUT)
+    if len(frame):
+        with contextlib.suppress(NoRowsLeftError):  # nothing was liked: empty histories, which are no error here
+            read = trained.read_histories(frame, _reading(frame))
+            lists = trained.recommend(read, n, filter_seen=filter_seen).astype(_OUTPUT)
     without = users - lists["user_id"].nunique()
     if without:
         logger.warning("%d of %d users get no list: the model cannot score them.", without, users)
@@ -83,6 +84,8 @@ def _checked(histories: pd.DataFrame) -> pd.DataFrame:
     missing = {"user_id", "item_id"} - set(histories.columns)
     if missing:
         raise DataError(f"Expected the columns user_id and item_id, found {list(histories.columns)}.")
+    if not histories.columns.is_unique:
+        raise DataError(f"Expected each column once, found {list(histories.columns)}.")
     if len(histories) > MAX_REQUEST_ROWS:
         raise DataError(
             f"Expected at most {MAX_REQUEST_ROWS:,} rows in a request, found {len(histories):,}: split it by users."
@@ -110,12 +113,6 @@ def _reading(frame: pd.DataFrame) -> ReadingOptions:
         timestamp_column="timestamp" if present["timestamp"] else "none",
         on_bad_row="fail",
     )
-
-
-def _is_all_low(trained: TrainedModel, frame: pd.DataFrame, options: ReadingOptions) -> bool:
-    """Whether no row reaches the minimum rating of the training: every history is empty, which is no error here."""
-    least = trained.remembered(options).get("min_rating")
-    return options.rating_column != "none" and least is not None and bool((frame["rating"] < least).all())
 
 
 def pyfunc_arguments(directory: Path) -> dict[str, Any]:

@@ -118,3 +118,13 @@ def test_a_store_prepared_with_a_higher_minimum_is_refused(case, tmp_path):
     invoke("prepare", case / "ratings.csv", "-o", tmp_path / "store", "--min-rating", 5)
     with pytest.raises(recsys.RecsysError, match="prepared with it, found 4"):
         recsys.load_model(case / "model").read_histories(tmp_path / "store")
+
+
+def test_a_request_whose_rows_all_end_up_low_gets_empty_lists_and_a_damaged_one_the_reason(case):
+    trained = recsys.load_model(case / "model")
+    rated = pd.DataFrame({"user_id": ["x", "x"], "item_id": ["a", "a"], "rating": [5, 1]})  # the last one counts
+    assert recommend_frame(trained, rated).empty
+    with pytest.raises(recsys.RecsysError, match="numbers as ratings"):
+        recommend_frame(trained, rated.astype({"rating": str}))
+    with pytest.raises(recsys.RecsysError, match="each column once"):
+        recommend_frame(trained, pd.concat([rated, rated], axis=1))

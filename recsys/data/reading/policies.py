@@ -18,7 +18,7 @@ from recsys.data.reading.rows import (
     Account,
 )
 from recsys.data.reading.selection import join_seen, left_out, row_numbers, take_rows, without_unused_ids
-from recsys.errors import ConfigError, DataError, NoRatingsError
+from recsys.errors import ConfigError, DataError, NoRatingsError, NoRowsLeftError
 from recsys.system.text import plural
 
 COMBINERS = {"mean": np.add, "sum": np.add, "max": np.maximum}
@@ -50,7 +50,7 @@ def apply_policies(table: Interactions, account: Account, options: ReadingOption
     table = _keep_rated(table, account, options.min_rating)
     table = _keep_core(table, account, options)
     if not len(table):
-        raise DataError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
+        raise NoRowsLeftError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
     if len(table) == len(whole):
         return replace(table, ledger=account.ledger, columns=account.columns, policies=policies)
     others = left_out(whole, table)
