@@ -81,7 +81,7 @@ REFUSED = [
     ),
     Case("no item column", b"user_id,thing,rating\nu,a,5\n", ("item ids", "'thing'", "--item-column")),
     Case("no user column", b"someone,item_id,rating\nu,a,5\n", ("user ids", "'someone'", "--user-column")),
-    Case("unknown names above numbers", b"a,b,c\n1,2,3\n", ("--user-column", "--header")),
+    Case("unknown names above numbers", b"a,b,c\n1,2,3\n", ("--user-column", "--no-header")),
     Case("user column named twice", b"user_id,user_id,item_id\nu,v,a\n", ("found 2", "--user-column")),
     Case("item column under two aliases", b"user,movieId,asin\nu,1,a\n", ("found 2", "'movieId', 'asin'")),
     Case("rating column under two aliases", b"user,item,score,weight\nu,a,1,2\n", ("found 2", "--rating-column")),

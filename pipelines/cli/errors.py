@@ -69,12 +69,13 @@ def with_flags(message: str, command: click.Command | None) -> str:
     `min_rating=4` becomes `--min-rating 4`; of parameters that are named alone the flags follow once, at the end.
     """
     flags: list[str] = []
+    said = message.partition(" Known: ")[0]  # what is listed there is no advice
     for option in command.params if command else ():
         if isinstance(option, click.Option) and option.name:
             flag = max(option.opts, key=len)
             opposite = max(option.secondary_opts, key=len, default=flag)
             message = _as_typed(message, option.name, flag, opposite if option.is_flag else None)
-            if _is_named(option.name, message) and flag not in message and flag not in flags:
+            if _is_named(option.name, said) and flag not in message and flag not in flags:
                 flags.append(flag)
     return f"{message} (On the command line: {', '.join(flags)}.)" if flags else message
 

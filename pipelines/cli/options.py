@@ -144,12 +144,16 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
     known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
     named = {key.replace("-", "_"): value for key, value in values.items()}
-    refuse_unknown(named, set(known), f"in {path}")
+    refuse_unknown({_dashed(name): None for name in named}, {_dashed(name) for name in known}, f"in {path}")
     settings = named.get("settings")
     if isinstance(settings, dict):
         named["settings"] = [f"{key}={value}" for key, value in flatten(settings).items()]
     typed = {name: _as_typed(name, value, known[name]) for name, value in named.items()}
     ctx.default_map = {**(ctx.default_map or {}), **typed}
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _as_typed(name: str, value: Any, flag: click.Parameter) -> str | list[str]:

@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from pipelines.cli.main import main
 from pipelines.cli.options import SEED, LocationType, flatten, options_from, parse_settings, refuse_unknown, setting
 from recsys.errors import ConfigError
 from recsys.system.storage import Location
@@ -128,6 +129,14 @@ def test_an_unknown_key_names_the_nearest_and_the_known_ones(tmp_path):
     file.write_text("sead = 1\n")
     with pytest.raises(ConfigError, match=r"Unknown setting 'sead'.*Did you mean 'seed'\?.*Known: fast, header"):
         job_from("x", "--config", str(file))
+
+
+def test_known_keys_are_listed_as_the_flags_are_written(tmp_path):
+    (tmp_path / "job.toml").write_text("user_colum = 1\n")
+    result = CliRunner().invoke(main, ["train", "r.csv", "--config", str(tmp_path / "job.toml")])
+    message = " ".join(result.stderr.split())
+    assert "Unknown setting 'user-colum'" in message and "Did you mean 'user-column'?" in message
+    assert "user_column" not in message and "On the command line" not in message
 
 
 def test_a_file_that_is_not_toml_says_so(tmp_path):
