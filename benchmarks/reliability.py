@@ -25,8 +25,8 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # forks and threads of
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 PYTEST = {
-    "malformed ratings files": ["tests/pipelines/test_check.py", "-k", "malformed or refused or accounted"],
-    "degenerate sets x models": ["tests/models", "-k", "degenerate"],
+    "malformed ratings files": ["tests/pipelines/test_check.py", "-k", "useless_file or bad_rows"],
+    "degenerate sets x models": ["tests/models/test_degenerate.py"],
 }
 
 

@@ -31,7 +31,7 @@ from recsys.batch.rules import ListRules
 from recsys.batch.targets import Targets
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import empty_history
-from recsys.inference.topn import BLOCK, top_n_of_blocks
+from recsys.inference.topn import BLOCK, refuse_infinite, top_n_of_blocks
 from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256
 from recsys.system.memory import now_and_peak
@@ -192,6 +192,7 @@ class ShardWriter:
             self.rules.allowed,
             self.rules.cap,
         )
+        refuse_infinite(scores)
         return self._lists(tile, positions[:users], scores[:users], cold)
 
     def _blocks(

@@ -180,6 +180,18 @@ def top_n_of_blocks(
     return best
 
 
+def refuse_infinite(scores: NDArray[np.float32]) -> None:
+    """Raise DataError where a list, best first, begins with a score of infinity: arithmetic overflowed.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (users, n)
+        Scores of lists.
+    """
+    if (scores[:, :1] == np.inf).any():
+        raise DataError("Expected finite scores, found infinity: the weights are too large; train the model again.")
+
+
 @dataclass(frozen=True)
 class GroupCap:
     """A limit on the items of one group in a list.
@@ -311,4 +323,5 @@ def recommend(
                 overwrite=True,
                 tie_break=None if tie_break is None else tie_break[rows],
             )
+        refuse_infinite(lists[1])
         yield TopN(start, *lists)

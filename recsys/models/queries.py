@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, NotFittedError, UnsupportedError
-from recsys.inference.topn import MAX_SCORES, Lists, top_n
+from recsys.inference.topn import MAX_SCORES, Lists, refuse_infinite, top_n
 from recsys.models.checks import check_positions
 
 Codes = Tensor | csr_matrix  # a vector per row
@@ -109,6 +109,7 @@ class Queries(ABC):
         scores = self.score(history, users=rows if self.needs_training_users else None)
         allowed = _allowed(history.shape[1], items, filter_items)
         lists = top_n(scores, N, history if filter_already_liked_items else None, allowed)
+        refuse_infinite(lists[1])
         return _as_asked(lists, userid)
 
     def similar_items(

@@ -290,3 +290,11 @@ def test_a_cap_takes_the_next_best_item_of_another_group(table, n, most, width):
     positions, _ = top_n_of_blocks(blocks, n, cap=GroupCap(groups, most))
     expected = [row[: positions.shape[1]] for row in capped(scores, n, groups, most)]
     assert positions.tolist() == expected
+
+
+def test_a_score_of_infinity_is_refused_as_a_score_that_is_no_number_is():
+    history = csr_matrix(np.float32([[1, 0, 0]]))
+    for scores in ([[0, np.inf, 1]], [[0, np.nan, 1]]):
+        table = torch.tensor(scores)
+        with pytest.raises(DataError, match="Expected finite scores"):
+            list(recommend(lambda history, table=table, **_: table.clone(), history, 2))

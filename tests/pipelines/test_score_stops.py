@@ -115,7 +115,8 @@ def test_a_folder_that_cannot_be_written_is_named(case, tmp_path):
     closed.mkdir(mode=0o500)
     failed = subprocess.run(command(case, closed / "lists"), capture_output=True, text=True)
     assert failed.returncode == 1
-    assert "Expected permission to write" in failed.stderr and str(closed) in failed.stderr and "Traceback" not in failed.stderr
+    assert "Expected permission to write" in failed.stderr and str(closed) in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
 @pytest.mark.slow
