@@ -1,6 +1,7 @@
 """Settings for all tests, made before torch or mlflow is imported."""
 
 import os
+import signal
 from pathlib import Path
 
 # Two workers on two cores: threads of their own would only wait for each other.
@@ -13,6 +14,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 )
+
+# Shells start background jobs with Ctrl-C ignored, and their children inherit it: tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 

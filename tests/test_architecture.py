@@ -341,3 +341,9 @@ def test_no_tracked_file_is_a_pickle_or_large():
 
 def test_there_is_no_drawer_for_everything():
     assert not {"utils", "util", "helpers", "common", "misc"} & {module.rpartition(".")[2] for module in TREES}
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone."""
+    names = [file.name for file in ROOT.glob("tests/**/*.py") if file.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
