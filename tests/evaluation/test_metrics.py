@@ -77,6 +77,7 @@ def test_a_perfect_list_scores_one_and_a_worthless_one_zero(name):
 IR_NAMES = {"ndcg": "nDCG", "recall": "R", "precision": "P", "map": "AP", "mrr": "RR", "hit_rate": "Success"}
 
 
+@pytest.mark.filterwarnings("ignore:.*removed in Python 3.14:DeprecationWarning")  # of ir_measures
 @pytest.mark.parametrize("seed", [0, 1])
 def test_metrics_are_those_of_ir_measures(seed):
     rng = np.random.default_rng(seed)
