@@ -79,20 +79,20 @@ def fit(
         chosen = create_model(default.model, default.settings)
     split = validation_split(interactions, chosen, held_out, context.seed)
     metrics = {}
-    if split.validation is not None:
+    if split.validation is None:
+        chosen.fit(split.train.matrix, context)
+    else:
         validate = Validator(split.validation, task.metric, chosen.needs_training_users)
         chosen.fit(split.train.matrix, replace(context, validate=validate))
         found = task.evaluate(chosen, split.validation, task.metrics)
         metrics = {label: asdict(interval) for label, interval in found.intervals(context.seed).items()}
-    if split.validation is None:
-        chosen.fit(split.train.matrix, context)
-    elif refit:
-        split = splitting.everybody(interactions, task.ratings)
-        chosen = chosen.refit(split.train.matrix, context)
+        if refit:
+            split = splitting.everybody(interactions, task.ratings)
+            chosen = chosen.refit(split.train.matrix, context)
     about = {
         "metrics": metrics,
         "seed": context.seed,
-        "data": {"fingerprint": interactions.fingerprint(), **interactions.describe()},
+        "data": interactions.describe(),
         "reading": {name: interactions.policies.get(name, getattr(reading, name)) for name in READING},
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
