@@ -32,6 +32,8 @@ PACKAGES_IN_ORDER = [
     "inference",
     "training",
     "models",
+    "latent",
+    "explain",
     "evaluation",
     "tuning",
     "capacity",

@@ -1,0 +1,1 @@
+"""Why an item is recommended, how true the reasons are, and which interactions look implausible."""
