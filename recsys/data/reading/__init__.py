@@ -9,12 +9,12 @@ delimited     text -> Rows, fast          lines   text -> Rows, line by line    
 tables        Parquet and DataFrames -> Rows                      times     dates and epochs of any unit
 rows          Rows, and the account of those that are rejected
 assembly      Rows -> Interactions: vocabularies, order          policies  duplicates, min_rating, rare users and items
-titles, id_files, hints   small tables of titles and ids; remarks on the data
+titles, id_files, hints   small tables of titles, groups and ids; remarks on the data
 ```
 """
 
 from recsys.data.reading.options import ReadingOptions
 from recsys.data.reading.source import find_files, read_interactions, text_layout
-from recsys.data.reading.titles import read_titles
+from recsys.data.reading.titles import read_groups, read_titles
 
-__all__ = ["ReadingOptions", "find_files", "read_interactions", "read_titles", "text_layout"]
+__all__ = ["ReadingOptions", "find_files", "read_groups", "read_interactions", "read_titles", "text_layout"]

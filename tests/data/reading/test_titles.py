@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from paths import SHARED
 
-from recsys.data.reading import read_titles
+from recsys.data.reading import read_groups, read_titles
 from recsys.errors import DataError
 
 
@@ -57,3 +57,32 @@ def test_a_missing_file_is_refused(tmp_path):
 )
 def test_real_tables_of_titles_are_read(name, count):
     assert len(read_titles(SHARED / name)) == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "item_id,group\n007,A|B\n8,\n9,C\n",
+        "movieId,title,year,genres\n007,Heat,1995,A| B|A\n9,Toy,1995,C\n",
+        "007::Heat::A|B\n9::Toy::C\n",
+        "brand,item_id\nA|B,007\nC,9\n",
+    ],
+)
+def test_groups_are_found_by_name_or_place_and_several_stand_between_bars(tmp_path, text):
+    path = tmp_path / "table"
+    path.write_text(text, encoding="utf-8")
+    assert read_groups(path) == {"007": ("A", "B"), "9": ("C",)}
+
+
+@pytest.mark.parametrize("text", ["", "item_id,group\n", "item_id,group\n1,\n2,|\n"])
+def test_a_table_without_groups_is_refused(tmp_path, text):
+    path = tmp_path / "table"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="groups|a group"):
+        read_groups(path)
+
+
+def test_a_header_without_a_known_name_of_the_group_is_no_item(tmp_path):
+    path = tmp_path / "table"
+    path.write_text("item_id,label\n1,A\n", encoding="utf-8")
+    assert read_groups(path) == {"1": ("A",)}
