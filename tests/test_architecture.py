@@ -56,7 +56,8 @@ HOMES = {
     "implicit": {"recsys.models.factorization.implicit_models"},
     "ray": {"recsys.batch.engines"},
     "optuna": {"recsys.tuning.search"},
-    "jinja2": {"recsys.reporting.report"},
+    "jinja2": {"recsys.reporting.page"},
+    "sklearn": {"recsys.latent.projection", "recsys.latent.clusters"},
     "fsspec": {"recsys.system.storage"},
 }
 LOADED_BY_MLFLOW = "recsys.serving.pyfunc_model"  # a program of MLflow's: the one that imports at its top

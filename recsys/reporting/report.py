@@ -9,27 +9,24 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from recsys.evaluation.comparison import ComparisonFacts, IntervalFacts, ModelFacts
 from recsys.evaluation.examples import Example
 from recsys.evaluation.metrics import formula, goodness, lower_is_better
 from recsys.evaluation.tasks import CURVES, CUTOFFS
 from recsys.reporting import svg
+from recsys.reporting.page import template, trusted
 from recsys.reporting.svg import Series
 from recsys.reporting.texts import (
     PROTOCOLS,
     TASKS,
     PairFacts,
     difference,
-    figure,
     meanings_of,
-    rounded,
-    signed,
     summary,
 )
-from recsys.system.packages import missing_package
-from recsys.system.text import plural, printable
+from recsys.system.text import plural
 
 COLORS = 8  # of the palette; a ninth model begins again
 
@@ -61,7 +58,7 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
         If Jinja2 is not installed.
     """
     colors = {model["name"]: number % COLORS for number, model in enumerate(facts["models"])}
-    page: str = _template().render(
+    page: str = template("report.html").render(
         {"note": "", **facts},
         colors=colors,
         examples=examples,
@@ -76,32 +73,6 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
         protocol_text=PROTOCOLS.get(facts["protocol"], facts["protocol"]),
     )
     return page
-
-
-def _template() -> Any:
-    """The template of the page, which escapes every text."""
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ModuleNotFoundError as error:
-        raise missing_package("jinja2", "report") from error
-    environment = Environment(
-        loader=PackageLoader("recsys.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters |= {
-        "figure": figure,
-        "rounded": rounded,
-        "signed": signed,
-        "plural": plural,
-        "count": lambda number: f"{number:,}",
-        "name": lambda key: key.replace("_", " "),
-        "nowrap": lambda text: text.replace(" %", "\u00a0%"),
-    }
-    return environment.get_template("report.html")
 
 
 def _matrix(facts: ComparisonFacts) -> dict[str, dict[str, MatrixCell | None]]:
@@ -127,7 +98,7 @@ def _interval_bars(facts: ComparisonFacts, colors: Mapping[str, int]) -> dict[st
     bars = {
         name: svg.interval_bar(one["mean"], one["low"], one["high"], scale, colors[name]) for name, one in found.items()
     }
-    return _trusted(bars)
+    return trusted(bars)
 
 
 def _charts(facts: ComparisonFacts, colors: Mapping[str, int]) -> dict[str, str]:
@@ -140,14 +111,7 @@ def _charts(facts: ComparisonFacts, colors: Mapping[str, int]) -> dict[str, str]
     charts |= _training_curves(models, colors) | _search_curves(models, colors, metric)
     if len(models) > 1:
         charts |= _trade_offs(models, colors, metric)
-    return _trusted(charts)
-
-
-def _trusted(charts: Mapping[str, str]) -> dict[str, str]:
-    """SVG that the template does not escape: it is made here, the names in it are escaped."""
-    from markupsafe import Markup
-
-    return {name: Markup(chart) for name, chart in charts.items()}
+    return trusted(charts)
 
 
 def _trade_offs(models: Sequence[ModelFacts], colors: Mapping[str, int], metric: str) -> dict[str, str]:

@@ -78,7 +78,7 @@ def test_groups_are_found_by_name_or_place_and_several_stand_between_bars(tmp_pa
 def test_a_table_without_groups_is_refused(tmp_path, text):
     path = tmp_path / "table"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match="groups|a group"):
+    with pytest.raises(DataError, match=r"groups|a group"):
         read_groups(path)
 
 
