@@ -86,10 +86,16 @@ class SparseRows:
         position += torch.arange(cells, device=rows.device)
         return SparseBatch(self.items[position].long(), self.values[position], offsets)
 
-    def shuffled(self, batch_size: int, group: Group = ALONE) -> Iterator[SparseBatch]:
-        """Yield this process's shard of batches of `batch_size` rows, in random order; the last may be smaller."""
+    def shuffled(self, batch_size: int, group: Group = ALONE, done: int = 0) -> Iterator[SparseBatch]:
+        """Return this process's shard of batches of `batch_size` rows, in random order; the last may be smaller.
+
+        The order is drawn at once; the first `done` batches are left out.
+        """
         order = torch.randperm(len(self))
         group.broadcast([order])  # the processes' random streams differ by the draws of dropout
+        return self._cut_all(order[done * batch_size :], batch_size, group)
+
+    def _cut_all(self, order: Tensor, batch_size: int, group: Group) -> Iterator[SparseBatch]:
         on_device = order.to(self.offsets.device)
         for rows, known in zip(torch.split(on_device, batch_size), torch.split(order, batch_size), strict=True):
             yield self.cut(group.shard(rows), int(self.lengths[group.shard(known)].sum()))

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 
 from recsys.errors import ConfigError
+from recsys.training.checkpoint import NO_CHECKPOINTS, Checkpoints
 from recsys.training.data_parallel import ALONE, Group
 from recsys.types import ScoreFunction
 
@@ -77,6 +78,10 @@ def _ignore_epoch(epoch: Epoch, epochs: int) -> None:
     """Do nothing."""
 
 
+def _ignore_resume(epochs: Sequence[Epoch], planned: int) -> None:
+    """Do nothing."""
+
+
 def _ignore_phase(name: str, done: int, total: int) -> None:
     """Do nothing."""
 
@@ -102,6 +107,8 @@ class TrainingContext:
         Stop after this many epochs. Schedules (annealing, learning rate) still follow the configured number of epochs.
     group : Group
         The processes that train this model together. The main process validates for all of them.
+    checkpoints : Checkpoints
+        Where the unfinished work of one fit is kept, and where it goes on from; nowhere by default.
     keep_freed_memory : bool
         Change the allocator policy of the whole process while a network trains, so that freed memory is reused instead
         of returned to the system (glibc only, see `recsys.system.memory.keep_freed_memory`). Faster, but a decision of
@@ -110,6 +117,9 @@ class TrainingContext:
         Called after each optimizer step of an epoch.
     on_epoch : callable (epoch, epochs)
         Called after each epoch with an `Epoch` and the planned number of epochs.
+    on_resume : callable (epochs, planned)
+        Called once where training goes on from a checkpoint, with the epochs that were done before and the planned
+        number.
     on_phase : callable (name, done, total)
         Called by fits without epochs (closed forms, alternating least squares, neighbors, blends): with done = 0 when
         a named phase starts, then after each of its `total` parts.
@@ -127,9 +137,11 @@ class TrainingContext:
     patience: int = 10
     stop_after: int | None = None
     group: Group = ALONE
+    checkpoints: Checkpoints = NO_CHECKPOINTS
     keep_freed_memory: bool = False
     on_step: Callable[[int, int], None] = field(default=_ignore_step)
     on_epoch: Callable[[Epoch, int], None] = field(default=_ignore_epoch)
+    on_resume: Callable[[Sequence[Epoch], int], None] = field(default=_ignore_resume)
     on_phase: Callable[[str, int, int], None] = field(default=_ignore_phase)
 
     def __post_init__(self) -> None:

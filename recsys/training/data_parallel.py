@@ -69,6 +69,25 @@ class Group:
         self.broadcast([sent])
         return None if sent[1] else float(sent[0])
 
+    def broadcast_text(self, text: str) -> str:
+        """Return the main process's text; what the others pass is ignored."""
+        if self.size == 1:
+            return text
+        sent = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        length = torch.tensor([len(sent)])
+        self.broadcast([length])
+        sent = sent if self.is_main else torch.empty(int(length), dtype=torch.uint8)
+        self.broadcast([sent])
+        return sent.numpy().tobytes().decode()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the tensors of all processes, which have equal shapes (...), as (size, ...)."""
+        if self.size == 1:
+            return tensor[None]
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(found, tensor)
+        return torch.stack(found)
+
     def require_same(self, numbers: tuple[int, ...], what: str) -> None:
         """Raise DataError in every process unless all pass the same `numbers`; otherwise training would deadlock.
 

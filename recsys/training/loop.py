@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from recsys.errors import ConfigError, DataError
 from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseBatch, SparseRows
+from recsys.training.checkpoint import State, copy_into
 from recsys.training.context import Epoch, TrainingContext
 from recsys.types import ScoreFunction
 
@@ -64,19 +65,27 @@ def one_pass(
     float
         Mean loss over all rows.
     """
-    group = context.group
+    group, place = context.group, context.checkpoints.place
+    if (known := place.finished_loss()) is not None:
+        return known
     steps = steps_per_epoch(len(rows), batch_size)
-    total = torch.zeros((), device=rows.offsets.device)
-    for step, batch in enumerate(rows.shuffled(batch_size, group), start=1):
+    done, total = place.enter(rows.offsets.device)
+    batches = rows.shuffled(batch_size, group, done)
+    place.go_on()
+    for step, batch in enumerate(batches, start=done + 1):
         size = min(batch_size, len(rows) - (step - 1) * batch_size)
         optimizer.zero_grad()
         value = loss(batch) * group.weight(size)
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += value.detach() * size
+        place.step = step
         context.on_step(step, steps)
+        context.checkpoints.offer(within_epoch=True)
     group.all_reduce([total])
-    return float(total) / len(rows)
+    mean = float(total) / len(rows)
+    place.leave(mean)
+    return mean
 
 
 def train(
@@ -114,12 +123,16 @@ def train(
 def _train(
     network: nn.Module, one_epoch: Callable[[], float], score: ScoreFunction, epochs: int, context: TrainingContext
 ) -> list[Epoch]:
-    done: list[Epoch] = []
-    best_value, best_number, best_weights = -math.inf, 0, None
-    for number in range(1, min(epochs, context.stop_after or epochs) + 1):
-        started = time.perf_counter()
+    record, place = EpochRecord(network), context.checkpoints.place
+    context.checkpoints.keep(network=network, record=record)
+    if context.checkpoints.restore():
+        context.on_resume(record.epochs, epochs)
+    last = min(epochs, context.stop_after or epochs)
+    while len(record.epochs) < last and not record.is_out_of_patience(context.patience):
+        number, started = len(record.epochs) + 1, time.perf_counter() - place.seconds
         network.train()
         loss = one_epoch()
+        place.clear()
         trained = time.perf_counter()
         if not math.isfinite(loss):
             raise ConfigError(
@@ -131,24 +144,142 @@ def _train(
         value = context.group.broadcast_value(value)
         if value is not None and math.isnan(value):
             raise DataError("Expected a validation value, found NaN: no validation user has held-out items.")
-        better = value is not None and value > best_value
-        if value is not None and better:
-            best_value, best_number, best_weights = value, number, _copy_weights(network, best_weights)
-        done.append(Epoch(number, loss, value, trained - started, time.perf_counter() - trained, better))
-        context.on_epoch(done[-1], epochs)
-        if value is not None and number - best_number >= context.patience:
-            logger.info("stopped after epoch %d: no better validation value since epoch %d", number, best_number)
-            break
-    if best_weights is not None:
-        network.load_state_dict(best_weights)
+        epoch = record.add(loss, value, trained - started, time.perf_counter() - trained)
+        context.on_epoch(epoch, epochs)
+        context.checkpoints.offer()
+    record.restore_best()
     network.eval()
-    return done
+    return record.epochs
 
 
-def _copy_weights(network: nn.Module, into: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """A copy of the network's weights, reusing the memory of an earlier copy."""
-    if into is None:
-        return {name: weight.detach().clone() for name, weight in network.state_dict().items()}
-    for name, weight in network.state_dict().items():
-        into[name].copy_(weight)
-    return into
+class EpochRecord:
+    """The epochs that are done, and the weights of the best one.
+
+    Parameters
+    ----------
+    network : Module
+        Whose weights are kept.
+
+    Attributes
+    ----------
+    epochs : list of Epoch
+    """
+
+    def __init__(self, network: nn.Module):
+        self.epochs: list[Epoch] = []
+        self._network = network
+        self._best_weights: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the best validation value, the first of equals; None without validation."""
+        return next((epoch for epoch in reversed(self.epochs) if epoch.best), None)
+
+    def add(self, loss: float, value: float | None, train_seconds: float, validate_seconds: float) -> Epoch:
+        """Record an epoch; copy the weights if it is the best so far."""
+        highest = -math.inf if self.best is None or self.best.value is None else self.best.value
+        better = value is not None and value > highest
+        epoch = Epoch(len(self.epochs) + 1, loss, value, train_seconds, validate_seconds, better)
+        self.epochs.append(epoch)
+        if better:
+            self._keep_weights()
+        return epoch
+
+    def is_out_of_patience(self, patience: int) -> bool:
+        """Whether no value was better for so many epochs."""
+        if not self.epochs or self.epochs[-1].value is None:
+            return False
+        last, best = len(self.epochs), 0 if self.best is None else self.best.number
+        if last - best >= patience:
+            logger.info("stopped after epoch %d: no better validation value since epoch %d", last, best)
+        return last - best >= patience
+
+    def restore_best(self) -> None:
+        """Bring the network to the weights of the best epoch, if there is one."""
+        if self._best_weights:
+            self._network.load_state_dict(self._best_weights)
+
+    def _keep_weights(self) -> None:
+        """Copy the network's weights, into the memory of an earlier copy."""
+        weights = self._network.state_dict()
+        if not self._best_weights:
+            self._best_weights = {name: weight.detach().clone() for name, weight in weights.items()}
+        for name, weight in weights.items():
+            self._best_weights[name].copy_(weight)
+
+    def get_state(self) -> State:
+        """Return the epochs and the weights of the best one."""
+        return {**epochs_state(self.epochs), **{f"best.{name}": kept for name, kept in self._best_weights.items()}}
+
+    def set_state(self, state: State) -> None:
+        """Take the epochs and the weights of the best one."""
+        best = {name[5:]: tensor for name, tensor in state.items() if name.startswith("best.")}
+        self.epochs = epochs_of({name: tensor for name, tensor in state.items() if not name.startswith("best.")})
+        if best:
+            self._keep_weights()
+            copy_into(self._best_weights, best)
+
+
+_COLUMNS = ("loss", "value", "train_seconds", "validate_seconds", "has_value", "best")
+
+
+def epochs_state(epochs: Sequence[Epoch]) -> dict[str, Tensor]:
+    """Return a record of epochs as one tensor, float64 (epochs, columns)."""
+    rows = [
+        (e.loss, e.value or 0.0, e.train_seconds, e.validate_seconds, e.value is not None, e.best) for e in epochs
+    ]
+    return {"epochs": torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(_COLUMNS))}
+
+
+def epochs_of(state: State) -> list[Epoch]:
+    """Return the record that `epochs_state` turned into a tensor; DataError if it is none."""
+    rows = state.get("epochs", torch.empty(0))
+    copy_into({"epochs": torch.empty(len(rows), len(_COLUMNS), dtype=torch.float64)}, state, finite=False)
+    return [
+        Epoch(number, loss, value if has_value else None, train_seconds, validate_seconds, bool(best))
+        for number, (loss, value, train_seconds, validate_seconds, has_value, best) in enumerate(rows.tolist(), 1)
+    ]
+
+
+def iterate(
+    step: Callable[..., tuple[Tensor, ...]], start: tuple[Tensor, ...], times: int, context: TrainingContext
+) -> tuple[Tensor, ...]:
+    """Apply a step to tensors `times` times, for models that alternate between two sides.
+
+    Parameters
+    ----------
+    step : callable
+        Takes and returns the tensors; nothing else may change in it.
+    start : tuple of Tensor
+    times : int
+    context : TrainingContext
+        Its `on_phase` is called after each time, and a checkpoint offered.
+
+    Returns
+    -------
+    tuple of Tensor
+    """
+    progress = _Iterations(start)
+    context.checkpoints.keep(iterations=progress)
+    context.checkpoints.restore()
+    context.on_phase("iterations", progress.done, times)
+    while progress.done < times:
+        progress.tensors, progress.done = step(*progress.tensors), progress.done + 1
+        context.on_phase("iterations", progress.done, times)
+        context.checkpoints.offer()
+    return progress.tensors
+
+
+class _Iterations:
+    """Tensors, and how many steps were applied to them."""
+
+    def __init__(self, tensors: tuple[Tensor, ...]):
+        self.tensors, self.done = tensors, 0
+
+    def get_state(self) -> State:
+        return {"done": torch.tensor(self.done), **{str(n): tensor for n, tensor in enumerate(self.tensors)}}
+
+    def set_state(self, state: State) -> None:
+        own = {"done": torch.tensor(0), **{str(n): torch.empty_like(tensor) for n, tensor in enumerate(self.tensors)}}
+        copy_into(own, state)
+        self.done, self.tensors = int(own.pop("done")), tuple(own.values())

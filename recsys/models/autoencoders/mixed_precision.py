@@ -7,6 +7,9 @@ the copy, some rows at a time while they are in the cache.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
@@ -31,8 +34,8 @@ class MixedAdam:
         self.table, self.learning_rate, self.l2, self.betas = table, learning_rate, l2, betas
         self.working = table.detach().bfloat16().requires_grad_()
         rows = max(1, _BLOCK // table.shape[1])
-        moments = torch.zeros_like(table), torch.zeros_like(table)
-        self._blocks = [torch.split(tensor.detach(), rows) for tensor in (table, self.working, *moments)]
+        self._moments = torch.zeros_like(table), torch.zeros_like(table)
+        self._blocks = [torch.split(tensor.detach(), rows) for tensor in (table, self.working, *self._moments)]
         self._gradient = torch.empty(rows, table.shape[1])
         self._steps = [torch.zeros(()) for _ in self._blocks[0]]
 
@@ -48,6 +51,20 @@ class MixedAdam:
         if found:
             for number, parts in enumerate(zip(*found, strict=True)):
                 self._update(number, parts)
+
+    def slots(self) -> Mapping[Tensor, dict[str, Any]]:
+        """Return the state as that of torch's Adam: see `recsys.training.optimizer_state`."""
+        mean, square = (moment.detach() for moment in self._moments)
+        return {self.table: {"step": self._steps[0], "exp_avg": mean, "exp_avg_sq": square}}
+
+    @torch.no_grad()
+    def set_slots(self, weight: Tensor, found: Mapping[str, Tensor]) -> None:
+        """Take the state, and the table as it is now into the copy."""
+        for step in self._steps:
+            step.copy_(found["step"])
+        for moment, name in zip(self._moments, ("exp_avg", "exp_avg_sq"), strict=True):
+            moment.copy_(found[name])
+        self.working.copy_(self.table)
 
     def _update(self, block: int, gradients: tuple[Tensor, ...]) -> None:
         table, working, mean, square = (blocks[block] for blocks in self._blocks)

@@ -12,6 +12,7 @@ Transactions on Neural Networks 19, 2008.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -127,12 +128,7 @@ class RowAdam(torch.optim.Optimizer):
     def _update(
         self, table: nn.Parameter, gradient: Tensor, lr_scale: Tensor | None, lr: float, beta1: float, beta2: float
     ) -> None:
-        state = self.state[table]
-        if not state:
-            state["now"] = 0
-            state["momentum"] = torch.zeros_like(table, dtype=torch.bfloat16)
-            for name in ("square", "updates", "last"):
-                state[name] = torch.zeros(len(table), device=table.device)
+        state = self._slots_of(table)
         state["now"] += 1
         rows, slopes = gradient.indices()[0], gradient.values()
         updates = state["updates"].index_add_(0, rows, torch.ones_like(rows, dtype=torch.float32))[rows]
@@ -145,6 +141,27 @@ class RowAdam(torch.optim.Optimizer):
         if lr_scale is not None:
             scale *= lr_scale[rows]
         table.index_add_(0, rows, momentum.mul_(-scale[:, None]))
+
+    def _slots_of(self, table: Tensor) -> dict[str, Any]:
+        """The state of a table, made before its first update."""
+        state: dict[str, Any] = self.state[table]
+        if not state:
+            state["now"] = 0
+            state["momentum"] = torch.zeros_like(table, dtype=torch.bfloat16)
+            for name in ("square", "updates", "last"):
+                state[name] = torch.zeros(len(table), device=table.device)
+        return state
+
+    def slots(self) -> Mapping[Tensor, dict[str, Any]]:
+        """Return the state of each table: see `recsys.training.optimizer_state`."""
+        return {table: self._slots_of(table) for group in self.param_groups for table in group["params"]}
+
+    def set_slots(self, weight: Tensor, found: Mapping[str, Tensor]) -> None:
+        """Take the state of a table."""
+        state = self._slots_of(weight)
+        state["now"] = int(found["now"])
+        for name in ("momentum", "square", "updates", "last"):
+            state[name].copy_(found[name])
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
