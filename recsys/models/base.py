@@ -120,7 +120,7 @@ class Recommender(Queries, Generic[ConfigT]):
         show_progress: bool = False,
         callback: None = None,
     ) -> Self:
-        """Fit the model from scratch; an earlier fit leaves no trace.
+        """Fit the model from scratch, or from `context.start`; an earlier fit of this object leaves no trace.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Recommender(Queries, Generic[ConfigT]):
             raise UnsupportedError(f"{name}: the library prints nothing; give a TrainingContext with on_epoch instead.")
         matrix = as_csr(user_items)
         check_values(matrix, self.task)
-        context = context or TrainingContext()
+        context = self._checked_start(context or TrainingContext(), matrix.shape[1])
         context.resolve_device()
         self.n_items, self.epochs = matrix.shape[1], []
         try:
@@ -167,6 +167,13 @@ class Recommender(Queries, Generic[ConfigT]):
             self.n_items = None  # a model that is half fitted counts as not fitted
             raise
         return self
+
+    def _checked_start(self, context: TrainingContext, items: int) -> TrainingContext:
+        """The context with the patience of its start, whose state is checked."""
+        if context.start is None:
+            return context
+        check_state(context.start.state, self._start_spec(items, context.start.state))
+        return replace(context, patience=min(context.patience, context.start.patience))
 
     def _check_fitted(self, matrix: csr_matrix) -> None:
         state = self._get_state()
@@ -375,6 +382,10 @@ class Recommender(Queries, Generic[ConfigT]):
 
     @abstractmethod
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None: ...
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        """Declare what of a state a fit can begin with (`context.start`); nothing, if every fit is a full one."""
+        return StateSpec()
 
     @abstractmethod
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:

@@ -82,6 +82,7 @@ class StateSpec:
         return StateSpec({**self.tensors, **other.tensors}, {**self.matrices, **other.matrices})
 
 
+USERS = "users"  # the name of a size that is the number of training users
 _PARTS = ("data", "indices", "indptr")
 _INTEGERS = (torch.int32, torch.int64)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from recsys.errors import ConfigError
 from recsys.training.checkpoint import NO_CHECKPOINTS, Checkpoints
@@ -87,6 +88,30 @@ def _ignore_phase(name: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    """What a fit begins with instead of random weights, and how it goes on from there.
+
+    The schedule was chosen on validation (`benchmarks/warm_start.py`). Annealing does not start over: it has ended.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        What the model declares to begin with (`recsys.models.warm_start.carry_state`), over the columns of the matrix.
+    share : float
+        Share of the configured epochs or iterations that is planned, in (0, 1]; at least one is.
+    learning_rate : float
+        Factor of the configured learning rate.
+    patience : int
+        Largest patience.
+    """
+
+    state: Mapping[str, Tensor]
+    share: float = 0.25
+    learning_rate: float = 1.0
+    patience: int = 3
+
+
+@dataclass(frozen=True)
 class TrainingContext:
     """How a training run happens: everything that is not part of the model and never saved with it.
 
@@ -107,6 +132,8 @@ class TrainingContext:
         Stop after this many epochs. Schedules (annealing, learning rate) still follow the configured number of epochs.
     group : Group
         The processes that train this model together. The main process validates for all of them.
+    start : WarmStart, optional
+        Go on from an earlier fit; without it the fit begins with random weights.
     checkpoints : Checkpoints
         Where the unfinished work of one fit is kept, and where it goes on from; nowhere by default.
     keep_freed_memory : bool
@@ -137,6 +164,7 @@ class TrainingContext:
     patience: int = 10
     stop_after: int | None = None
     group: Group = ALONE
+    start: WarmStart | None = None
     checkpoints: Checkpoints = NO_CHECKPOINTS
     keep_freed_memory: bool = False
     on_step: Callable[[int, int], None] = field(default=_ignore_step)
@@ -151,6 +179,14 @@ class TrainingContext:
             raise ConfigError(f"Expected stop_after of at least 1 epoch, found {self.stop_after}.")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
+
+    def planned(self, configured: int) -> int:
+        """Return how many of the configured epochs or iterations are planned: a share of them in a warm start."""
+        return configured if self.start is None else max(1, round(self.start.share * configured))
+
+    def rate(self, configured: float) -> float:
+        """Return the learning rate: that configured, or the warm start's share of it."""
+        return configured if self.start is None else self.start.learning_rate * configured
 
     def resolve_device(self) -> torch.device:
         """Return the torch device; `auto` is the GPU if there is one.

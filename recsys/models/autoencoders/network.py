@@ -104,7 +104,7 @@ def with_autocast(context: TrainingContext, loss: Callable[[SparseBatch], Tensor
 
 
 def with_weight_averaging(
-    one_epoch: Callable[[], float], trained: nn.Module, averaged: nn.Module, decay: float
+    one_epoch: Callable[[], float], trained: nn.Module, averaged: nn.Module, decay: float, earlier: int = 0
 ) -> Callable[[], float]:
     """Return an epoch function that keeps a running average of the weights; it reduces noise from the final steps.
 
@@ -118,6 +118,8 @@ def with_weight_averaging(
         Networks of the same shape; `averaged` is updated in place.
     decay : float
         Share of the average that is kept at each epoch, in [0, 1).
+    earlier : int
+        Epochs that the average holds already.
 
     Returns
     -------
@@ -127,7 +129,7 @@ def with_weight_averaging(
     ----------
     Izmailov et al.: Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018.
     """
-    numbers = itertools.count(1)
+    numbers = itertools.count(earlier + 1)
 
     def epoch() -> float:
         loss = one_epoch()
@@ -241,15 +243,19 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = SparseRows(matrix, device)
-        self._initialize(rows)
+        if context.start is None:
+            self._initialize(rows)
+        else:
+            network.load_state_dict(context.start.state)
         if context.group.size > 1:
             self._prepare_process(matrix, context)
         average = getattr(config, "average", 0.0)
         averaged = copy.deepcopy(network) if average else network
         one_epoch = self._one_epoch(rows, config.batch_size or default_batch_size(len(rows)), context)
         if average:
-            self.network, one_epoch = averaged, with_weight_averaging(one_epoch, network, averaged, average)
-        self.epochs = train(averaged, one_epoch, self.score, config.epochs, context)
+            one_epoch = with_weight_averaging(one_epoch, network, averaged, average, int(context.start is not None))
+            self.network = averaged
+        self.epochs = train(averaged, one_epoch, self.score, context.planned(config.epochs), context)
         for output in _outputs(network):
             output.working = None
 
@@ -280,10 +286,10 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         tables = network.sample_output(rows, cast(int, self.n_items), batch_size)
         optimizer = self._optimizer(network, tables, context)
         planned = config.epochs * steps_per_epoch(len(rows), batch_size)
-        updates = itertools.count()
+        updates = itertools.count(0 if context.start is None else planned)
 
         def loss(batch: SparseBatch) -> Tensor:
-            return network.loss(batch, next(updates) / planned)
+            return network.loss(batch, min(1.0, next(updates) / planned))
 
         return lambda: one_pass(rows, batch_size, with_autocast(context, loss), optimizer, context)
 
@@ -294,7 +300,7 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
             context.precision == "bf16" and on_cpu and context.group.size == 1
         )  # several processes add up float32 gradients
         config, beta2 = self.config, getattr(self.config, "beta2", 0.999)
-        optimizer = make_optimizer(part, tables, config.learning_rate, config.l2, mixed, beta2)
+        optimizer = make_optimizer(part, tables, context.rate(config.learning_rate), config.l2, mixed, beta2)
         if context.group.size == 1:
             return optimizer
         if tables:
@@ -345,6 +351,9 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return module_spec(self._on_meta(n_items))
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return self._state_spec(n_items, state)
 
     def _on_meta(self, n_items: int) -> Network:
         """A network without memory: no weights are drawn only to be replaced."""
