@@ -272,7 +272,7 @@ def block_scorer(saved: TrainedModel, plan: ScoringPlan) -> BlockScorer:
     """Return what makes the scores of a plan: the model, in bfloat16 where asked, or the similarity of its items."""
     if plan.precision == "bf16":
         saved.model.to_bf16()
-    return SimilarItems(saved.model.item_codes()) if plan.lists_for == "items" else saved.model
+    return SimilarItems(saved.model.embed_items()) if plan.lists_for == "items" else saved.model
 
 
 def load_shard_writer(

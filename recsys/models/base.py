@@ -22,11 +22,12 @@ from torch import Tensor
 from typing_extensions import TypeVar
 
 from recsys.data.matrix import as_csr
-from recsys.errors import DataError, NotFittedError, UnsupportedError
+from recsys.errors import DataError, UnsupportedError
 from recsys.inference.topn import BLOCK
 from recsys.models.checks import check_positions, check_values
 from recsys.models.config import make_config, require
 from recsys.models.queries import Queries
+from recsys.models.resuming import offer_finished, take_finished
 from recsys.models.state import StateSpec, check_state
 from recsys.training.context import Epoch, TrainingContext, describe_training
 
@@ -58,6 +59,8 @@ class Recommender(Queries, Generic[ConfigT]):
         Its entry in `recsys.models.MODELS`.
     family : str
         Which kind of model, in words.
+    size_setting : str
+        The setting that is the size of a user's code; empty for a model without a code.
     Config : type
         A frozen dataclass: the only place of the settings' defaults.
     task : {"ranking", "rating"}
@@ -68,6 +71,8 @@ class Recommender(Queries, Generic[ConfigT]):
         Whether the seed changes the result of a fit.
     presets : mapping
         Settings of publications, by name.
+    is_kept_whole : bool
+        Whether `get_state` holds all that a fit found, so that a training that goes on after it needs no other part.
     n_items : int or None
         Number of items of the training matrix; None before `fit`.
     epochs : list of Epoch
@@ -76,10 +81,12 @@ class Recommender(Queries, Generic[ConfigT]):
 
     name: ClassVar[str]
     family: ClassVar[str]
+    size_setting: ClassVar[str] = ""
     Config: type[ConfigT]
     task: ClassVar[str] = "ranking"
     needs_training_users: ClassVar[bool] = False
     is_random: ClassVar[bool] = True
+    is_kept_whole: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, config: ConfigT | None = None):
@@ -153,7 +160,8 @@ class Recommender(Queries, Generic[ConfigT]):
         matrix = as_csr(user_items)
         check_values(matrix, self.task)
         context = self._checked_start(context or TrainingContext(), matrix.shape[1])
-        context.resolve_device()
+        if take_finished(self, matrix, context):
+            return self
         self.n_items, self.epochs = matrix.shape[1], []
         try:
             with _forked_random_stream(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -166,6 +174,7 @@ class Recommender(Queries, Generic[ConfigT]):
         except BaseException:
             self.n_items = None  # a model that is half fitted counts as not fitted
             raise
+        offer_finished(self, context)
         return self
 
     def _checked_start(self, context: TrainingContext, items: int) -> TrainingContext:
@@ -204,7 +213,9 @@ class Recommender(Queries, Generic[ConfigT]):
         Self
             A new, fitted model.
         """
-        return self._refit(as_csr(user_items), replace(context or TrainingContext(), validate=None))
+        context = context or TrainingContext()
+        own = context.checkpoints.part("refit")
+        return self._refit(as_csr(user_items), replace(context, validate=None, checkpoints=own))
 
     def _refit(self, user_items: csr_matrix, context: TrainingContext) -> Self:
         best = max((epoch.number for epoch in self.epochs if epoch.best), default=None)
@@ -279,8 +290,7 @@ class Recommender(Queries, Generic[ConfigT]):
         return None
 
     def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
-        if self.n_items is None:
-            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
+        self._require_fitted()
         matrix = as_csr(history)
         if matrix.shape[1] != self.n_items:
             raise DataError(
@@ -307,16 +317,6 @@ class Recommender(Queries, Generic[ConfigT]):
         """Where training ended and which weights were kept, in one sentence; empty for models without epochs."""
         return describe_training(self.epochs, getattr(self.config, "epochs", len(self.epochs)))
 
-    def item_codes(self) -> Tensor:
-        """Return a vector per item, (items, size), whose angles say how similar items are.
-
-        Raises
-        ------
-        UnsupportedError
-            If the model has none.
-        """
-        raise UnsupportedError(f"{self.name} has no item codes.")
-
     def to_bf16(self) -> None:
         """Score in bfloat16 from now on: about three significant digits, faster on hardware that supports it.
 
@@ -335,8 +335,7 @@ class Recommender(Queries, Generic[ConfigT]):
         NotFittedError
             Before `fit`.
         """
-        if self.n_items is None:
-            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() first.")
+        self._require_fitted()
         return {name: tensor.detach().cpu().contiguous() for name, tensor in self._get_state().items()}
 
     def set_state(self, state: Mapping[str, Tensor], items: int, device: str = "auto") -> Self:

@@ -28,6 +28,7 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from recsys.models.base import Recommender
 from recsys.models.config import make_config, require
+from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import SampledValidate, TrainingContext, Validate
 from recsys.types import ScoreFunction
@@ -103,6 +104,7 @@ class Blend(Recommender[BlendConfig]):
     name = "blend"
     family = "blend"
     Config = BlendConfig
+    is_kept_whole = False  # the epochs of its members are kept with each of them
     kinds: ClassVar[Mapping[str, type[Recommender]]] = {}
 
     members: list[Recommender]
@@ -193,7 +195,8 @@ class Blend(Recommender[BlendConfig]):
     def _contexts(self, context: TrainingContext) -> Iterator[tuple[Recommender, TrainingContext]]:
         """Members with their contexts; each has its own seed, so that a model named twice gives two models."""
         for number, member in enumerate(self.members):
-            yield member, replace(context, seed=context.seed + number)
+            own = context.checkpoints.part(f"{number}-{member.name}")
+            yield member, replace(context, seed=context.seed + number, checkpoints=own)
 
     def _measure(self, matrix: csr_matrix) -> Tensor:
         """Scale of each member: standard deviation of a user's scores over items, mean over users."""
@@ -233,10 +236,31 @@ class Blend(Recommender[BlendConfig]):
         """Return the weight of each member."""
         return ", ".join(f"{name} {weight:.2f}" for name, weight in zip(self.config.names, self.weights, strict=True))
 
-    def item_codes(self) -> Tensor:
-        """Return the members' codes side by side, (items, sum of sizes): cosines are weighted means of theirs."""
-        codes = (torch.nn.functional.normalize(member.item_codes().float(), dim=1) for member in self.members)
-        return torch.cat([code * weight**0.5 for code, weight in zip(codes, self.weights.tolist(), strict=True)], dim=1)
+    def _embed_items(self) -> Tensor:
+        return self._side_by_side(member.embed_items() for member in self.members)
+
+    def _item_weights(self) -> Tensor | None:
+        """The members' items side by side if one of them has items x items weights: they are as long."""
+        long = any(member.item_weights() is not None for member in self.members)
+        return self._embed_items() if long else None
+
+    def _embed_users(self, history: csr_matrix, users: NDArray[Any] | None) -> Embeddings:
+        if self._item_weights() is not None:
+            return super()._embed_users(history, users)
+        return Embeddings(self._side_by_side(member.embed_users(history).mean for member in self.members))
+
+    def _side_by_side(self, parts: Iterable[Tensor]) -> Tensor:
+        """The members' vectors (rows, sum of sizes): cosines are weighted means of theirs."""
+        units = (torch.nn.functional.normalize(part, dim=1) for part in parts)
+        return torch.cat([unit * weight**0.5 for unit, weight in zip(units, self.weights.tolist(), strict=True)], dim=1)
+
+    def _item_scoring_vectors(self) -> Tensor:
+        factors = (self.weights / self.scales).tolist()
+        parts = [m.item_scoring_vectors() * factor for m, factor in zip(self.members, factors, strict=True)]
+        return torch.cat(parts, dim=1)
+
+    def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
+        return torch.cat([member.user_scoring_vectors(history) for member in self.members], dim=1)
 
     def _get_state(self) -> dict[str, Tensor]:
         state = {"weights": self.weights, "scales": self.scales}

@@ -5,24 +5,23 @@ Whatever `implicit` takes and this library cannot honor is refused by name.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.data.matrix import as_csr
-from recsys.errors import DataError, NotFittedError, UnsupportedError
+from recsys.errors import DataError, UnsupportedError
 from recsys.inference.topn import MAX_SCORES, Lists, refuse_infinite, top_n
 from recsys.models.checks import check_positions
+from recsys.models.embeddings import EmbeddingModel, Vectors, unit_rows
 
-Codes = Tensor | csr_matrix  # a vector per row
 
-
-class Queries(ABC):
+class Queries(EmbeddingModel):
     """What a model that scores histories can be asked; `Recommender` inherits it."""
 
     name: ClassVar[str]
@@ -32,32 +31,6 @@ class Queries(ABC):
     @abstractmethod
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
         """Score items for histories."""
-
-    @abstractmethod
-    def item_codes(self) -> Tensor:
-        """Return a vector per item; UnsupportedError if the model has none."""
-
-    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Codes:
-        """Return a vector per user whose angles say how similar users are.
-
-        The user embeddings, where the model has some. Else the sum of the unit vectors of the items in the history;
-        else, for models without item codes, the history itself.
-
-        Parameters
-        ----------
-        history : csr_matrix, shape (users, items)
-        users : array of int, optional
-            Rows of the training matrix, for models with `needs_training_users`.
-
-        Returns
-        -------
-        Tensor or csr_matrix, shape (users, size)
-        """
-        try:
-            codes = torch.nn.functional.normalize(self.item_codes().float(), dim=1)
-        except UnsupportedError:
-            return history
-        return torch.from_numpy(np.asarray(history @ codes.cpu().numpy(), dtype=np.float32))
 
     def recommend(
         self,
@@ -121,7 +94,7 @@ class Queries(ABC):
         filter_items: ArrayLike | None = None,
         items: ArrayLike | None = None,
     ) -> Lists:
-        """Find the items nearest to one item, or to each of several, by the cosine of their codes.
+        """Find the items nearest to one item, or to each of several, by the cosine of their embeddings.
 
         Parameters
         ----------
@@ -129,7 +102,7 @@ class Queries(ABC):
         N : int
             How many, the item itself included; cut to the catalog.
         recalculate_item, item_users
-            Not supported: item codes are made by the fit.
+            Not supported: embeddings of items are made by the fit.
         filter_items : array of int, optional
             Items never to return.
         items : array of int, optional
@@ -145,15 +118,16 @@ class Queries(ABC):
         DataError
             If an item does not exist.
         UnsupportedError
-            If the model has no item codes, or for the parameters that are not supported.
+            If the model has no embeddings, or for the parameters that are not supported.
         """
         if recalculate_item or item_users is not None:
             name = "recalculate_item" if recalculate_item else "item_users"
-            raise UnsupportedError(f"{name}: the codes of items are made by the fit; fit again for other rows.")
-        if self.n_items is None:
-            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
-        wanted = check_positions(itemid, self.n_items)
-        return _as_asked(nearest(self.item_codes(), wanted, N, _allowed(self.n_items, items, filter_items)), itemid)
+            raise UnsupportedError(f"{name}: the embeddings of items are made by the fit; fit again for other rows.")
+        vectors = self.item_weights()  # long rows are compared as they are
+        vectors = self.embed_items() if vectors is None else vectors
+        count = vectors.shape[0]
+        wanted = check_positions(itemid, count)
+        return _as_asked(nearest(vectors, wanted, N, _allowed(count, items, filter_items)), itemid)
 
     def similar_users(
         self,
@@ -163,9 +137,10 @@ class Queries(ABC):
         filter_users: ArrayLike | None = None,
         users: ArrayLike | None = None,
     ) -> Lists:
-        """Find the users nearest to one user, or to each of several, by the cosine of their `user_codes`.
+        """Find the users nearest to one user, or to each of several, by the cosine of their embeddings.
 
-        Unlike in `implicit`, the histories are given: a model keeps no users, and new ones are as good as others.
+        Unlike in `implicit`, the histories are given: a model keeps no users, and new ones are as good as others. For a
+        model without embeddings the histories themselves are compared.
 
         Parameters
         ----------
@@ -190,26 +165,22 @@ class Queries(ABC):
         DataError
             If a row does not exist, or the columns are not the model's items.
         """
-        history = as_csr(user_items)
-        if self.n_items is None:
-            raise NotFittedError(f"{type(self).__name__} has no weights yet: call fit() or load_model() first.")
-        if history.shape[1] != self.n_items:
-            raise DataError(
-                f"Expected histories over the model's {self.n_items} items, found {history.shape[1]} columns."
-            )
-        count = history.shape[0]
-        wanted = check_positions(userid, count)
-        codes = self.user_codes(history, np.arange(count) if self.needs_training_users else None)
-        return _as_asked(nearest(codes, wanted, N, _allowed(count, users, filter_users)), userid)
+        history, rows = self._checked(user_items, np.arange(user_items.shape[0]) if self.needs_training_users else None)
+        wanted = check_positions(userid, history.shape[0])
+        try:
+            vectors: Vectors = self.embed_users(history, rows).mean
+        except UnsupportedError:
+            vectors = history
+        return _as_asked(nearest(vectors, wanted, N, _allowed(history.shape[0], users, filter_users)), userid)
 
 
-def nearest(codes: Codes, rows: NDArray[np.int64], n: int, allowed: NDArray[np.bool_] | None = None) -> Lists:
+def nearest(vectors: Vectors, rows: NDArray[np.int64], n: int, allowed: NDArray[np.bool_] | None = None) -> Lists:
     """Find the rows nearest to some rows by cosine.
 
     Parameters
     ----------
-    codes : Tensor or csr_matrix, shape (count, size)
-        A vector per row; the cosine with a vector of zeros is 0.
+    vectors : Tensor or csr_matrix, shape (count, size)
+        The cosine with a vector of zeros is 0.
     rows : ndarray of int64, shape (m,)
         The rows asked for.
     n : int
@@ -222,7 +193,7 @@ def nearest(codes: Codes, rows: NDArray[np.int64], n: int, allowed: NDArray[np.b
     positions, cosines : ndarray, shape (m, min(n, count))
         The row itself first, equal cosines in order of position.
     """
-    units = _units(codes)
+    units = unit_rows(vectors)
     step = max(1, MAX_SCORES // max(1, units.shape[0]))
     parts = []
     with torch.inference_mode():
@@ -237,14 +208,6 @@ def nearest(codes: Codes, rows: NDArray[np.int64], n: int, allowed: NDArray[np.b
             parts.append((positions, np.minimum(values, 1)))
     positions, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return positions, values
-
-
-def _units(codes: Codes) -> Codes:
-    """The same vectors with length 1."""
-    if isinstance(codes, Tensor):
-        return torch.nn.functional.normalize(codes.float(), dim=1)
-    lengths = np.sqrt(np.asarray(codes.multiply(codes).sum(axis=1), dtype=np.float64)).ravel()
-    return csr_matrix(diags(1 / np.maximum(lengths, 1e-12)) @ codes)
 
 
 def _allowed(count: int, only: ArrayLike | None, never: ArrayLike | None) -> NDArray[np.bool_] | None:

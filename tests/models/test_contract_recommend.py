@@ -79,7 +79,7 @@ def test_one_history_per_user_is_required(name, fitted):
 @every_model
 def test_the_nearest_items_start_with_the_item_itself_and_stay_within_its_taste(name, fitted):
     if MODELS[name].family == "baseline":
-        with pytest.raises(UnsupportedError, match=f"{name} has no item codes"):
+        with pytest.raises(UnsupportedError, match=f"{name} has no embeddings"):
             fitted(name).similar_items(0)
         return
     ids, cosines = fitted(name).similar_items(6, N=3)

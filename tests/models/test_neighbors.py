@@ -54,8 +54,8 @@ def test_shuffled_rows_and_items_have_the_same_neighbors(name, settings, neighbo
     if name == "rating-knn":
         dense *= rng.integers(1, 4, dense.shape)
     settings = {**settings, "neighbors": neighbors}
-    expected = create_model(name, settings).fit(csr_matrix(dense)).item_codes().numpy()
+    expected = create_model(name, settings).fit(csr_matrix(dense)).embed_items().numpy()
     for users, items in ((np.arange(30)[::-1], np.arange(20)), (rng.permutation(30), rng.permutation(20))):
-        shuffled = create_model(name, settings).fit(csr_matrix(dense[users][:, items])).item_codes().numpy()
+        shuffled = create_model(name, settings).fit(csr_matrix(dense[users][:, items])).embed_items().numpy()
         back = np.argsort(items)
         np.testing.assert_allclose(shuffled[back][:, back], expected, rtol=1e-4, atol=1e-6)

@@ -55,7 +55,7 @@ def test_no_more_neighbors_than_there_are_items(ease):
 
 
 @pytest.mark.parametrize("refused", [{"recalculate_item": True}, {"item_users": TASTES.T}])
-def test_item_codes_are_not_made_anew_and_the_parameter_is_named(ease, refused):
+def test_embeddings_of_items_are_not_made_anew_and_the_parameter_is_named(ease, refused):
     with pytest.raises(UnsupportedError, match=next(iter(refused))):
         ease.similar_items(0, **refused)
 

@@ -6,19 +6,18 @@ Input rows are scaled to length 1, with dropout on their items; items compete fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from numpy.typing import ArrayLike
-from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
 from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
 from recsys.models.config import check_training, require
+from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch, SparseRows
 
@@ -124,14 +123,9 @@ class DAENetwork(Network):
         self.encoder = SparseInput(items, config.latent, config.dropout)
         self.decoder = ItemOutput(items, config.latent)
 
-    def forward(self, batch: SparseBatch) -> Tensor:
-        """Return logits (rows, items)."""
-        logits: Tensor = self.decoder(torch.tanh(self.encoder(batch)))
-        return logits
-
-    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Yield logits of up to `width` items at a time."""
-        return self.decoder.blocks(torch.tanh(self.encoder(batch)), width)
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Return the code, (rows, latent)."""
+        return torch.tanh(self.encoder(batch))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative multinomial log-likelihood of the whole row, with emphasis and smoothing."""
@@ -161,18 +155,14 @@ class VAENetwork(Network):
         mean, log_variance = self.posterior(torch.tanh(self.encoder.project(corrupted))).chunk(2, dim=1)
         return mean, log_variance
 
-    def decode_mean(self, batch: SparseBatch) -> Tensor:
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return mean and deviation of the posterior, (rows, latent) each."""
+        mean, log_variance = self.encode(self.encoder.corrupt(batch))
+        return Embeddings(mean, (0.5 * log_variance).exp())
+
+    def last(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer (rows, hidden) at the mean of the posterior."""
-        return torch.tanh(self.hidden(self.encode(self.encoder.corrupt(batch))[0]))
-
-    def forward(self, batch: SparseBatch) -> Tensor:
-        """Return logits (rows, items) at the mean of the posterior."""
-        logits: Tensor = self.decoder(self.decode_mean(batch))
-        return logits
-
-    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Yield logits of up to `width` items at a time."""
-        return self.decoder.blocks(self.decode_mean(batch), width)
+        return torch.tanh(self.hidden(self.embed(batch).mean))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2).
@@ -206,6 +196,7 @@ class DAE(NetworkRecommender[DAEConfig]):
 
     name = "dae"
     family = "deep autoencoder"
+    size_setting = "latent"
     Config = DAEConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "liang2018": {
@@ -231,6 +222,7 @@ class VAE(NetworkRecommender[VAEConfig]):
 
     name = "vae"
     family = "deep autoencoder"
+    size_setting = "latent"
     Config = VAEConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "liang2018": {
@@ -262,9 +254,3 @@ class VAE(NetworkRecommender[VAEConfig]):
 
     def _build(self, items: int) -> VAENetwork:
         return VAENetwork(items, self.config)
-
-    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
-        """Return the mean of the posterior of histories, (users, latent)."""
-        batch = SparseRows(history, next(self.network.parameters()).device).everything()
-        with torch.no_grad():
-            return self.network.encode(self.network.encoder.corrupt(batch))[0]

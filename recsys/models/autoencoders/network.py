@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,23 +19,49 @@ from recsys.models.autoencoders.layers import ItemOutput
 from recsys.models.autoencoders.mixed_precision import MixedAdam
 from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam
 from recsys.models.base import Recommender
+from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
+from recsys.training.checkpoint import Counter, Part
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import DataParallelOptimizer
 from recsys.training.loop import Optimizer, one_pass, steps_per_epoch, train
+from recsys.training.optimizer_state import OptimizerState
 
 
 class Network(nn.Module):
-    """A network over sparse batches: `forward` returns scores (rows, items), `loss` a scalar to minimize."""
+    """A network over sparse batches whose scores are a linear function of its last hidden layer.
+
+    A subclass implements `last` and `loss`, and has the layer `decoder`.
+    """
+
+    decoder: ItemOutput
+    parts: Mapping[str, Part] = {}  # what training changes besides the weights
+
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Return the last hidden layer, (rows, width)."""
+        raise NotImplementedError
+
+    def forward(self, batch: SparseBatch) -> Tensor:
+        """Return scores (rows, items)."""
+        scores: Tensor = self.decoder(self.last(batch))
+        return scores
+
+    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
+        """Yield scores of up to `width` items at a time."""
+        return self.decoder.blocks(self.last(batch), width)
+
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return the codes of rows: the last hidden layer, unless a network has a narrower one."""
+        return Embeddings(self.last(batch))
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Return the weights (items, width) and biases (items,) that make scores of the last hidden layer."""
+        return self.decoder.weight, self.decoder.bias
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the training loss, mean over rows. `progress` runs from 0 to 1 over all planned updates."""
         raise NotImplementedError
-
-    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Yield scores of up to `width` items at a time; by default, of all items at once."""
-        yield self(batch)
 
     def item_tables(self) -> list[nn.Parameter]:
         """Return the weights whose gradients are sparse: none without a sampled softmax."""
@@ -104,7 +129,7 @@ def with_autocast(context: TrainingContext, loss: Callable[[SparseBatch], Tensor
 
 
 def with_weight_averaging(
-    one_epoch: Callable[[], float], trained: nn.Module, averaged: nn.Module, decay: float, earlier: int = 0
+    one_epoch: Callable[[], float], trained: nn.Module, averaged: nn.Module, decay: float, held: Counter | None = None
 ) -> Callable[[], float]:
     """Return an epoch function that keeps a running average of the weights; it reduces noise from the final steps.
 
@@ -118,8 +143,8 @@ def with_weight_averaging(
         Networks of the same shape; `averaged` is updated in place.
     decay : float
         Share of the average that is kept at each epoch, in [0, 1).
-    earlier : int
-        Epochs that the average holds already.
+    held : Counter, optional
+        Epochs that the average holds already; it counts on.
 
     Returns
     -------
@@ -129,11 +154,11 @@ def with_weight_averaging(
     ----------
     Izmailov et al.: Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018.
     """
-    numbers = itertools.count(earlier + 1)
+    done = held or Counter()
 
     def epoch() -> float:
         loss = one_epoch()
-        step = max(1 / next(numbers), 1 - decay)
+        step = max(1 / (done.next() + 1), 1 - decay)
         with torch.no_grad():
             for average, weight in zip(averaged.parameters(), trained.parameters(), strict=True):
                 average.lerp_(weight, step)
@@ -253,8 +278,9 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         averaged = copy.deepcopy(network) if average else network
         one_epoch = self._one_epoch(rows, config.batch_size or default_batch_size(len(rows)), context)
         if average:
-            one_epoch = with_weight_averaging(one_epoch, network, averaged, average, int(context.start is not None))
-            self.network = averaged
+            self.network, held = averaged, Counter(int(context.start is not None))
+            one_epoch = with_weight_averaging(one_epoch, network, averaged, average, held)
+            context.checkpoints.keep(trained=network, held=held)
         self.epochs = train(averaged, one_epoch, self.score, context.planned(config.epochs), context)
         for output in _outputs(network):
             output.working = None
@@ -286,10 +312,11 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         tables = network.sample_output(rows, cast(int, self.n_items), batch_size)
         optimizer = self._optimizer(network, tables, context)
         planned = config.epochs * steps_per_epoch(len(rows), batch_size)
-        updates = itertools.count(0 if context.start is None else planned)
+        updates = Counter(0 if context.start is None else planned)
+        context.checkpoints.keep(optimizer=OptimizerState(optimizer, network), updates=updates, **network.parts)
 
         def loss(batch: SparseBatch) -> Tensor:
-            return network.loss(batch, min(1.0, next(updates) / planned))
+            return network.loss(batch, min(1.0, updates.next() / planned))
 
         return lambda: one_pass(rows, batch_size, with_autocast(context, loss), optimizer, context)
 
@@ -321,24 +348,33 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         if not group.is_main:  # its own dropout and noise; order and weights come from the main process
             torch.manual_seed(context.seed + group.rank)
 
+    def _batch(self, history: csr_matrix) -> SparseBatch:
+        return SparseRows(history, next(self.network.parameters()).device).everything()
+
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
-        device = next(self.network.parameters()).device
-        scores: Tensor = self.network(SparseRows(history, device).everything())
+        scores: Tensor = self.network(self._batch(history))
         return scores
 
     def _score_blocks(self, history: csr_matrix, users: NDArray[Any] | None, width: int) -> Iterator[Tensor]:
-        device = next(self.network.parameters()).device
-        return self.network.blocks(SparseRows(history, device).everything(), width)
+        return self.network.blocks(self._batch(history), width)
+
+    def _embed_items(self) -> Tensor:
+        return self.network.output()[0]
+
+    def _embed_users(self, history: csr_matrix, users: NDArray[Any] | None) -> Embeddings:
+        return self.network.embed(self._batch(history))
+
+    def _item_scoring_vectors(self) -> Tensor:
+        weight, bias = self.network.output()
+        return torch.cat([weight, bias[:, None]], dim=1)
+
+    def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
+        last = self.network.last(self._batch(history))
+        return torch.cat([last, last.new_ones(len(last), 1)], dim=1)
 
     def to_bf16(self) -> None:
         """Score with weights and products in bfloat16 from now on, in half the memory."""
         self.network.to(torch.bfloat16)
-
-    def item_codes(self) -> Tensor:
-        """Return the weights of the output layer, (items, width)."""
-        output = self.network.decoder
-        assert isinstance(output, ItemOutput)  # networks with another output override this
-        return output.weight.detach()
 
     def _get_state(self) -> dict[str, Tensor]:
         return dict(self.network.state_dict())

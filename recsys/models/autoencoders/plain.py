@@ -7,7 +7,6 @@ Ng: Sparse Autoencoder, CS294A lecture notes, Stanford 2011, which has the KL pe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput, squared_error
 from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.config import check_training, require
+from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Categorical, Range, tunable
 from recsys.training.batches import SparseBatch
 
@@ -75,26 +75,11 @@ class SparseAEConfig:
 
 
 class Reconstruction(Network):
-    """Base of the networks here: the scores are a linear function of the last hidden layer."""
-
-    decoder: ItemOutput
+    """Base of the networks here, with the two losses."""
 
     def __init__(self, loss: Loss):
         super().__init__()
         self.kind = loss
-
-    def last(self, batch: SparseBatch) -> Tensor:
-        """Return the last hidden layer, (rows, width)."""
-        raise NotImplementedError
-
-    def forward(self, batch: SparseBatch) -> Tensor:
-        """Return scores (rows, items)."""
-        scores: Tensor = self.decoder(self.last(batch))
-        return scores
-
-    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Yield scores of up to `width` items at a time."""
-        return self.decoder.blocks(self.last(batch), width)
 
     def reconstruction_error(self, last: Tensor, batch: SparseBatch) -> Tensor:
         """Return the reconstruction error, mean over rows: negative log-likelihood or squared error."""
@@ -116,10 +101,13 @@ class AENetwork(Reconstruction):
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer, (rows, hidden or latent)."""
-        layer = torch.tanh(self.encoder(batch))
-        for inner in self.inner:
-            layer = torch.tanh(inner(layer))
-        return layer
+        code = self.embed(batch).mean
+        return torch.tanh(self.inner[1](code)) if len(self.inner) else code
+
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return the code, (rows, latent)."""
+        first = torch.tanh(self.encoder(batch))
+        return Embeddings(torch.tanh(self.inner[0](first)) if len(self.inner) else first)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the reconstruction error."""
@@ -162,6 +150,7 @@ class AE(NetworkRecommender[AEConfig]):
 
     name = "ae"
     family = "deep autoencoder"
+    size_setting = "latent"
     Config = AEConfig
     network: AENetwork
 
@@ -174,6 +163,7 @@ class SparseAE(NetworkRecommender[SparseAEConfig]):
 
     name = "sparse-ae"
     family = "deep autoencoder"
+    size_setting = "latent"
     Config = SparseAEConfig
     network: SparseAENetwork
 

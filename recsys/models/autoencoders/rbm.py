@@ -19,6 +19,7 @@ from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.config import check_training, require
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
+from recsys.training.checkpoint import State, copy_into
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,28 @@ class RBMNetwork(Network):
         self.weight = nn.Parameter(0.01 * torch.randn(items, config.hidden))
         self.item_bias = nn.Parameter(torch.zeros(items))
         self.unit_bias = nn.Parameter(torch.zeros(config.hidden))
-        self.chains: Tensor | None = None  # states of the persistent chains; never saved
+        self.chains = _Chains(items)
+        self.parts = {"chains": self.chains}
 
     def units(self, batch: SparseBatch) -> Tensor:
         """Return the inputs of the hidden units, c + v W, (rows, hidden)."""
         return weighted_sum(_binary(batch), self.weight) + self.unit_bias
 
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Return the expected hidden units, (rows, hidden)."""
+        return torch.sigmoid(self.units(batch))
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Return weights and biases of the items."""
+        return self.weight, self.item_bias
+
     def forward(self, batch: SparseBatch) -> Tensor:
         """Return the log-odds of items given the expected hidden units: one reconstruction, (rows, items)."""
-        return F.linear(torch.sigmoid(self.units(batch)), self.weight, self.item_bias)
+        return F.linear(self.last(batch), self.weight, self.item_bias)
 
     def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
         """Yield log-odds of up to `width` items at a time."""
-        expected = torch.sigmoid(self.units(batch))
+        expected = self.last(batch)
         for weight, bias in zip(torch.split(self.weight, width), torch.split(self.item_bias, width), strict=True):
             yield F.linear(expected, weight, bias)
 
@@ -77,14 +87,31 @@ class RBMNetwork(Network):
     @torch.no_grad()
     def sample(self, from_items: Tensor) -> Tensor:
         """Sample items by `steps` of Gibbs sampling, 0 or 1, (rows, items), from the rows or from the chains."""
-        items = self.chains if self.persistent else None
+        items = self.chains.items if self.persistent else None
         for _ in range(self.steps):
             units_in = from_items if items is None else items @ self.weight + self.unit_bias
             units = torch.bernoulli(torch.sigmoid(units_in.float()))
             items = torch.bernoulli(torch.sigmoid(F.linear(units, self.weight, self.item_bias).float()))
-        self.chains = items if self.persistent else None
+        self.chains.items = items if self.persistent else None
         assert items is not None
         return items
+
+
+class _Chains:
+    """The items of the persistent chains, (rows, items), once there are some; a model folder does not hold them."""
+
+    def __init__(self, items: int):
+        self.width = items
+        self.items: Tensor | None = None
+
+    def get_state(self) -> State:
+        return {} if self.items is None else {"items": self.items}
+
+    def set_state(self, state: State) -> None:
+        if state:
+            own = {name: torch.empty(len(items), self.width) for name, items in state.items()}
+            copy_into(own, state)
+            self.items = own["items"]
 
 
 def _binary(batch: SparseBatch) -> SparseBatch:
@@ -96,6 +123,7 @@ class RBM(NetworkRecommender[RBMConfig]):
 
     name = "rbm"
     family = "deep autoencoder"
+    size_setting = "hidden"
     Config = RBMConfig
     network: RBMNetwork
 
@@ -107,7 +135,3 @@ class RBM(NetworkRecommender[RBMConfig]):
         counts = torch.bincount(rows.items.long()[rows.values > 0], minlength=len(bias))
         share = (counts + 0.5) / (len(rows) + 1)
         bias.data.copy_(torch.logit(share))  # Hinton: A Practical Guide to Training RBMs, 2010, section 8.1
-
-    def item_codes(self) -> Tensor:
-        """Return the weights of the items, (items, hidden)."""
-        return self.network.weight.detach()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
 from recsys.models.autoencoders.network import Network, NetworkRecommender, TrainingMemory, with_autocast
 from recsys.models.config import check_training, require
+from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 from recsys.training.loop import one_pass
+from recsys.training.optimizer_state import OptimizerState
 
 LAYERS = 5
 # Mixture weights of the prior: standard normal, posterior of the previous epoch's encoder, wide normal (equation 6).
@@ -113,14 +115,15 @@ class RecVAENetwork(Network):
         self.encoder = Encoder(items, config)
         self.decoder = ItemOutput(items, config.latent)
 
-    def forward(self, batch: SparseBatch) -> Tensor:
-        """Return logits (rows, items) at the mean of the posterior."""
-        logits: Tensor = self.decoder(self.encoder(batch)[0])
-        return logits
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Return the mean of the posterior, (rows, latent)."""
+        mean: Tensor = self.encoder(batch)[0]
+        return mean
 
-    def blocks(self, batch: SparseBatch, width: int) -> Iterator[Tensor]:
-        """Yield logits of up to `width` items at a time."""
-        return self.decoder.blocks(self.encoder(batch)[0], width)
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return mean and deviation of the posterior, (rows, latent) each."""
+        mean, log_variance = self.encoder(batch)
+        return Embeddings(mean, (0.5 * log_variance).exp())
 
     def encoder_loss(self, batch: SparseBatch, earlier: Encoder) -> Tensor:
         """Return the negative log-likelihood plus gamma n_u KL(posterior || prior), mean over rows.
@@ -156,6 +159,7 @@ class RecVAE(NetworkRecommender[RecVAEConfig]):
 
     name = "recvae"
     family = "deep autoencoder"
+    size_setting = "latent"
     Config = RecVAEConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "shenbin2020": {
@@ -182,6 +186,9 @@ class RecVAE(NetworkRecommender[RecVAEConfig]):
         encoder, decoder = network.encoder, network.decoder
         encoder_steps, decoder_steps = (self._optimizer(part, [], context) for part in (encoder, decoder))
         earlier = copy.deepcopy(encoder).eval().requires_grad_(False)
+        steps = {"encoder_steps": (encoder_steps, encoder), "decoder_steps": (decoder_steps, decoder)}
+        kept = {name: OptimizerState(optimizer, part) for name, (optimizer, part) in steps.items()}
+        context.checkpoints.keep(earlier=earlier, **kept)
 
         def encoder_loss(batch: SparseBatch) -> Tensor:
             return network.encoder_loss(batch, earlier)

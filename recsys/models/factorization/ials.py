@@ -21,15 +21,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.models.base import Recommender
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import TrainingContext
+from recsys.training.loop import iterate
 
 # Numbers held at once in a batch of systems (64 MB of float32).
 _BATCH = 16_000_000
@@ -63,6 +65,7 @@ class IALS(Recommender[IALSConfig]):
 
     name = "ials"
     family = "matrix factorization"
+    size_setting = "factors"
     Config = IALSConfig
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
@@ -70,12 +73,12 @@ class IALS(Recommender[IALSConfig]):
         by_item = matrix.T.tocsr()
         items = torch.randn(matrix.shape[1], self.config.factors) * _SPREAD / math.sqrt(self.config.factors)
         items = _on_axes(items.to(device))
-        context.on_phase("iterations", 0, self.config.iterations)
-        for iteration in range(self.config.iterations):
+
+        def iteration(items: Tensor) -> tuple[Tensor]:
             users = _on_axes(_solve(matrix, items, self.config))
-            items = _on_axes(_solve(by_item, users, self.config))
-            context.on_phase("iterations", iteration + 1, self.config.iterations)
-        self.item_factors = items
+            return (_on_axes(_solve(by_item, users, self.config)),)
+
+        (self.item_factors,) = iterate(iteration, (items,), self.config.iterations, context)
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return _solve(history, self.item_factors, self.config) @ self.item_factors.T
@@ -84,12 +87,16 @@ class IALS(Recommender[IALSConfig]):
         folded = _solve(history, self.item_factors, self.config)
         return (folded @ factors.T for factors in torch.split(self.item_factors, width))
 
-    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
-        """Return the user factors of histories, (users, factors)."""
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return Embeddings(self._user_scoring_vectors(history, users))
+
+    def _embed_items(self) -> Tensor:
+        return self.item_factors
+
+    def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return _solve(history, self.item_factors, self.config)
 
-    def item_codes(self) -> Tensor:
-        """Return the item factors, (items, factors)."""
+    def _item_scoring_vectors(self) -> Tensor:
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:

@@ -10,23 +10,25 @@ from __future__ import annotations
 import copy
 import importlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.system.packages import missing_package
+from recsys.training.checkpoint import State, copy_into
 from recsys.training.context import TrainingContext
 
 
@@ -117,6 +119,7 @@ class ALS(Recommender[ALSConfig]):
 
     name = "als"
     family = "matrix factorization"
+    size_setting = "factors"
     Config = ALSConfig
 
     alpha: float  # the values in use, given or scaled
@@ -134,7 +137,10 @@ class ALS(Recommender[ALSConfig]):
         self.alpha, self.l2 = scaled.alpha, scaled.l2
         with _one_blas_thread():
             model = self._model(self.config.factors, context.seed)
-            _fit_with_implicit(model, matrix, self.config.iterations, context)
+            factors = _Factors(model, matrix.shape)
+            context.checkpoints.keep(factors=factors)
+            context.checkpoints.restore()
+            _fit_with_implicit(model, matrix, self.config.iterations, context, factors)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
         self._solver = None
 
@@ -174,8 +180,10 @@ class ALS(Recommender[ALSConfig]):
         user_factors = self._fold_in(history)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
-    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
-        """Return the user factors of histories, (users, factors)."""
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return Embeddings(self._fold_in(history))
+
+    def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return self._fold_in(history)
 
     @property
@@ -189,8 +197,10 @@ class ALS(Recommender[ALSConfig]):
             return ""
         return ", ".join(f"{name} {getattr(self, name):.3g}" for name in self._scaled) + " (scaled with the data)"
 
-    def item_codes(self) -> Tensor:
-        """Return the item factors, (items, factors)."""
+    def _embed_items(self) -> Tensor:
+        return self.item_factors
+
+    def _item_scoring_vectors(self) -> Tensor:
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -245,12 +255,16 @@ class _KnownUsersFactorization(Recommender[ConfigT]):
         user_factors = self._factors_of(users)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
-    def user_codes(self, history: csr_matrix, users: ArrayLike | None = None) -> Tensor:
-        """Return the factors of training users, (users, width)."""
-        return self._factors_of(None if users is None else np.atleast_1d(np.asarray(users, dtype=np.int64)))
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return Embeddings(self._factors_of(users))
 
-    def item_codes(self) -> Tensor:
-        """Return the item factors with their biases, (items, width)."""
+    def _embed_items(self) -> Tensor:
+        return self.item_factors
+
+    def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return self._factors_of(users)
+
+    def _item_scoring_vectors(self) -> Tensor:
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
@@ -272,6 +286,7 @@ class BPR(_KnownUsersFactorization[BPRConfig]):
 
     name = "bpr"
     family = "matrix factorization"
+    size_setting = "factors"
     Config = BPRConfig
 
     def _model(self, seed: int) -> Any:
@@ -294,6 +309,7 @@ class LMF(_KnownUsersFactorization[LMFConfig]):
 
     name = "lmf"
     family = "matrix factorization"
+    size_setting = "factors"
     Config = LMFConfig
 
     def _model(self, seed: int) -> Any:
@@ -316,23 +332,43 @@ def _implicit(module: str) -> Any:
         raise missing_package("implicit", "baselines") from error
 
 
-def _fit_with_implicit(model: Any, matrix: csr_matrix, iterations: int, context: TrainingContext) -> None:
+class _Factors:
+    """The factors of a model of `implicit`, and how many iterations are behind them: its fit goes on from both."""
+
+    def __init__(self, model: Any, shape: tuple[int, int]):
+        self._model, self._shape, self.done = model, shape, 0
+
+    def get_state(self) -> State:
+        users, items = torch.as_tensor(self._model.user_factors), torch.as_tensor(self._model.item_factors)
+        return {"done": torch.tensor(self.done), "users": users, "items": items}
+
+    def set_state(self, state: State) -> None:
+        users, items = (torch.empty(rows, self._model.factors) for rows in self._shape)
+        copy_into(own := {"done": torch.tensor(0), "users": users, "items": items}, state)
+        self.done = int(own["done"])
+        self._model.user_factors, self._model.item_factors = users.numpy(), items.numpy()
+
+
+def _fit_with_implicit(
+    model: Any, matrix: csr_matrix, iterations: int, context: TrainingContext, kept: _Factors | None = None
+) -> None:
+    """Fit, or go on with what is `kept`. Generators of `implicit` cannot be kept: with them a fit begins anew."""
     from implicit.recommender_base import ModelFitError
 
-    context.on_phase("iterations", 0, iterations)
-    try:
-        model.fit(matrix, show_progress=False, callback=_reporter(iterations, context))
-    except ModelFitError as error:
-        raise ConfigError(f"Expected finite factors, implicit says: {error}. Lower learning_rate, raise l2.") from error
-
-
-def _reporter(iterations: int, context: TrainingContext) -> Callable[..., None]:
-    """A callback of `implicit` that reports each iteration."""
+    done = 0 if kept is None else kept.done
+    model.iterations = iterations - done
+    context.on_phase("iterations", done, iterations)
 
     def report(iteration: int, *_: Any) -> None:
-        context.on_phase("iterations", iteration + 1, iterations)
+        context.on_phase("iterations", done + iteration + 1, iterations)
+        if kept is not None:
+            kept.done = done + iteration + 1
+            context.checkpoints.offer()
 
-    return report
+    try:
+        model.fit(matrix, show_progress=False, callback=report)
+    except ModelFitError as error:
+        raise ConfigError(f"Expected finite factors, implicit says: {error}. Lower learning_rate, raise l2.") from error
 
 
 def _one_blas_thread() -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from recsys.models.base import Recommender
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
@@ -48,6 +49,7 @@ class SVD(Recommender[SVDConfig]):
 
     name = "svd"
     family = "matrix factorization"
+    size_setting = "factors"
     Config = SVDConfig
     is_random = False
 
@@ -71,9 +73,17 @@ class SVD(Recommender[SVDConfig]):
         codes = self._codes(history)
         return (codes @ output.T for output in torch.split(self.output, width))
 
-    def item_codes(self) -> Tensor:
-        """Return each item's contribution to the code of a history, (items, factors)."""
+    def _embed_items(self) -> Tensor:
         return self.input
+
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return Embeddings(self._codes(history))
+
+    def _item_scoring_vectors(self) -> Tensor:
+        return self.output
+
+    def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        return self._codes(history)
 
     def _get_state(self) -> dict[str, Tensor]:
         return {"input": self.input, "output": self.output}

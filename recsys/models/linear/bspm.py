@@ -26,6 +26,7 @@ from torch import Tensor
 
 from recsys.models.base import Recommender
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.svd import right_singular_vectors
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
@@ -97,9 +98,11 @@ class BSPM(Recommender[BSPMConfig]):
         propagated: Tensor = self._back @ (self._graph @ columns)
         return propagated
 
-    def item_codes(self) -> Tensor:
-        """Return each item's contribution to the projection of a history, (items, factors)."""
+    def _embed_items(self) -> Tensor:
         return self.input
+
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return Embeddings(weighted_sum(SparseRows(history, self.input.device).everything(), self.input))
 
     def _get_state(self) -> dict[str, Tensor]:
         return {"input": self.input, "output": self.output, **csr_state(self._matrix)}

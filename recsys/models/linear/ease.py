@@ -121,8 +121,7 @@ class _ClosedForm(Recommender[ConfigT]):
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
         return weighted_sum(SparseRows(history, self.weights.device).everything(), self.weights)
 
-    def item_codes(self) -> Tensor:
-        """Return the rows of B: the weights of an item as an input, (items, items)."""
+    def _item_weights(self) -> Tensor:
         return self.weights
 
     def _get_state(self) -> dict[str, Tensor]:

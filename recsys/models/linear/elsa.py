@@ -53,6 +53,14 @@ class ELSANetwork(Network):
         """The item codes A, of length 1, (items, latent)."""
         return F.normalize(self.weight, dim=1)
 
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Return the sums of the codes of histories, (rows, latent)."""
+        return weighted_sum(batch, self.codes)
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Return the item codes and no biases; the scores then lack the history that `forward` subtracts."""
+        return self.codes, self.weight.new_zeros(len(self.weight))
+
     def forward(self, batch: SparseBatch) -> Tensor:
         """Return scores (rows, items)."""
         return torch.cat(list(self.blocks(batch, len(self.weight))), dim=1)
@@ -88,12 +96,9 @@ class ELSA(NetworkRecommender[ELSAConfig]):
 
     name = "elsa"
     family = "linear autoencoder"
+    size_setting = "latent"
     Config = ELSAConfig
     network: ELSANetwork
 
     def _build(self, items: int) -> ELSANetwork:
         return ELSANetwork(items, self.config.latent, self.config.dropout)
-
-    def item_codes(self) -> Tensor:
-        """Return the codes of length 1, (items, latent)."""
-        return self.network.codes.detach()

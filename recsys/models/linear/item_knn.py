@@ -72,9 +72,8 @@ class ItemKNN(Recommender[ItemKNNConfig]):
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return torch.as_tensor((history @ self.similarity).toarray().astype(np.float32))
 
-    def item_codes(self) -> Tensor:
-        """Return the rows of the similarity matrix, (items, items), dense."""
-        return torch.as_tensor(self.similarity.toarray())
+    def _item_weights(self) -> csr_matrix:
+        return self.similarity
 
     def _get_state(self) -> dict[str, Tensor]:
         return csr_state(self.similarity)

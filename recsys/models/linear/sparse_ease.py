@@ -74,9 +74,8 @@ class SparseEASE(Recommender[SparseEASEConfig]):
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return torch.as_tensor((history @ self.weights).toarray())
 
-    def item_codes(self) -> Tensor:
-        """Return the rows of B, (items, items), dense."""
-        return torch.as_tensor(self.weights.toarray())
+    def _item_weights(self) -> csr_matrix:
+        return self.weights
 
     def _get_state(self) -> dict[str, Tensor]:
         return csr_state(self.weights)

@@ -24,10 +24,11 @@ from recsys.data.matrix import as_csr
 from recsys.errors import DataError, UnsupportedError
 from recsys.models.base import Recommender
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings, unit_rows
 from recsys.models.ratings.baseline import Baseline
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec
-from recsys.training.batches import SparseBatch, SparseRows
+from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
 _NUMBERS = 32_000_000  # numbers held at once by fold_in (128 MB)
@@ -70,6 +71,9 @@ class RatingRecommender(Recommender[RatingConfigT]):
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         ratings = SparseRows(history, self.baseline.mean.device).everything()
         return self._rate(ratings)
+
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return self._embed_ratings(SparseRows(history, self.baseline.mean.device).everything())
 
     def _get_state(self) -> dict[str, Tensor]:
         return {f"baseline.{name}": tensor for name, tensor in vars(self.baseline).items()} | self._get_weights()
@@ -148,6 +152,14 @@ class RatingRecommender(Recommender[RatingConfigT]):
     @abstractmethod
     def _rate(self, ratings: SparseBatch) -> Tensor:
         """Predict ratings of all items (rows, items), within the scale, in new memory, from the users' `ratings`."""
+
+    def _embed_ratings(self, ratings: SparseBatch) -> Embeddings:
+        """The embeddings of users with these ratings; by default the residuals times the unit vectors of the items."""
+        weights = self._item_weights()
+        residuals, _ = self.baseline.split(ratings)
+        vectors = unit_rows(self._embed_items() if weights is None else weights)
+        assert isinstance(vectors, Tensor)  # no model of ratings has sparse weights
+        return Embeddings(weighted_sum(residuals, vectors))
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {}

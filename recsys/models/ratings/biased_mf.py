@@ -15,11 +15,13 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.ratings.base import RatingConfig, RatingRecommender, fold_in, rate_by_codes
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
+from recsys.training.loop import iterate
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ class BiasedMF(RatingRecommender[BiasedMFConfig]):
         config, device = self.config, self.baseline.mean.device
         by_user = self._less_mean(SparseRows(matrix, device).everything())
         by_item = self._less_mean(SparseRows(csr_matrix(matrix.T), device).everything())
-        items, biases = torch.randn(len(by_item), config.factors).to(device), self.baseline.items
-        context.on_phase("iterations", 0, config.iterations)
-        for iteration in range(config.iterations):
+
+        def iteration(items: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
             users = fold_in(_less(by_user, biases), _with_one(items), self._l2(by_user))
             found = fold_in(_less(by_item, users[:, -1]), _with_one(users[:, :-1]), self._l2(by_item))
-            items, biases = found[:, :-1], found[:, -1]
-            context.on_phase("iterations", iteration + 1, config.iterations)
+            return found[:, :-1], found[:, -1]
+
+        start = torch.randn(len(by_item), config.factors).to(device), self.baseline.items
+        items, biases = iterate(iteration, start, config.iterations, context)
         # Users' biases are the weight of the last column, so the baseline has none of its own.
         self.baseline = replace(self.baseline, items=biases.clone(), user_shrinkage=biases.new_tensor(torch.inf))
         self.codes = _with_one(items)
@@ -89,9 +92,12 @@ class BiasedMF(RatingRecommender[BiasedMFConfig]):
         self.baseline = replace(self.baseline, items=biases)
         self.codes = torch.cat([self.codes, _with_one(found[:, :-1])])
 
-    def item_codes(self) -> Tensor:
-        """Return the item factors, (items, factors)."""
+    def _embed_items(self) -> Tensor:
         return self.codes[:, :-1]
+
+    def _embed_ratings(self, ratings: SparseBatch) -> Embeddings:
+        """The user factors, without the bias."""
+        return Embeddings(fold_in(self.baseline.split(ratings)[0], self.codes, self._l2(ratings))[:, :-1])
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {"codes": self.codes}

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.ratings.masked_autoencoder import (
     Embedding,
     ItemRatings,
@@ -61,8 +62,15 @@ class DeepNetwork(MaskedNetwork):
         """Return the last hidden layer (rows, hidden)."""
         return self._inner(self.encoder(batch))
 
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return the narrow layer, (rows, latent)."""
+        return Embeddings(self._narrow(self.encoder(batch)))
+
+    def _narrow(self, first: Tensor) -> Tensor:
+        return F.selu(self.narrow(F.selu(first)))
+
     def _inner(self, first: Tensor) -> Tensor:
-        code = F.dropout(F.selu(self.narrow(F.selu(first))), self.config.code_dropout, self.training)
+        code = F.dropout(self._narrow(first), self.config.code_dropout, self.training)
         return F.selu(self.wide(code))
 
     def loss(self, batch: SparseBatch) -> Tensor:

@@ -79,8 +79,8 @@ class RatingKNN(RatingRecommender[RatingKNNConfig]):
         weights = weighted_sum(ones, self.similarities) + self.config.damping
         return self.baseline.join(weighted_sum(residuals, self.similarities) / weights, users)
 
-    def item_codes(self) -> Tensor:
-        """Return the columns of the similarities, with 1 of an item with itself, (items, items)."""
+    def _item_weights(self) -> Tensor:
+        """The columns of the similarities, with 1 of an item with itself."""
         return self.similarities.T + torch.eye(len(self.similarities), device=self.similarities.device)
 
     def _get_weights(self) -> dict[str, Tensor]:

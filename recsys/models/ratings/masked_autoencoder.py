@@ -22,12 +22,15 @@ from typing_extensions import TypeVar
 
 from recsys.errors import UnsupportedError
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.ratings.base import RatingConfig, RatingRecommender, fold_in, rate_by_codes
+from recsys.models.ratings.cell_products import cell_products
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 from recsys.training.context import Epoch, TrainingContext
 from recsys.training.loop import one_pass, steps_per_epoch, train
+from recsys.training.optimizer_state import OptimizerState, RateState
 from recsys.types import ScoreFunction
 
 _FINAL_RATE = 0.05  # the learning rate decays linearly to this share of itself
@@ -161,43 +164,6 @@ class ItemRatings(nn.Module):
         return cell_products(codes, self.table.read(), batch) + self.bias[batch.items]
 
 
-def cell_products(codes: Tensor, table: Tensor, batch: SparseBatch) -> Tensor:
-    """Compute codes @ table.T at the cells of the batch: codes (rows, width), table (columns, width) -> (cells,)."""
-    products: Tensor = _CellProducts.apply(codes, table, batch)  # type: ignore[no-untyped-call]
-    return products
-
-
-class _CellProducts(torch.autograd.Function):
-    """Products at cells, expressed by weighted sums, which pass over the cells once without temporary memory.
-
-    The products are the gradient of a weighted sum with respect to its weights; their own gradients are a weighted sum,
-    and the gradient of a weighted sum with respect to its table.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, codes: Tensor, table: Tensor, batch: SparseBatch) -> Tensor:
-        ctx.save_for_backward(codes, table)
-        ctx.batch = batch
-        return _gradient(lambda ones: weighted_sum(_with(batch, ones), table), torch.ones_like(batch.values), codes)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        codes, table = ctx.saved_tensors
-        cells = _with(ctx.batch, upstream[0])
-        return weighted_sum(cells, table), _gradient(lambda rows: weighted_sum(cells, rows), table, codes), None
-
-
-def _with(batch: SparseBatch, values: Tensor) -> SparseBatch:
-    return SparseBatch(batch.items, values, batch.offsets)
-
-
-def _gradient(function: Callable[[Tensor], Tensor], at: Tensor, upstream: Tensor) -> Tensor:
-    with torch.enable_grad():
-        point = at.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(function(point), point, upstream)
-    return gradient
-
-
 class MaskedModule(nn.Module):
     """A network whose loss is a sum over the cells of a batch."""
 
@@ -223,6 +189,10 @@ class MaskedNetwork(MaskedModule):
         """Return the sum of squared errors: the Gaussian negative log-likelihood up to constants."""
         return self.errors(self.encode(batch), batch)
 
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return the narrowest layer, from which the others follow; here the codes."""
+        return Embeddings(self.encode(batch))
+
     def errors(self, codes: Tensor, batch: SparseBatch) -> Tensor:
         """Return the sum of squared errors over the cells of predictions from codes."""
         return (self.decoder.at(codes, batch) - batch.values).square().sum()
@@ -239,6 +209,12 @@ class Ensemble(MaskedModule):
     def encode(self, batch: SparseBatch) -> Tensor:
         """Return codes (rows, members x width), scaled so that products are means of the members' products."""
         return torch.cat([member.encode(batch) for member in self.each], dim=1) / math.sqrt(len(self.each))
+
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return the members' embeddings side by side."""
+        parts = [member.embed(batch) for member in self.each]
+        deviations = [part.deviation for part in parts if part.deviation is not None]
+        return Embeddings(torch.cat([p.mean for p in parts], 1), torch.cat(deviations, 1) if deviations else None)
 
     def forward(self, batch: SparseBatch) -> Tensor:
         """Return residuals (rows, columns), the mean over the members."""
@@ -314,11 +290,18 @@ class MaskedAutoencoder(RatingRecommender[MaskedConfigT]):
         l2 = (more * users.square().sum(1).mean()).clamp_min(1e-12).expand(len(new))
         self.codes = torch.cat([self.codes, fold_in(new, users, l2)])
 
-    def item_codes(self) -> Tensor:
-        """Return the codes of items; by users, the output tables of the networks."""
+    def _embed_items(self) -> Tensor:
+        """The codes of items; by users, the output tables of the networks."""
         if self.by_items:
             return self.codes
-        return torch.cat([member.decoder.table.read().detach() for member in self.network.each], dim=1)
+        return torch.cat([member.decoder.table.read() for member in self.network.each], dim=1)
+
+    def _embed_ratings(self, ratings: SparseBatch) -> Embeddings:
+        """The weights of the ridge regression on the codes of items; by users, what the networks encode."""
+        residuals, _ = self.baseline.split(ratings)
+        if self.by_items:
+            return Embeddings(fold_in(residuals, self.codes, self._fold_l2(ratings)))
+        return self.network.embed(residuals)
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {"codes": self.codes} if self.by_items else dict(self.network.state_dict())
@@ -377,6 +360,7 @@ def train_masked(
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _FINAL_RATE, planned)
     optimizer.register_step_post_hook(lambda *_: decay.step())
+    context.checkpoints.keep(optimizer=OptimizerState(optimizer, network), rate=RateState(decay))
 
     def loss(batch: SparseBatch) -> Tensor:
         return (network.loss(batch) * (len(rows) / len(batch)) + network.penalty()) / cells

@@ -16,8 +16,10 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.ratings.base import RatingRecommender
-from recsys.models.ratings.masked_autoencoder import MaskedModule, TrainingConfig, cell_products, train_masked
+from recsys.models.ratings.cell_products import cell_products
+from recsys.models.ratings.masked_autoencoder import MaskedModule, TrainingConfig, train_masked
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
@@ -125,9 +127,14 @@ class RatingRBM(RatingRecommender[RatingRBMConfig]):
         found = SparseBatch(ratings.items, self._nearest(ratings.values), ratings.offsets)
         return self.network.expect(found, self.levels)
 
-    def item_codes(self) -> Tensor:
-        """Return the weights of all levels of an item, (items, levels x hidden)."""
-        return self.network.weight.detach().view(len(self.baseline.items), -1)
+    def _embed_items(self) -> Tensor:
+        """The weights of all levels of an item, (items, levels x hidden)."""
+        return self.network.weight.view(len(self.baseline.items), -1)
+
+    def _embed_ratings(self, ratings: SparseBatch) -> Embeddings:
+        """The probabilities of the hidden units."""
+        found = SparseBatch(ratings.items, self._nearest(ratings.values), ratings.offsets)
+        return Embeddings(torch.sigmoid(self.network.hidden(found)))
 
     def _get_weights(self) -> dict[str, Tensor]:
         return {"levels": self.levels} | dict(self.network.state_dict())

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.models.config import require
+from recsys.models.embeddings import Embeddings
 from recsys.models.ratings.masked_autoencoder import (
     Embedding,
     ItemRatings,
@@ -87,7 +88,11 @@ class RatingDAENetwork(_LatentNetwork):
 
     def encode(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer (rows, hidden)."""
-        return self.unfold(torch.tanh(self.infer(batch)))
+        return self.unfold(self.embed(batch).mean)
+
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return the latent code, (rows, latent)."""
+        return Embeddings(torch.tanh(self.infer(batch)))
 
 
 class RatingVAENetwork(_LatentNetwork):
@@ -97,7 +102,12 @@ class RatingVAENetwork(_LatentNetwork):
 
     def encode(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer (rows, hidden) at the mean."""
-        return self.unfold(self.infer(batch).chunk(2, dim=1)[0])
+        return self.unfold(self.embed(batch).mean)
+
+    def embed(self, batch: SparseBatch) -> Embeddings:
+        """Return mean and deviation of the posterior, (rows, latent) each."""
+        mean, log_variance = self.infer(batch).chunk(2, dim=1)
+        return Embeddings(mean, (0.5 * log_variance).exp())
 
     def loss(self, batch: SparseBatch) -> Tensor:
         """Return squared errors plus beta times KL, summed over the rows: the negative evidence lower bound."""

@@ -228,10 +228,10 @@ def test_beta2_is_the_decay_of_adams_squared_gradients():
     assert any(not torch.equal(short[name], long[name]) for name in short)
 
 
-def test_item_codes_are_the_weights_of_the_output():
+def test_embeddings_of_items_are_the_weights_of_the_output():
     matrix = csr_matrix(preferences())
-    assert VAE(VAEConfig(hidden=6, latent=3, epochs=1)).fit(matrix).item_codes().shape == (ITEMS, 6)
-    assert DAE(DAEConfig(latent=3, epochs=1)).fit(matrix).item_codes().shape == (ITEMS, 3)
+    assert VAE(VAEConfig(hidden=6, latent=3, epochs=1)).fit(matrix).embed_items().shape == (ITEMS, 6)
+    assert DAE(DAEConfig(latent=3, epochs=1)).fit(matrix).embed_items().shape == (ITEMS, 3)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_histories_are_folded_in_by_the_normal_equations(factors, power, counts)
     config = IALSConfig(factors, l2=0.05, unobserved=0.2, power=power, iterations=3)
     x, new_users = preferences(counts=counts), preferences(users=6, counts=counts)
     model = IALS(config).fit(x)
-    items = model.item_codes().double().numpy()
+    items = model.embed_items().double().numpy()
     expected = solve_slowly(new_users.toarray(), items, config) @ items.T
     np.testing.assert_allclose(model.score(new_users), expected, rtol=1e-3, atol=1e-5)
 
@@ -41,7 +41,7 @@ def test_histories_are_folded_in_by_the_normal_equations(factors, power, counts)
 def test_iterations_converge_to_a_stationary_point():
     config = IALSConfig(3, l2=0.05, unobserved=0.2, iterations=300)
     x = preferences()
-    items = IALS(config).fit(x).item_codes().double().numpy()
+    items = IALS(config).fit(x).embed_items().double().numpy()
     users = solve_slowly(x.toarray(), items, config)
     np.testing.assert_allclose(solve_slowly(x.T.toarray(), users, config), items, atol=1e-3)
 
@@ -75,6 +75,6 @@ def test_every_row_with_cells_is_in_one_batch_with_its_columns_and_values(monkey
 
 
 def test_rotated_factors_are_the_same_model():
-    items = IALS(IALSConfig(4, iterations=2)).fit(preferences()).item_codes()
+    items = IALS(IALSConfig(4, iterations=2)).fit(preferences()).embed_items()
     gram = items.T @ items
     torch.testing.assert_close(gram, gram.diagonal().diag(), atol=1e-4, rtol=0)

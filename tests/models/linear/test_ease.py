@@ -37,7 +37,7 @@ def test_scores_are_the_history_times_the_closed_form(l2, counts):
 
 def test_an_item_does_not_contribute_to_its_own_score():
     model = EASE(EASEConfig(l2=1.0)).fit(preferences())
-    assert not model.item_codes().diagonal().any()
+    assert not model.embed_items().diagonal().any()
     only_item_3 = csr_matrix(np.float32([[0, 0, 0, 1, 0, 0, 0, 0]]))
     assert model.score(only_item_3)[0, 3] == 0
 

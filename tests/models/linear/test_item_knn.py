@@ -46,8 +46,8 @@ def test_the_cosine_is_the_cosine():
 
 
 def test_an_item_keeps_its_nearest_neighbors():
-    full = create_model("item-knn", {"neighbors": 25}).fit(preferences()).item_codes().numpy()
-    few = create_model("item-knn", {"neighbors": 3}).fit(preferences()).item_codes().numpy()
+    full = create_model("item-knn", {"neighbors": 25}).fit(preferences()).embed_items().numpy()
+    few = create_model("item-knn", {"neighbors": 3}).fit(preferences()).embed_items().numpy()
     for item in range(25):
         third = np.sort(full[item])[-3]
         np.testing.assert_array_equal(few[item], np.where(full[item] >= third - 1e-9, full[item], 0))

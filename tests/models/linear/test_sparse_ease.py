@@ -19,13 +19,13 @@ def preferences(users=30, items=9):
 def test_with_all_others_as_neighbors_it_is_the_full_model():
     x = preferences()
     full, sparse = EDLAE(EDLAEConfig(**RIDGE)).fit(x), SparseEASE(SparseEASEConfig(**RIDGE, neighbors=50)).fit(x)
-    torch.testing.assert_close(sparse.item_codes(), full.item_codes(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sparse.embed_items(), full.embed_items(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_column_is_the_ridge_regression_of_its_item_on_its_neighbors():
     x = preferences()
     model = SparseEASE(SparseEASEConfig(l2=3.0, dropout=0.0, user_power=0.0, neighbors=4)).fit(x)
-    dense, weights = x.toarray().astype(np.float64), model.item_codes().numpy()
+    dense, weights = x.toarray().astype(np.float64), model.embed_items().numpy()
     for item in range(9):
         near = np.flatnonzero(weights[:, item])
         assert len(near) <= 8 and item not in near  # four, and more where they tie
@@ -46,15 +46,15 @@ def test_neighbors_are_the_items_that_predict_best_alone_and_never_the_item_itse
 
 def test_items_with_few_neighbors_and_items_without_users_do_not_change_the_others():
     x = csr_matrix(np.float32([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [0, 0, 0, 1, 0]]))
-    weights = SparseEASE(SparseEASEConfig(l2=1.0, neighbors=3)).fit(x).item_codes()
+    weights = SparseEASE(SparseEASEConfig(l2=1.0, neighbors=3)).fit(x).embed_items()
     assert not weights[3:].any() and not weights[:, 3:].any()  # one shares no user, one has none
-    full = EDLAE(EDLAEConfig(l2=1.0)).fit(x).item_codes()
+    full = EDLAE(EDLAEConfig(l2=1.0)).fit(x).embed_items()
     torch.testing.assert_close(weights, full)
 
 
 @pytest.mark.parametrize(("of", "limit"), [("_GRAM", 20), ("_BATCH", 50)])
 def test_weights_do_not_depend_on_the_batches_of_items(of, limit, monkeypatch):
     x, config = preferences(), SparseEASEConfig(l2=3.0, neighbors=4)
-    whole = SparseEASE(config).fit(x).item_codes()
+    whole = SparseEASE(config).fit(x).embed_items()
     monkeypatch.setattr(f"recsys.models.linear.sparse_ease.{of}", limit)
-    torch.testing.assert_close(SparseEASE(config).fit(x).item_codes(), whole)
+    torch.testing.assert_close(SparseEASE(config).fit(x).embed_items(), whole)

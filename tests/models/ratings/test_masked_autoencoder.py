@@ -4,7 +4,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recsys.models import create_model
-from recsys.models.ratings.masked_autoencoder import MaskedInput, cell_products
+from recsys.models.ratings.cell_products import cell_products
+from recsys.models.ratings.masked_autoencoder import MaskedInput
 from recsys.training.batches import SparseRows
 from recsys.training.context import TrainingContext
 

@@ -156,7 +156,7 @@ def test_a_model_with_new_items_is_saved_like_any_other():
 def test_a_new_item_gets_a_code_without_shrinkage_too():
     known, first, _ = planted()
     model = create_model("autorec", {"hidden": 4, "epochs": 1, "item_shrinkage": 0}).fit(known)
-    assert torch.isfinite(model.with_new_items(known, first).item_codes()).all()
+    assert torch.isfinite(model.with_new_items(known, first).embed_items()).all()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_new_item_gets_a_code_without_shrinkage_too():
         ("autorec", {"side": "user", "hidden": 2, "epochs": 1}, "use side=item"),
     ],
 )
-def test_models_without_item_codes_refuse_new_items(name, settings, says):
+def test_models_without_codes_of_items_refuse_new_items(name, settings, says):
     known, first, _ = planted()
     model = create_model(name, settings).fit(known)
     with pytest.raises(UnsupportedError, match=says):

@@ -77,7 +77,7 @@ def test_the_vae_samples_in_training_and_not_when_it_predicts():
 def test_neighbors_on_huge_and_on_tiny_ratings_are_those_on_ordinary_ones():
     # Ratings times a power of two: the same similarities, though squares of 1e30 and of 1e-30 are no float32.
     ratings = np.random.default_rng(0).integers(0, 6, (12, 7)).astype(np.float32)
-    codes = create_model("rating-knn").fit(csr_matrix(ratings)).item_codes()
+    codes = create_model("rating-knn").fit(csr_matrix(ratings)).embed_items()
     for factor in (2.0**100, 2.0**-100):
         model = create_model("rating-knn").fit(csr_matrix(ratings * np.float32(factor)))
-        torch.testing.assert_close(model.item_codes(), codes)
+        torch.testing.assert_close(model.embed_items(), codes)
