@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -17,6 +17,7 @@ from recsys.artifacts import save_model
 from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError
+from recsys.evaluation.code_sizes import size_of
 from recsys.evaluation.comparison import MARK, Comparison, ComparisonFacts
 from recsys.evaluation.examples import examples
 from recsys.evaluation.plan import ComparisonPlan, PlannedFit, required_test
@@ -69,6 +70,9 @@ class CompareJob:
     output: Path = setting(Path("comparison"), "Folder for the leaderboard and the report.", "--output", "-o")
     models: str = setting("", "Models, separated by commas; a few of the task by default.", "--models", "-m")
     settings: tuple[str, ...] = setting((), "Setting of one model, model.key=value.", "--set", "-s", multiple=True)
+    latent_sizes: str = setting(
+        "", "Sizes of the code, separated by commas: each model that has a code is compared at each of them."
+    )
     tune: int = setting(0, "Trials of settings for each model, on the validation part, before the models are compared.")
     tune_minutes: float | None = setting(None, "Minutes of trials for each model, instead of their number.")
     probes: int = setting(
@@ -99,6 +103,15 @@ class CompareJob:
         foldable = self.who.protocol in (None, *FOLDS) and self.who.test is None
         if self.folds is not None and (self.save_models or not foldable):
             raise ConfigError("Expected --folds without --save-models, --test, or a protocol that has no folds.")
+        if not all(size.isdecimal() for size in comma_list(self.latent_sizes)):
+            raise ConfigError(
+                f"Expected whole numbers separated by commas for --latent-sizes, found {self.latent_sizes!r}."
+            )
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of the code; empty where every model has its own."""
+        return [int(size) for size in comma_list(self.latent_sizes)]
 
     @property
     def budget(self) -> Budget | None:
@@ -120,7 +133,8 @@ class CompareJob:
             seed=self.seed,
             refit=self.refit,
             baselines=self.baselines,
-            probe_trials=0 if self.budget else self.probes,
+            probe_trials=0 if self.budget or self.sizes else self.probes,
+            latent_sizes=tuple(self.sizes),
             context=fit_context(self.fitting, self.seed),
         )
         return plan.with_task_defaults(task)
@@ -145,7 +159,7 @@ def run(job: CompareJob) -> Compared:
     """Compare the models. What can be refused is refused before the data are read."""
     task = find_task(job.task, comma_list(job.models))
     job = job.with_task_defaults(task)
-    models = [create_model(name, settings) for name, settings in chosen_settings(job).items()]
+    models = chosen_models(job)
     plan, trials = job.plan(task), place_of_trials(job)
     titles = {} if job.titles is None else read_titles(job.titles)
     interactions = read_for(task, job.ratings, job.reading)
@@ -185,6 +199,16 @@ def chosen_settings(job: CompareJob) -> dict[str, dict[str, str]]:
     return chosen
 
 
+def chosen_models(job: CompareJob) -> dict[str, Recommender]:
+    """The models by name. Raises an error if the size of a code is given twice."""
+    settings = chosen_settings(job)
+    models = {name: create_model(name, given) for name, given in settings.items()}
+    sized = [f"{name}.{model.size_setting}" for name, model in models.items() if model.size_setting in settings[name]]
+    if job.sizes and sized:
+        raise click.UsageError(f"Expected --latent-sizes without -s {sized[0]}: both give the size of the code.")
+    return models
+
+
 def place_of_trials(job: CompareJob) -> Path | None:
     """The file of the trials of all models; None where nothing is tuned. Refuses to replace what is not ours."""
     if job.budget is None:
@@ -207,12 +231,12 @@ def search_all(
 ) -> dict[str, dict[str, Tuned]]:
     """Tune every model with the same budget and the same validation part, on every fold."""
     assert job.budget is not None
-    fixed, found = chosen_settings(job), dict[str, dict[str, Tuned]]()
-    for model in study.models:
-        found[model.name] = {}
+    given, found = chosen_settings(job), dict[str, dict[str, Tuned]]()
+    for name, model in study.models.items():
+        fixed, found[name] = {**given.get(model.name, {}), **(size_of(model) if job.sizes else {})}, {}
         for fold, split in study.splits.items():
-            search = Search(model.name, fixed.get(model.name, {}), split, study.plan.metric, job.seed, fold)
-            found[model.name][fold] = search_settings(search, job.budget, trials, job.fitting, tracker, interactions)
+            search = Search(model.name, fixed, split, study.plan.metric, job.seed, fold, name)
+            found[name][fold] = search_settings(search, job.budget, trials, job.fitting, tracker, interactions)
     return found
 
 
@@ -221,11 +245,11 @@ def measure_all(
 ) -> Comparison:
     """Fit and measure every model, with the settings found for it, and rank the results. reading: for saved models."""
     results: list[ModelResult] = []
-    for model in study.models:
-        tuned = tuned_settings(searches[model.name]) if searches else None
-        result = study.measure(model, tuned, partial(measure, tracker=tracker))
+    for name in study.models:
+        tuned = tuned_settings(searches[name]) if searches else None
+        result = study.measure(name, tuned, partial(measure, tracker=tracker))
         if job.save_models:
-            keep(result.first, study.finals[""], reading, folder / "models" / model.name)
+            keep(result.first, study.finals[""], reading, folder / "models" / name)
         results.append(result)
     with activity("trying other settings of each model"):
         probes = study.probe(results)
@@ -239,7 +263,7 @@ def measure(planned: PlannedFit, tracker: Tracker) -> FittedResult:
         log_settings(tracked, planned.model, planned.seed)
         fitted = planned.run(partial(shown, metric=metric))
         log_epochs(tracked, fitted.epochs, metric)
-        log_result(tracked, fitted, planned.plan.metrics)
+        log_result(tracked, fitted, planned.plan.shown)
     return fitted
 
 
@@ -272,13 +296,12 @@ def write(
     (folder / "report.html").write_text(render(facts, lists), encoding="utf-8")
 
 
-def write_settings(folder: Path, searches: Searches, models: Sequence[Recommender], trials: Path) -> None:
+def write_settings(folder: Path, searches: Searches, models: Mapping[str, Recommender], trials: Path) -> None:
     """Write the best settings of every model, for `train --config`, and the trials they came from."""
     shutil.copy2(trials, folder / TRIALS)
-    configs = {model.name: asdict(model.config) for model in models}
     for name, by_fold in searches.items():
         for fold, tuned in by_fold.items():
-            write_best(folder / "settings" / fold, tuned, configs[name])
+            write_best(folder / "settings" / fold / f"{name}.toml", tuned, asdict(models[name].config))
 
 
 @click.command("compare")

@@ -75,7 +75,7 @@ def run(job: TuneJob) -> TuneResult:
         job.model, fixed, validation_split(interactions, model, job.held_out, job.seed), job.fitting.metric, job.seed
     )
     tuned = search_settings(search, budget, storage, job.fitting, job.tracking.open(), interactions)
-    best = write_best(job.output, tuned, fixed)
+    best = write_best(job.output / f"{job.model}.toml", tuned, fixed)
     write_text(job.output / "trials.csv", trials_table(tuned).to_csv(index=False))
     return TuneResult(tuned, best, interactions.ledger.line())
 

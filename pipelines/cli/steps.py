@@ -150,9 +150,8 @@ def _trial_metrics(trial: Trial, metric: str) -> dict[str, float]:
     return {"seconds": trial.seconds} | ({} if trial.value is None else {f"validation {metric}": trial.value})
 
 
-def write_best(folder: Path, tuned: Tuned, fixed: Mapping[str, Any]) -> Path:
-    """Write MODEL.toml with all settings of the best trial."""
-    file = folder / f"{tuned.model}.toml"
+def write_best(file: Path, tuned: Tuned, fixed: Mapping[str, Any]) -> Path:
+    """Write all settings of the best trial to a TOML file."""
     write_text(file, settings_toml(create_model(tuned.model, {**fixed, **tuned.best.settings})))
     return file
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from recsys.evaluation.averages import Average, Interval
 from recsys.evaluation.calibration import CalibrationBin
+from recsys.evaluation.code_sizes import size_of
 from recsys.evaluation.metrics import goodness
 from recsys.evaluation.probe import Probe, describe_probes
 from recsys.evaluation.results import Costs, ModelResult, TuningFacts
@@ -59,7 +60,10 @@ class ModelFacts(TypedDict):
     """What a report shows of one model."""
 
     name: str
+    model: str  # its name among MODELS
     family: str
+    code_size: int | None  # None for a model without a code
+    validation: float | None  # the main metric on the validation part, where sizes of the code are compared
     settings: dict[str, Any]
     tuning: TuningFacts | None
     metrics: dict[str, IntervalFacts]
@@ -339,7 +343,10 @@ def _model_facts(result: ModelResult, ranked: RankedResults) -> ModelFacts:
 
     return {
         "name": result.name,
+        "model": first.model.name,
         "family": first.model.family,
+        "code_size": next(iter(size_of(first.model).values()), None),
+        "validation": first.validation,
         "settings": dataclasses.asdict(first.model.config),
         "tuning": result.tuning,
         "metrics": intervals({label: result.average(label) for label in first.evaluation.averages}),

@@ -227,7 +227,7 @@ def evaluate_lists(
     wanted = {label: parse_metric(label) for label in metrics}
     n = max(k for _, k in wanted.values())
     users = holdout.train_rows if with_users else None
-    tie_break = TieBreak.from_ids(_item_ids(holdout), holdout.users)
+    tie_break = TieBreak.from_ids(item_ids(holdout), holdout.users)
     started = time.perf_counter()
     batches = recommend(score, holdout.history, n, batch_size, users=users, seen=holdout.seen, tie_break=tie_break)
     positions = np.concatenate([batch.positions for batch in batches])
@@ -237,8 +237,8 @@ def evaluate_lists(
     return ListEvaluation(averages, seconds, positions, holdout.history.shape[1])
 
 
-def _item_ids(holdout: Holdout) -> Any:
-    """Ids of the columns; their positions where the holdout does not know them."""
+def item_ids(holdout: Holdout) -> Any:
+    """Return the ids of the columns; their positions where the holdout does not know them."""
     return np.arange(holdout.history.shape[1]) if holdout.items is None else holdout.items.ids
 
 

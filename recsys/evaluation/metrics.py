@@ -68,6 +68,8 @@ def _ratio(found: NDArray[Any], possible: NDArray[Any], relevant: NDArray[Any]) 
     return np.where(undefined, np.nan, found / np.where(undefined, 1, possible))
 
 
+RECONSTRUCTION = "reconstruction"  # not one of lists: see recsys.evaluation.code_sizes
+
 METRICS: dict[str, Metric] = {
     "ndcg": ndcg,
     "recall": recall,
@@ -163,5 +165,7 @@ def formula(label: str) -> str:
     """Return what a metric is, in one line."""
     if label in ERRORS:
         return ERRORS[label].formula
+    if label == RECONSTRUCTION:
+        return "Share of the n items of a history that are among the n highest scores of all items, seen ones included."
     name, _ = parse_metric(label)
     return " ".join((METRICS[name].__doc__ or "").split())

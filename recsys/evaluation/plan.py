@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recsys.errors import ConfigError
+from recsys.evaluation.code_sizes import reconstruction
 from recsys.evaluation.evaluate import Validator
+from recsys.evaluation.metrics import RECONSTRUCTION
 from recsys.evaluation.results import FittedResult, TuningFacts
 from recsys.evaluation.tasks import Task
 from recsys.models import Recommender
@@ -45,6 +47,9 @@ class ComparisonPlan:
         Add a non-personalized model and a matrix factorization where `models` has none.
     probe_trials : int
         Random settings tried for each untuned model to learn what tuning would change; 0 for none.
+    latent_sizes : tuple of int
+        Sizes of the code: every model that has one is compared at each of them, and measured on how much of a history
+        comes back out of its code. Empty: each model as it is.
     context : TrainingContext
         Device, precision and patience of the fits.
     """
@@ -56,6 +61,7 @@ class ComparisonPlan:
     refit: bool = False
     baselines: bool = True
     probe_trials: int = 3
+    latent_sizes: tuple[int, ...] = ()
     context: TrainingContext = field(default_factory=TrainingContext)
 
     def __post_init__(self) -> None:
@@ -70,7 +76,15 @@ class ComparisonPlan:
         metrics = tuple(dict.fromkeys((metric, *(self.metrics or task.metrics))))
         for label in metrics:
             task.check(label)
+        if self.latent_sizes and task.ratings:
+            raise ConfigError("Expected models of lists for latent_sizes, found models of ratings.")
         return replace(self, metric=metric, metrics=metrics)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics of a leaderboard, the main one first."""
+        more = (RECONSTRUCTION,) if self.latent_sizes else ()
+        return (*self.metrics[:1], *more, *self.metrics[1:])
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,8 @@ class PlannedFit:
 
     Attributes
     ----------
+    name : str
+        What the model is called in the comparison.
     model : Recommender
         Not yet fitted.
     split : Split
@@ -109,6 +125,7 @@ class PlannedFit:
     task : Task
     """
 
+    name: str
     model: Recommender
     split: Split
     final: Split
@@ -119,8 +136,8 @@ class PlannedFit:
 
     @property
     def title(self) -> str:
-        """Name of the model, with its fold and seed where there are several."""
-        return " ".join(filter(None, (self.model.name, self.fold, f"seed {self.seed}" * (self.plan.seeds > 1))))
+        """Its name, with the fold and seed where there are several."""
+        return " ".join(filter(None, (self.name, self.fold, f"seed {self.seed}" * (self.plan.seeds > 1))))
 
     def fit(self, watch: Watch = _unwatched) -> Recommender:
         """Fit the model on the training part, stopping on the validation part where there is one."""
@@ -128,7 +145,7 @@ class PlannedFit:
         if self.split.validation is not None:
             validate = Validator(self.split.validation, self.plan.metric, self.model.needs_training_users)
             context = replace(context, validate=validate)
-        with watch(self.model.name, context) as watched:
+        with watch(self.name, context) as watched:
             return self.model.fit(self.split.train.matrix, watched)
 
     def run(self, watch: Watch = _unwatched) -> FittedResult:
@@ -148,19 +165,35 @@ class PlannedFit:
             validated = model = self.fit(watch)
             if self.final is not self.split:
                 context = replace(self.plan.context, seed=self.seed)
-                with watch(f"{model.name}, refitted on all rows", context) as watched:
+                with watch(f"{self.name}, refitted on all rows", context) as watched:
                     model = validated.refit(self.final.train.matrix, watched)
         seconds = time.perf_counter() - started
         test, train = required_test(self.final), self.final.train
         evaluation = self.task.evaluate(model, test, self.task.labels(self.plan.metrics))
         described = self.task.describe(model, evaluation, test, train.item_counts, train.matrix)
-        return replace(
+        result = replace(
             described,
             epochs=validated.epochs,
             fit_seconds=seconds,
             peak_megabytes=peak.megabytes,
             seed=self.seed,
+            name=self.name,
         )
+        return self._with_reconstruction(result, validated) if self.plan.latent_sizes else result
+
+    def validate(self, model: Recommender) -> float:
+        """Measure a fitted model on the validation part, which must be there; higher is better."""
+        assert self.split.validation is not None
+        return Validator(self.split.validation, self.plan.metric, model.needs_training_users)(model.score)
+
+    def _with_reconstruction(self, result: FittedResult, validated: Recommender) -> FittedResult:
+        """Add what a choice of the size of the code needs."""
+        test, model = required_test(self.final), result.model
+        found = reconstruction(model.score, test, with_users=model.needs_training_users)
+        averages = {**result.evaluation.averages, RECONSTRUCTION: found}
+        evaluation = replace(result.evaluation, averages=averages)
+        validation = None if self.split.validation is None else self.validate(validated)
+        return replace(result, evaluation=evaluation, validation=validation)
 
 
 def required_test(split: Split) -> Holdout:

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys.errors import RecsysError
-from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
 from recsys.evaluation.results import FittedResult
-from recsys.models import Recommender
 from recsys.models.search_space import Categorical, Space, search_space
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class Probe:
     Attributes
     ----------
     model : str
-        Its name.
+        Its name in the comparison.
     trials : int
         Random settings that could be fitted; 0 where nothing was tried.
     given, best : float, optional
@@ -73,25 +71,25 @@ def probe_model(planned: PlannedFit, result: FittedResult, trials: int) -> Probe
     """
     model, space = planned.model, search_space(type(planned.model.config))
     if not space:
-        return Probe(model.name, 0, reason="it has no settings to search")
+        return Probe(planned.name, 0, reason="it has no settings to search")
     if (result.fit_seconds or 0) > LONGEST_FIT:
-        return Probe(model.name, 0, reason=f"a fit takes {result.fit_seconds:,.0f} s")
+        return Probe(planned.name, 0, reason=f"a fit takes {result.fit_seconds:,.0f} s")
     fitted = result.model if planned.final is planned.split else planned.fit()
-    metric, given = planned.plan.metric, _validated(planned, fitted)
+    metric, given = planned.plan.metric, planned.validate(fitted)
     rng = np.random.default_rng([planned.plan.seed, len(model.name), *model.name.encode()])
     tried: list[tuple[float, dict[str, Any]]] = []
     for _ in range(trials):
         settings = {key: draw(each, rng) for key, each in space.items()}
         try:
             candidate = replace(planned, model=type(model)(replace(model.config, **settings)))
-            tried.append((_validated(candidate, candidate.fit()), settings))
+            tried.append((candidate.validate(candidate.fit()), settings))
         except (RecsysError, MemoryError):
             continue  # these settings do not work on these data
     if not tried:
-        return Probe(model.name, 0, reason="none of the random settings could be fitted")
+        return Probe(planned.name, 0, reason="none of the random settings could be fitted")
     best, settings = max(tried, key=lambda trial: trial[0])
     gain = max(0.0, (best - given) / abs(given)) if given and math.isfinite(given) else 0.0
-    return Probe(model.name, len(tried), goodness(metric, given), goodness(metric, best), settings, gain=gain)
+    return Probe(planned.name, len(tried), goodness(metric, given), goodness(metric, best), settings, gain=gain)
 
 
 def draw(space: Space, rng: np.random.Generator) -> Any:
@@ -136,9 +134,3 @@ def describe_probes(probes: Sequence[Probe], metric: str) -> str:
         text = f"Of {trials} random settings for each model, none was better on the validation part than those used."
     slow = [f"{probe.model} ({probe.reason})" for probe in probes if probe.reason.startswith("a fit takes")]
     return " ".join([start, text, *([f"Not tried: {', '.join(slow)}."] if slow else [])])
-
-
-def _validated(planned: PlannedFit, model: Recommender) -> float:
-    """The validation value of a fitted model, higher being better."""
-    assert planned.split.validation is not None
-    return Validator(planned.split.validation, planned.plan.metric, model.needs_training_users)(model.score)

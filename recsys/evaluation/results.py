@@ -77,6 +77,10 @@ class FittedResult:
         Cost of the fit; None for a saved model, which does not know.
     seed : int
         Of the fit.
+    name : str
+        What the model is called in a comparison; empty for its own name.
+    validation : float, optional
+        The main metric on the validation part, where sizes of the code are compared.
     """
 
     model: Recommender
@@ -92,6 +96,8 @@ class FittedResult:
     fit_seconds: float | None = None
     peak_megabytes: float | None = None
     seed: int = 0
+    name: str = ""
+    validation: float | None = None
 
     @property
     def megabytes(self) -> float:
@@ -131,8 +137,8 @@ class ModelResult:
 
     @property
     def name(self) -> str:
-        """Name of the model."""
-        return self.first.model.name
+        """Name of the model in the comparison."""
+        return self.first.name or self.first.model.name
 
     @cached_property
     def _tested(self) -> pa.DictionaryArray:

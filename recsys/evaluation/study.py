@@ -4,7 +4,7 @@
 compare(interactions, ["ease", "vae"])           everything in one call, or step by step:
 
 study = prepare(splits, models, plan)            what will be fitted on what
-study.measure(model)   for every model           fit on each fold, under each seed; measure on the test part
+study.measure(name)   for every model            fit on each fold, under each seed; measure on the test part
 study.conclude(results, study.probe(results))    the ranking, and what tuning would change
 ```
 """
@@ -21,6 +21,7 @@ import pandas as pd
 from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, UnsupportedError
+from recsys.evaluation.code_sizes import at_sizes
 from recsys.evaluation.comparison import Comparison, rank
 from recsys.evaluation.plan import ComparisonPlan, PlannedFit, TunedSettings, required_test
 from recsys.evaluation.probe import Probe, probe_model
@@ -38,8 +39,8 @@ class Study:
 
     Attributes
     ----------
-    models : sequence of Recommender
-        Not fitted, with their settings; those that can score the test users.
+    models : mapping of str to Recommender
+        Not fitted, with their settings, by their names in the comparison; those that can score the test users.
     splits : mapping of str to Split
         By the name of the fold; empty for a single split.
     finals : mapping of str to Split
@@ -50,19 +51,21 @@ class Study:
         Why other models were left out.
     """
 
-    models: Sequence[Recommender]
+    models: Mapping[str, Recommender]
     splits: Mapping[str, Split]
     finals: Mapping[str, Split]
     plan: ComparisonPlan
     task: Task
     refused: Mapping[str, str]
 
-    def fits(self, model: Recommender, tuned: TunedSettings | None = None) -> list[list[PlannedFit]]:
+    def fits(self, name: str, tuned: TunedSettings | None = None) -> list[list[PlannedFit]]:
         """List the fits of a model: one inner list per fold, with one fit per seed if the model is random."""
+        model = self.models[name]
         seeds = range(self.plan.seed, self.plan.seed + (self.plan.seeds if model.is_random else 1))
         return [
             [
                 PlannedFit(
+                    name,
                     type(model)(replace(model.config, **({} if tuned is None else tuned.by_fold[fold]))),
                     split,
                     self.finals[fold],
@@ -78,7 +81,7 @@ class Study:
 
     def measure(
         self,
-        model: Recommender,
+        name: str,
         tuned: TunedSettings | None = None,
         run: Callable[[PlannedFit], FittedResult] = PlannedFit.run,
     ) -> ModelResult:
@@ -86,8 +89,8 @@ class Study:
 
         Parameters
         ----------
-        model : Recommender
-            One of `models`.
+        name : str
+            Of one of `models`.
         tuned : TunedSettings, optional
             Settings to use on each fold.
         run : callable
@@ -97,7 +100,7 @@ class Study:
         -------
         ModelResult
         """
-        folds = [[run(planned) for planned in fold] for fold in self.fits(model, tuned)]
+        folds = [[run(planned) for planned in fold] for fold in self.fits(name, tuned)]
         return ModelResult(folds, None if tuned is None else tuned.facts)
 
     def probe(self, results: Sequence[ModelResult]) -> list[Probe]:
@@ -117,11 +120,11 @@ class Study:
         if not trials or next(iter(self.splits.values())).validation is None:
             return []
         untuned = [result for result in results if result.tuning is None]
-        return [probe_model(self.fits(result.first.model)[0][0], result.first, trials) for result in untuned]
+        return [probe_model(self.fits(result.name)[0][0], result.first, trials) for result in untuned]
 
     def conclude(self, results: Sequence[ModelResult], probes: Sequence[Probe] = ()) -> Comparison:
         """Rank the results and say which differences hold."""
-        ranked = rank(results, self.plan.metric, self.plan.metrics, self.plan.seed)
+        ranked = rank(results, self.plan.metric, self.plan.shown, self.plan.seed)
         first = next(iter(self.finals.values()))
         left_out = sum(required_test(split).left_out for split in self.finals.values())
         return Comparison(ranked, first.protocol, first.facts, left_out, self.refused, probes)
@@ -129,12 +132,14 @@ class Study:
 
 Data = Interactions | Split | Mapping[str, Split] | pd.DataFrame | str | Path
 
-Tuner = Callable[[Study, Recommender], TunedSettings]
+Models = Sequence[str | Recommender] | Mapping[str, Recommender]
+
+Tuner = Callable[[Study, str], TunedSettings]
 
 
 def compare(
     data: Data,
-    models: Sequence[str | Recommender] | None = None,
+    models: Models | None = None,
     plan: ComparisonPlan | None = None,
     *,
     tuner: Tuner | None = None,
@@ -145,8 +150,9 @@ def compare(
     ----------
     data : Interactions, DataFrame, path, Split, or mapping of str to Split
         Interactions, or a table of them, are split by the protocol of the task; several splits are folds, by name.
-    models : sequence of str or Recommender, optional
-        Names, or models with settings (a fit they may have had is not used); a few of the task without it.
+    models : sequence of str or Recommender, or mapping of str to Recommender, optional
+        Names, or models with settings (a fit they may have had is not used); a few of the task without it. A mapping
+        gives them names of its own, so that one model can be compared with itself under other settings.
     plan : ComparisonPlan, optional
         Metrics, seeds, baselines and so on.
     tuner : callable, optional
@@ -167,11 +173,11 @@ def compare(
         If no model can score the test users, or a tuner or `refit` finds no validation part.
     """
     study = prepare(data, models, plan)
-    results = [study.measure(model, None if tuner is None else tuner(study, model)) for model in study.models]
+    results = [study.measure(name, None if tuner is None else tuner(study, name)) for name in study.models]
     return study.conclude(results, study.probe(results))
 
 
-def prepare(data: Data, models: Sequence[str | Recommender] | None = None, plan: ComparisonPlan | None = None) -> Study:
+def prepare(data: Data, models: Models | None = None, plan: ComparisonPlan | None = None) -> Study:
     """Decide what will be fitted on what: tasks, metrics, splits, baselines, and models that cannot take part.
 
     Parameters and errors are those of `compare`.
@@ -180,19 +186,31 @@ def prepare(data: Data, models: Sequence[str | Recommender] | None = None, plan:
     -------
     Study
     """
-    given = [create_model(each) if isinstance(each, str) else each for each in models or ()]
-    task = find_task(None, [model.name for model in given])
+    given = _by_name(models or ())
+    task = find_task(None, [model.name for model in given.values()])
     plan = (plan or ComparisonPlan()).with_task_defaults(task)
-    chosen = given or [create_model(name) for name in task.models]
-    names = [model.name for model in chosen]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"Expected each model once, found {', '.join(names)}.")
+    chosen = given or _by_name(task.models)
+    if plan.latent_sizes:
+        chosen = at_sizes(chosen, plan.latent_sizes)
     if plan.baselines:
-        chosen = [*chosen, *missing_baselines(task, chosen)]
+        chosen |= _by_name(missing_baselines(task, list(chosen.values())))
     splits = _splits(data, task, plan.seed)
     finals = {name: _final(split, plan.refit) for name, split in splits.items()}
     able, refused = _split_by_ability(chosen, next(iter(finals.values())))
     return Study(able, splits, finals, plan, task, refused)
+
+
+def _by_name(models: Models) -> dict[str, Recommender]:
+    """Models by their names in the comparison; ConfigError for a name that occurs twice."""
+    if isinstance(models, Mapping):
+        return dict(models)
+    made = [create_model(each) if isinstance(each, str) else each for each in models]
+    if len({model.name for model in made}) < len(made):
+        raise ConfigError(
+            f"Expected each model once, found {', '.join(model.name for model in made)}: give a mapping of names of "
+            "your own to models."
+        )
+    return {model.name: model for model in made}
 
 
 def missing_baselines(task: Task, models: Sequence[Recommender]) -> list[Recommender]:
@@ -221,13 +239,13 @@ def _final(split: Split, refit: bool) -> Split:
     return train_on_validation(split) if refit else split
 
 
-def _split_by_ability(models: Sequence[Recommender], split: Split) -> tuple[list[Recommender], dict[str, str]]:
+def _split_by_ability(models: Mapping[str, Recommender], split: Split) -> tuple[dict[str, Recommender], dict[str, str]]:
     """Models that can score the test users, and the reason for each that cannot."""
     test = required_test(split)
     if (test.train_rows >= 0).all():
-        return list(models), {}
+        return dict(models), {}
     reason = f"knows only users it was trained on; the {split.protocol} protocol tests on others"
-    refused = {model.name: reason for model in models if model.needs_training_users}
+    refused = {name: reason for name, model in models.items() if model.needs_training_users}
     if len(refused) == len(models):
         raise UnsupportedError(f"No model left: {', '.join(refused)}: {reason}. Use the weak protocol.")
-    return [model for model in models if model.name not in refused], refused
+    return {name: model for name, model in models.items() if name not in refused}, refused

@@ -121,6 +121,8 @@ class Search:
         Of the proposals and of the fits.
     fold : str
         Name of the fold; empty for a single split.
+    label : str
+        Tells searches of one model apart; the name of the model where empty.
     """
 
     model: str
@@ -129,11 +131,12 @@ class Search:
     metric: str
     seed: int = 0
     fold: str = ""
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """Name of the search: one per model and fold."""
-        return " ".join(filter(None, (self.model, self.fold)))
+        """Name of the search: one per label and fold."""
+        return " ".join(filter(None, (self.label or self.model, self.fold)))
 
     def space(self) -> dict[str, Space]:
         """Return the model's search space without the fixed settings."""

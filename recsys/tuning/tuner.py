@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recsys.evaluation.code_sizes import size_of
 from recsys.evaluation.plan import TunedSettings
 from recsys.evaluation.results import TuningFacts
 from recsys.evaluation.study import Study
@@ -36,16 +37,21 @@ class Tuner:
     minutes: float | None = None
     storage: Path | None = None
 
-    def __call__(self, study: Study, model: Recommender) -> TunedSettings:
-        """Search the settings of a model on every fold; those that differ from the defaults are kept fixed."""
+    def __call__(self, study: Study, name: str) -> TunedSettings:
+        """Search the settings of a model on every fold; those that differ from the defaults are kept fixed.
+
+        Where sizes of the code are compared, the size is fixed too.
+        """
+        model = study.models[name]
         defaults = dataclasses.asdict(type(model.config)())
         fixed = {key: value for key, value in dataclasses.asdict(model.config).items() if value != defaults[key]}
+        fixed |= size_of(model) if study.plan.latent_sizes else {}
         plan, budget = study.plan, Budget(self.trials, self.minutes)
         with tempfile.TemporaryDirectory() as folder:
             storage = self.storage or Path(folder) / "trials.db"
             found = {
                 fold: tune(
-                    Search(model.name, fixed, split, plan.metric, plan.seed, fold),
+                    Search(model.name, fixed, split, plan.metric, plan.seed, fold, name),
                     budget,
                     storage,
                     {"patience": plan.context.patience, "precision": plan.context.precision},

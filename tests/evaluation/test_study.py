@@ -50,16 +50,16 @@ def test_a_table_of_interactions_is_split_as_the_task_says(tmp_path):
 
 def test_a_popularity_and_a_factorization_row_are_there_unless_asked_not_to(split):
     plan = replace(PLAIN, baselines=True)
-    assert [model.name for model in prepare(split, ["ease"], plan).models] == ["ease", "popularity", "als"]
-    assert [model.name for model in prepare(split, ["ials", "popularity"], plan).models] == ["ials", "popularity"]
-    assert [model.name for model in prepare(split, ["ease"], PLAIN).models] == ["ease"]
+    assert list(prepare(split, ["ease"], plan).models) == ["ease", "popularity", "als"]
+    assert list(prepare(split, ["ials", "popularity"], plan).models) == ["ials", "popularity"]
+    assert list(prepare(split, ["ease"], PLAIN).models) == ["ease"]
 
 
 def test_random_models_are_fitted_under_every_seed_and_others_once(split):
     study = prepare(split, ["ease", "dae"], replace(PLAIN, seeds=3, seed=5))
-    seeds = [[planned.seed for planned in study.fits(model)[0]] for model in study.models]
+    seeds = [[planned.seed for planned in study.fits(name)[0]] for name in study.models]
     assert seeds == [[5], [5, 6, 7]]
-    assert study.fits(study.models[1])[0][1].title == "dae seed 6"
+    assert study.fits("dae")[0][1].title == "dae seed 6"
 
 
 def test_folds_are_splits_by_name():
@@ -76,7 +76,7 @@ def test_a_function_around_each_fit_sees_them_all(split):
         return PlannedFit.run(planned)
 
     study = prepare(split, ["popularity", "ease"], PLAIN)
-    results = [study.measure(model, run=run) for model in study.models]
+    results = [study.measure(name, run=run) for name in study.models]
     assert seen == ["popularity", "ease"]
     assert study.conclude(results).leaderboard["model"][0] == "ease"
 

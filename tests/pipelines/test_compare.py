@@ -185,7 +185,7 @@ def test_a_users_value_is_the_mean_over_seeds(job):
     [study] = [
         compare.prepare({"": split}, [create_model("dae", settings)], replace(job, seeds=2).plan(TASKS["ranking"]))
     ]
-    [planned] = study.fits(study.models[0])
+    [planned] = study.fits("dae")
     fits = [compare.measure(one, NullTracker()) for one in planned]
     assert together.to_numpy() == pytest.approx(np.mean([fit.evaluation.values["ndcg@5"] for fit in fits], axis=0))
 
