@@ -196,7 +196,8 @@ class Blend(Recommender[BlendConfig]):
         """Members with their contexts; each has its own seed, so that a model named twice gives two models."""
         for number, member in enumerate(self.members):
             own = context.checkpoints.part(f"{number}-{member.name}")
-            yield member, replace(context, seed=context.seed + number, checkpoints=own)
+            start = None if context.start is None else context.start.part(f"{number}.{member.name}.")
+            yield member, replace(context, seed=context.seed + number, checkpoints=own, start=start)
 
     def _measure(self, matrix: csr_matrix) -> Tensor:
         """Scale of each member: standard deviation of a user's scores over items, mean over users."""
@@ -278,9 +279,18 @@ class Blend(Recommender[BlendConfig]):
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         spec = StateSpec({name: TensorSpec((len(self.config.names),), low=0) for name in ("weights", "scales")})
+        return spec | self._members_spec(state, lambda member, own: member._state_spec(n_items, own))
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return self._members_spec(state, lambda member, own: member._start_spec(n_items, own))
+
+    def _members_spec(
+        self, state: Mapping[str, Tensor], spec_of: Callable[[Recommender, Mapping[str, Tensor]], StateSpec]
+    ) -> StateSpec:
+        spec = StateSpec()
         for prefix, member in _prefixed([self._unfitted(name) for name in self.config.names]):
             own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-            spec = spec | member._state_spec(n_items, own).prefixed(prefix)
+            spec = spec | spec_of(member, own).prefixed(prefix)
         return spec
 
 

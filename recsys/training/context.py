@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -109,6 +109,11 @@ class WarmStart:
     share: float = 0.25
     learning_rate: float = 1.0
     patience: int = 3
+
+    def part(self, prefix: str) -> WarmStart | None:
+        """Return the start of a part of the model: the tensors whose names begin with `prefix`; None for none."""
+        own = {name.removeprefix(prefix): t for name, t in self.state.items() if name.startswith(prefix)}
+        return replace(self, state=own) if own else None
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,17 @@ class IALS(Recommender[IALSConfig]):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device = context.resolve_device()
         by_item = matrix.T.tocsr()
-        items = torch.randn(matrix.shape[1], self.config.factors) * _SPREAD / math.sqrt(self.config.factors)
+        if context.start is None:
+            items = torch.randn(matrix.shape[1], self.config.factors) * _SPREAD / math.sqrt(self.config.factors)
+        else:
+            items = context.start.state["item_factors"]
         items = _on_axes(items.to(device))
 
         def iteration(items: Tensor) -> tuple[Tensor]:
             users = _on_axes(_solve(matrix, items, self.config))
             return (_on_axes(_solve(by_item, users, self.config)),)
 
-        (self.item_factors,) = iterate(iteration, (items,), self.config.iterations, context)
+        (self.item_factors,) = iterate(iteration, (items,), context.planned(self.config.iterations), context)
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return _solve(history, self.item_factors, self.config) @ self.item_factors.T
@@ -107,6 +110,9 @@ class IALS(Recommender[IALSConfig]):
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))})
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return self._state_spec(n_items, state)
 
 
 def _on_axes(table: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
-from recsys.models.state import StateSpec, TensorSpec
+from recsys.models.state import USERS, StateSpec, TensorSpec
 from recsys.system.packages import missing_package
 from recsys.training.checkpoint import State, copy_into
 from recsys.training.context import TrainingContext
@@ -137,10 +137,11 @@ class ALS(Recommender[ALSConfig]):
         self.alpha, self.l2 = scaled.alpha, scaled.l2
         with _one_blas_thread():
             model = self._model(self.config.factors, context.seed)
+            _begin(model, matrix.shape[0], context)
             factors = _Factors(model, matrix.shape)
             context.checkpoints.keep(factors=factors)
             context.checkpoints.restore()
-            _fit_with_implicit(model, matrix, self.config.iterations, context, factors)
+            _fit_with_implicit(model, matrix, context.planned(self.config.iterations), context, factors)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
         self._solver = None
 
@@ -218,6 +219,9 @@ class ALS(Recommender[ALSConfig]):
         scaled = {name: TensorSpec((), torch.float64, low=0) for name in self._scaled}
         return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | scaled)
 
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))})
+
 
 class _KnownUsersFactorization(Recommender[ConfigT]):
     """Factors of the training users and of the items; their products are the scores."""
@@ -227,7 +231,8 @@ class _KnownUsersFactorization(Recommender[ConfigT]):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         with _one_blas_thread():
             model = self._model(context.seed)
-            _fit_with_implicit(model, matrix, model.iterations, context)
+            _begin(model, matrix.shape[0], context)
+            _fit_with_implicit(model, matrix, context.planned(model.iterations), context)
         self.user_factors = torch.as_tensor(np.array(model.user_factors))
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
 
@@ -274,8 +279,11 @@ class _KnownUsersFactorization(Recommender[ConfigT]):
         self.user_factors, self.item_factors = state["user_factors"], state["item_factors"]
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        factors = {"user_factors": TensorSpec(("users", "width")), "item_factors": TensorSpec((n_items, "width"))}
-        return StateSpec(factors)
+        users, items = TensorSpec((USERS, "width")), TensorSpec((n_items, "width"))
+        return StateSpec({"user_factors": users, "item_factors": items})
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return self._state_spec(n_items, state)
 
 
 class BPR(_KnownUsersFactorization[BPRConfig]):
@@ -347,6 +355,13 @@ class _Factors:
         copy_into(own := {"done": torch.tensor(0), "users": users, "items": items}, state)
         self.done = int(own["done"])
         self._model.user_factors, self._model.item_factors = users.numpy(), items.numpy()
+
+
+def _begin(model: Any, users: int, context: TrainingContext) -> None:
+    """Set the factors of a warm start; `implicit` draws those that are not set, and ALS solves those of zeros."""
+    if context.start is not None:
+        for name, table in {"user_factors": torch.zeros(users, model.factors), **context.start.state}.items():
+            setattr(model, name, table.numpy().copy())
 
 
 def _fit_with_implicit(

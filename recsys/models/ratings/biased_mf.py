@@ -65,8 +65,12 @@ class BiasedMF(RatingRecommender[BiasedMFConfig]):
             found = fold_in(_less(by_item, users[:, -1]), _with_one(users[:, :-1]), self._l2(by_item))
             return found[:, :-1], found[:, -1]
 
-        start = torch.randn(len(by_item), config.factors).to(device), self.baseline.items
-        items, biases = iterate(iteration, start, config.iterations, context)
+        if context.start is None:
+            start = torch.randn(len(by_item), config.factors), self.baseline.items
+        else:
+            start = context.start.state["codes"][:, :-1], context.start.state["baseline.items"]
+        first = start[0].to(device), start[1].to(device)
+        items, biases = iterate(iteration, first, context.planned(config.iterations), context)
         # Users' biases are the weight of the last column, so the baseline has none of its own.
         self.baseline = replace(self.baseline, items=biases.clone(), user_shrinkage=biases.new_tensor(torch.inf))
         self.codes = _with_one(items)
@@ -107,6 +111,9 @@ class BiasedMF(RatingRecommender[BiasedMFConfig]):
 
     def _weights_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return StateSpec({"codes": TensorSpec((n_items, self.config.factors + 1))})
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return self._weights_spec(n_items, state) | StateSpec({"baseline.items": TensorSpec((n_items,))})
 
 
 def _with_one(factors: Tensor) -> Tensor:

@@ -254,6 +254,8 @@ class MaskedAutoencoder(RatingRecommender[MaskedConfigT]):
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
         rows = self.baseline.residual_rows(matrix, transposed=self.by_items)
         self.network = self._ensemble(matrix.shape[0 if self.by_items else 1]).to(rows.offsets.device)
+        if context.start is not None:
+            self.network.load_state_dict(context.start.state)
         keep = self._encode if self.by_items else _keep_nothing
         self.epochs = train_masked(self.network, rows, self.config, context, self.score, keep)
         keep(rows)
@@ -319,6 +321,9 @@ class MaskedAutoencoder(RatingRecommender[MaskedConfigT]):
             return StateSpec({"codes": TensorSpec((n_items, self.config.members * self.config.hidden))})
         return module_spec(self._on_meta(n_items))
 
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec() if self.by_items else self._weights_spec(n_items, state)  # by items, networks are not kept
+
     def _on_meta(self, columns: int) -> Ensemble:
         with torch.device("meta"):
             return self._ensemble(columns)
@@ -356,8 +361,9 @@ def train_masked(
     list of Epoch
     """
     batch_size = config.batch_size or max(1, min(500, -(-len(rows) // 3)))
-    cells, planned = len(rows.items), config.epochs * steps_per_epoch(len(rows), batch_size)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    epochs = context.planned(config.epochs)
+    cells, planned = len(rows.items), epochs * steps_per_epoch(len(rows), batch_size)
+    optimizer = torch.optim.Adam(network.parameters(), lr=context.rate(config.learning_rate), fused=True)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _FINAL_RATE, planned)
     optimizer.register_step_post_hook(lambda *_: decay.step())
     context.checkpoints.keep(optimizer=OptimizerState(optimizer, network), rate=RateState(decay))
@@ -373,5 +379,5 @@ def train_masked(
 
     # Validation is good at first, when users are folded in on almost random codes, then worse, and best once the
     # learning rate has decayed: a patience of less than half of the epochs would keep the first.
-    patient = replace(context, patience=max(context.patience, config.epochs // 2))
-    return train(network, one_epoch, score, config.epochs, patient)
+    patient = replace(context, patience=max(context.patience, epochs // 2))
+    return train(network, one_epoch, score, epochs, patient)

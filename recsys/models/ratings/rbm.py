@@ -101,14 +101,18 @@ class RatingRBM(RatingRecommender[RatingRBMConfig]):
     levels: Tensor  # the ratings they stand for, ascending
 
     def _learn(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        values = np.unique(matrix.data)
+        values = np.unique(matrix.data) if context.start is None else context.start.state["levels"].numpy()
         if len(values) > self.config.levels:
             values = np.linspace(values[0], values[-1], self.config.levels, dtype=np.float32)
         self.levels = torch.as_tensor(values, device=self.baseline.mean.device)
         rows = SparseRows(matrix, self.levels.device)
         rows.values = self._nearest(rows.values)
         self.network = RBMNetwork(matrix.shape[1], len(values), self.config).to(self.levels.device)
-        self.network.visible.data = self._popular_levels(rows)
+        if context.start is None:
+            self.network.visible.data = self._popular_levels(rows)
+        else:
+            weights = {name: tensor for name, tensor in context.start.state.items() if name != "levels"}
+            self.network.load_state_dict(weights)
         self.epochs = train_masked(self.network, rows, self.config, context, self.score)
 
     def _nearest(self, ratings: Tensor) -> Tensor:
@@ -150,6 +154,9 @@ class RatingRBM(RatingRecommender[RatingRBMConfig]):
         levels = state.get("levels", torch.zeros(1))
         count = min(levels.numel(), self.config.levels)
         return module_spec(self._on_meta(n_items, count)) | StateSpec({"levels": TensorSpec((count,))})
+
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return self._weights_spec(n_items, state)
 
     def _on_meta(self, n_items: int, levels: int) -> RBMNetwork:
         with torch.device("meta"):
