@@ -1,7 +1,7 @@
 """What equal scores are worth: NDCG@10 with ties by position, as in 0.1, and by hashed ids, as now.
 
-Positions follow the first appearance in the file, which follows popularity: a score that says nothing then finds
-popular items. The same split is measured as it is and with the input in reverse order; evaluation is timed both ways.
+Positions may follow popularity: a score that says nothing then finds popular items. The same split is measured as it is
+and with all positions reversed; evaluation is timed both ways.
 
     python benchmarks/ties.py --data ../shared/data
 """

@@ -239,7 +239,7 @@ class Interactions:
     Attributes
     ----------
     users, items : Vocabulary
-        The ids, in order of first appearance; each has a row.
+        The ids, each with a row; what is read has them in canonical order (`recsys.data.id_order`).
     user, item : ndarray of int32, shape (rows,)
         Positions in `users` and `items`. A (user, item) pair occurs once.
     rating : ndarray of float32, shape (rows,), or None
@@ -295,7 +295,10 @@ class Interactions:
         return self if self.seen_only is None else replace(self, users=self.seen_only.users)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of ids and values in their order: equal for equal data, also through a prepared store."""
+        """Return the SHA-256 of ids and values in their order: equal for equal data, also through a prepared store.
+
+        The order of the rows in a source that was read does not count.
+        """
         return self._fingerprint
 
     @cached_property

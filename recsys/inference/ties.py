@@ -1,10 +1,10 @@
 """The order of equal scores where it must not favor any item: random, yet the same for the same ids.
 
-Positions follow the first appearance of an item in the data, and so its popularity: with ties by position, a constant
-score finds popular items. A TieBreak numbers the items in the order of hashes of their ids, and permutes these numbers
-for each user, by a multiplication and an addition modulo a prime that come from the hash of the user's id. Every item
-is thus equally likely at every rank, and every pair of items at every pair of ranks, whatever the order of the input
-rows, the batch size or the device.
+Positions may follow popularity, as where ids were given in the order in which items were added: with ties by position,
+a constant score then finds popular items. A TieBreak numbers the items in the order of hashes of their ids, and
+permutes these numbers for each user, by a multiplication and an addition modulo a prime that come from the hash of the
+user's id. Every item is thus equally likely at every rank, and every pair of items at every pair of ranks, whatever the
+order of the input rows, the batch size or the device.
 """
 
 from __future__ import annotations

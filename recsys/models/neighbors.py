@@ -1,7 +1,7 @@
 """Which neighbors of an item are kept: a rule that does not depend on the order of users or items.
 
-Positions follow the order of first appearance, so a tie must not be decided by them. Neighbors that are equal to the
-last one kept are therefore all kept:
+Positions may follow popularity, so a tie must not be decided by them. Neighbors that are equal to the last one kept are
+therefore all kept:
 
     k = 2      similarity  .9  .5  .5  .5  .2        kept  .9  .5  .5  .5
 

@@ -48,8 +48,8 @@ def recommend_frame(
     Returns
     -------
     DataFrame
-        user_id and item_id as text, rank from 1, score; users in order of first appearance. Users who cannot be scored
-        have no rows; a warning counts them.
+        user_id and item_id as text, rank from 1, score; users in canonical order (`recsys.data.id_order`). Users who
+        cannot be scored have no rows; a warning counts them.
 
     Raises
     ------

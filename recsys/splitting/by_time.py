@@ -23,7 +23,7 @@ from recsys.splitting._building import (
 )
 from recsys.splitting.holdout import Split
 
-Cut = tuple[int, int]  # time and place in the file of the first row of a part; place -1: all rows of the time
+Cut = tuple[int, float]  # time and key of the first row of a part; key -1: all rows of the time
 
 
 @protocol("leave-one-out")
@@ -40,8 +40,8 @@ def leave_one_out(interactions: Interactions, *, seed: int = 0, ratings: bool = 
     Parameters
     ----------
     interactions : Interactions
-        Ordered by time; without times by their place in the file. A file sorted by item then has its last items held
-        out: `weak` is fairer.
+        Ordered by time; without times by their place in the file, which counts here alone. A file sorted by item then
+        has its last items held out: `weak` is fairer.
     seed : int
         Decides the order of equal times; nothing where there are no times.
     ratings : bool
@@ -67,7 +67,7 @@ def leave_one_out(interactions: Interactions, *, seed: int = 0, ratings: bool = 
 
 
 @protocol("temporal")
-def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = False) -> Split:
+def temporal(interactions: Interactions, *, share: float = 0.1, seed: int = 0, ratings: bool = False) -> Split:
     """Cut in time: training is the past of all users, and holds nothing of the future.
 
     ```
@@ -77,8 +77,8 @@ def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = 
     user 3                 |            |  o        no history: left out, and counted
     ```
     Rows of one time stay together, on the later side of a cut. Where that would make a part more than half as large
-    again as its share (times of a day's precision, for example), the rows of that time are divided by their place in
-    the file; `facts["rows_at_divided_times"]` counts them.
+    again as its share (times of a day's precision, for example), the rows of that time are divided at random;
+    `facts["rows_at_divided_times"]` counts them.
 
     Parameters
     ----------
@@ -86,6 +86,8 @@ def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = 
         With timestamps.
     share : float
         The last `share` of all rows is test, as much before it validation; above 0 and below 0.5.
+    seed : int
+        Decides how the rows of one time are divided, where they are.
     ratings : bool
         Whether cells hold ratings instead of 1.
 
@@ -103,19 +105,20 @@ def temporal(interactions: Interactions, *, share: float = 0.1, ratings: bool = 
     check_share("share", share, 0.5)
     if interactions.timestamp is None:
         raise DataError("The temporal protocol needs timestamps, found none: name their column or use another.")
-    row = np.arange(len(interactions)) if interactions.row is None else interactions.row
-    cuts, divided = _cuts(interactions.timestamp, row, share)
-    part = _part_at(interactions.timestamp, row, cuts)
+    rng = np.random.default_rng(seed)
+    key = rng.random(len(interactions))
+    cuts, divided = _cuts(interactions.timestamp, key, share)
+    part = _part_at(interactions.timestamp, key, cuts)
     others, seen = interactions.seen_only, None
     if others is not None and others.timestamp is not None:
-        seen = _part_at(others.timestamp, np.zeros(len(others)) if others.row is None else others.row, cuts)
+        seen = _part_at(others.timestamp, rng.random(len(others)), cuts)
     split = split_rows("temporal", for_task(interactions, ratings), part, seen)
     return replace(split, facts=split.facts | ({"rows_at_divided_times": divided} if divided else {}))
 
 
-def _cuts(times: NDArray[np.int64], row: NDArray[Any], share: float) -> tuple[list[Cut], int]:
-    """The cuts before validation and before test, and how many rows have a time that a cut divides."""
-    order = np.lexsort((row, times))
+def _cuts(times: NDArray[np.int64], key: NDArray[np.float64], share: float) -> tuple[list[Cut], int]:
+    """The cuts before validation and before test, and how many rows have a time that a cut divides, by their keys."""
+    order = np.lexsort((key, times))
     total, count = len(times), max(1, int(round_down(len(times) * share)))
     if len(np.unique(times)) < 3 or total <= 2 * count:
         raise DataError(
@@ -128,15 +131,15 @@ def _cuts(times: NDArray[np.int64], row: NDArray[Any], share: float) -> tuple[li
         time = times[order[place]]
         start = int(np.searchsorted(times, time, sorter=order))
         is_whole = start > 0 and place - start <= count // 2
-        cuts.append((int(time), -1 if is_whole else int(row[order[place]])))
+        cuts.append((int(time), -1 if is_whole else float(key[order[place]])))
         if not is_whole and start < place:
             divided |= times == time
     return cuts, int(divided.sum())
 
 
-def _part_at(times: NDArray[np.int64], row: NDArray[Any], cuts: list[Cut]) -> NDArray[Any]:
+def _part_at(times: NDArray[np.int64], key: NDArray[np.float64], cuts: list[Cut]) -> NDArray[Any]:
     """The part of each row: how many of the cuts come before it."""
-    later = [(times > time) | ((times == time) & (row >= place)) for time, place in cuts]
+    later = [(times > time) | ((times == time) & (key >= first)) for time, first in cuts]
     return np.asarray(np.sum(later, axis=0))
 
 

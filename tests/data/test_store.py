@@ -16,7 +16,7 @@ from recsys.data.store import open_store, write_store
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.system.files import sha256
 
-RATINGS = "user,item,rating,timestamp\nv,a,5,30\nu,b,0,10\nv,b,2,20\nu,,3,5\nv,b,1,10\n"
+RATINGS = "user,item,rating,timestamp\nu,a,5,30\nv,b,0,10\nu,b,2,20\nv,,3,5\nu,b,1,10\n"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_store_returns_what_was_written(tmp_path, store):
     assert after.fingerprint() == before.fingerprint()
     assert after.ledger == before.ledger
     assert after.row.tolist() == before.row.tolist() == [0 + 1, 3, 2]
-    assert after.users.to_list() == ["v", "u"]
+    assert after.users.to_list() == ["u", "v"]
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.uint32(), pa.large_string()])
@@ -47,7 +47,7 @@ def test_policies_apply_to_a_store_and_the_ledger_goes_on(store):
     assert found.ledger.line() == (
         "rows read 5 = kept 2 + missing item id 1 + duplicate (last kept) 1 + below min_rating 1"
     )
-    assert found.users.to_list() == ["v"]
+    assert found.users.to_list() == ["u"]
 
 
 def test_columns_of_a_store_cannot_be_named(store):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from splits import COLLECTOR, draw, from_drawing, full, pairs_of, people_of, same, table
+from splits import COLLECTOR, draw, from_drawing, full, pairs_of, same, table
 
-from recsys.data.interactions import Interactions
+from recsys.data.interactions import Interactions, Vocabulary
 from recsys.errors import DataError
 from recsys.splitting.by_time import leave_one_out, temporal
 
@@ -64,36 +64,30 @@ def test_rows_of_one_time_stay_on_the_later_side_of_the_cut():
     assert "rows_at_divided_times" not in split.facts
 
 
-@pytest.mark.parametrize("order", ["as it is", "shuffled"])
-def test_a_day_that_would_empty_or_swell_a_part_is_divided_in_the_order_of_the_file(order):
+def test_a_day_that_would_empty_or_swell_a_part_is_divided_at_random():
     # 300 rows: 240 on the first days, 60 on the last. Whole days would give test 60 rows instead of 30, validation 0.
     times = np.repeat([0, 1, 2], [120, 120, 60])
     users, items = np.tile(np.arange(30), 10), np.repeat(np.arange(10), 30)
-    row = np.arange(300, dtype=np.int32)
-    given = np.random.default_rng(0).permutation(300) if order == "shuffled" else row
-    people = replace(
-        table(list(zip(users[given].tolist(), items[given].tolist(), strict=True)), times[given]), row=row[given]
-    )
+    people = table(list(zip(users.tolist(), items.tolist(), strict=True)), times)
     split = temporal(people, share=0.1)
-    assert [len(part.users) for part in (split.validation, split.test)] == [30, 30]
     facts = Counter(split.facts)
     held_out = [
         facts[f"{part}_interactions"] + facts[f"{part}_interactions_left_out"] for part in ("validation", "test")
     ]
     assert (facts["train_interactions"], held_out) == (240, [30, 30])
     assert facts["rows_at_divided_times"] == 60
-    assert split.test.unknown.tolist() == [1] * 30  # item 9, the last in the file, is in no training row
+    assert same(temporal(people, share=0.1), split)
+    assert not same(temporal(people, share=0.1, seed=1), split)
 
 
-def test_what_was_seen_on_a_divided_day_is_masked_by_its_place_in_the_file():
-    pairs = [(user, item) for item in range(10) for user in range(10) if (user, item) not in [(1, 5), (2, 5)]]
-    people = replace(table(pairs, np.repeat([0, 1, 2], [40, 38, 20])), row=np.arange(98, dtype=np.int32))
-    low = np.int32([1, 2]), np.int32([5, 5])  # rated low on the last day, before and after the first row of the test
-    others = Interactions(people.users, people.items, *low, timestamp=np.array([2, 2]), row=np.int32([85, 95]))
+def test_what_was_seen_on_a_divided_day_is_divided_too():
+    pairs = [(0, 5), *((user, item) for item in range(10) for user in range(40) if item != 5)]
+    people = table(pairs, np.repeat([0, 1, 2], [161, 128, 72]))
+    low = np.arange(1, 40, dtype=np.int32), np.full(39, 5, dtype=np.int32)  # all others rate 5 low on the last day
+    others = Interactions(people.users, Vocabulary.of(range(10)), *low, timestamp=np.full(39, 2))
     split = temporal(replace(people, seen_only=others), share=0.1)
-    assert split.facts["rows_at_divided_times"] == 20
-    masked = dict(zip(people_of(split.test), split.test.seen[:, 5].toarray().ravel().tolist(), strict=True))
-    assert (masked[1], masked[2]) == (1, 0)
+    assert split.facts["rows_at_divided_times"] == 72
+    assert 0 < split.test.seen.nnz - split.test.history.nnz < len(split.test)  # before the first row of the test
 
 
 def test_temporal_needs_times():

@@ -149,7 +149,7 @@ def test_strong_is_the_usual_protocol_and_options_are_its_parameters():
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("stron", {}), ("given", {}), ("temporal", {"seed": 1}), ("weak", {"n": 1})]
+    ("name", "options"), [("stron", {}), ("given", {}), ("temporal", {"history": 0.5}), ("weak", {"n": 1})]
 )
 def test_unknown_protocols_and_options_are_refused_with_those_there_are(name, options):
     with pytest.raises(ConfigError, match=r"Expected a protocol of weak|Expected options of \w+ \(share"):

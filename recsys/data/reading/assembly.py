@@ -1,4 +1,8 @@
-"""From parsed rows to interactions: one vocabulary for each side, times in milliseconds, rows by user and item."""
+"""From parsed rows to interactions: one vocabulary for each side, times in milliseconds, rows by user and item.
+
+Ids are numbered in their canonical order, and rows sorted by these numbers, so that the order of the rows in the source
+decides nothing later.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.data.id_order import canonical_order
 from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import cell_order
 from recsys.data.reading.options import ReadingOptions
@@ -152,18 +157,21 @@ class _Ids:
         self._start += len(piece.dictionary)
 
     def finish(self) -> tuple[Vocabulary, IntArray]:
-        """Return the distinct ids in order of first appearance, and the position of each row's id among them."""
+        """Return the distinct ids in canonical order, and the position of each row's id among them."""
         kinds = {dictionary.type for dictionary in self._dictionaries}
         kind = kinds.pop() if len(kinds) == 1 else _common_kind(kinds)
         if kind == pa.string() and sum(dictionary.nbytes for dictionary in self._dictionaries) > MAX_TEXT:
             kind = pa.large_string()
         joined = pa.concat_arrays([ids.cast(kind) for ids in self._dictionaries]).dictionary_encode()
-        renumbered, codes = joined.indices.to_numpy(), self._codes.values
+        order, codes = canonical_order(joined.dictionary), self._codes.values
         assert codes is not None  # there is a piece
+        rank = np.empty(len(order), dtype=np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        renumbered = rank[joined.indices.to_numpy()]
         for start in range(0, len(codes), SEGMENT):
             some = codes[start : start + SEGMENT]
             some[:] = renumbered[some]
-        return Vocabulary(joined.dictionary), codes
+        return Vocabulary(joined.dictionary.take(pa.array(order))), codes
 
 
 def _common_kind(kinds: set[pa.DataType]) -> pa.DataType:

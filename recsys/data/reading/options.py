@@ -41,8 +41,8 @@ class ReadingOptions:
     min_user_items, min_item_users : int
         Least number of items of a user, and of users of an item; 0 or more.
     duplicates : {"last", "first", "mean", "max", "sum", "error"}, optional
-        What to do with rows that repeat a (user, item) pair; "last" if not given. "last" and "first" are in time, or
-        in order of the rows where there are no timestamps.
+        What to do with rows that repeat a (user, item) pair; "last" if not given. "last" and "first" are in time, and
+        in order of the rows where times are equal or missing.
     on_bad_row : {"reject", "fail"}
         Count unreadable rows and continue, or raise DataError at the first.
     rejects : Path, optional

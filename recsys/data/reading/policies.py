@@ -78,7 +78,7 @@ def _applied(before: Mapping[str, Any], options: ReadingOptions) -> dict[str, An
 
 
 def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> Interactions:
-    """One row for each (user, item): the last or the first by time, else by row; mean, max and sum combine ratings.
+    """One row for each (user, item): the last or the first by time, then by row; mean, max and sum combine ratings.
 
     A combined row has the time of the last one.
     """
@@ -103,7 +103,8 @@ def _resolve_duplicates(table: Interactions, account: Account, policy: str) -> I
     ends = np.append(starts[1:], len(table)) - 1
     chosen = in_time[starts if policy == "first" else ends]
     if policy in COMBINERS and table.rating is not None:
-        combined = COMBINERS[policy].reduceat(table.rating.astype(np.float64), starts)
+        in_size = np.lexsort((table.rating, group))  # a sum must not depend on the order of the rows
+        combined = COMBINERS[policy].reduceat(table.rating[in_size].astype(np.float64), starts)
         combined = combined / np.diff(np.append(starts, len(table))) if policy == "mean" else combined
         rating = table.rating.copy()
         rating[chosen] = combined

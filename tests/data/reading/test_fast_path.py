@@ -100,5 +100,5 @@ def test_rows_of_many_users_are_sorted_a_few_at_a_time(monkeypatch, tmp_path):
     found = read(tmp_path, "user,item,rating\n" + text)
     assert cells(found) == {pair: place for place, pair in enumerate(rows)}
     assert found.user.tolist() == [0, 0, 0, 1, 2, 2, 2, 3]
-    assert found.item.tolist() == [0, 1, 2, 2, 0, 1, 2, 1]  # in order of first appearance: b, a, c
-    assert found.row.tolist() == [1, 2, 3, 4, 7, 6, 5, 8]
+    assert found.item.tolist() == [0, 1, 2, 2, 0, 1, 2, 0]  # in canonical order: a, b, c
+    assert found.row.tolist() == [2, 1, 3, 4, 6, 7, 5, 8]
