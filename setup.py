@@ -21,9 +21,15 @@ EXTRAS = {
     "baselines": ["implicit>=0.7.3,<0.8"],  # matrix factorization to compare with
     "mlflow": ["mlflow>=3.10,<4"],  # tracking; full, not skinny: SQLite store and UI
     "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
+    "map": ["scikit-learn>=1.5,<2"],  # k-means and t-SNE of maps
     "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
     "tune": ["optuna>=4,<6"],  # the search of settings, resumable
     "ray": ["ray>=2.50,<3"],  # scoring on a cluster; the core alone, actors and tasks
+    "serve": [  # the HTTP service; MLflow brings the first two
+        "fastapi>=0.115",
+        "uvicorn>=0.30",
+        "prometheus-client>=0.20",  # what /metrics shows
+    ],
     "object-stores": ["s3fs>=2024.6", "gcsfs>=2024.6"],  # fsspec's s3:// and gs://; others (adlfs, ...) work as well
     "docs": [
         "mkdocs-material>=9.6,<10",  # the site: pages, search without a server
@@ -44,7 +50,9 @@ EXTRAS = {
     ],
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
 }
-EXTRAS["all"] = [package for extra in ("baselines", "mlflow", "plots", "report", "tune") for package in EXTRAS[extra]]
+EXTRAS["all"] = [
+    package for extra in ("baselines", "mlflow", "plots", "report", "serve", "tune") for package in EXTRAS[extra]
+]
 EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["docs"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 
 # The folder `pipelines` is installed as `recsys_pipelines`: other projects install a top-level package `pipelines`.

@@ -1,0 +1,116 @@
+"""`recsys serve`: answer requests for recommendations over HTTP, with the model of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recsys.artifacts import load_model
+from recsys.data.reading import ReadingOptions, read_titles
+from recsys.errors import ConfigError
+from recsys.system.packages import missing_package
+from recsys.system.storage import Location
+from recsys.system.text import plural
+
+from .cli.options import LocationType, options_from, setting
+from .cli.output import say
+from .cli.progress import activity
+from .cli.reading import read_histories
+
+if TYPE_CHECKING:
+    from recsys.serving.lists import ListMaker
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at the model folder, with --reload
+SHORTEST_KEY = 16
+
+
+@dataclass(frozen=True)
+class ServeJob:
+    """The model, the users it knows, and the address."""
+
+    model: Location
+    ratings: Location | None = setting(None, "Ratings, or a prepared store, with the histories of the known users.")
+    titles: Path | None = setting(None, "File of item titles, which answers then carry.")
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every address of this machine.")
+    port: int = setting(8000, "Port to listen on; 0 takes a free one.", kind=click.IntRange(0, 65535))
+    reload: bool = setting(False, "Take over a new model when MODEL, or the folder its file CURRENT names, changes.")
+    api_key_file: Path | None = setting(None, "File of API keys, one a line: requests need one in x-api-key.")
+    most: int = setting(1000, "Longest list that a request may ask for.", kind=click.IntRange(1))
+    timeout: float = setting(10.0, "Seconds until a request is answered by 503.", kind=click.FloatRange(0.01))
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+
+def run(job: ServeJob) -> None:
+    """Serve until the process is told to end."""
+    try:
+        import uvicorn
+
+        from recsys.serving.current import CurrentModel
+        from recsys.serving.gatekeeper import ServiceMetrics
+        from recsys.serving.http import Limits, create_app
+    except ImportError as error:
+        raise missing_package(str(error.name), "serve") from error
+    keys = () if job.api_key_file is None else read_keys(job.api_key_file)
+    with listening(job.host, job.port) as place:
+        titles = {} if job.titles is None else read_titles(job.titles)
+        metrics = ServiceMetrics()
+        current = CurrentModel(job.model, lambda folder: load_lists(job, folder, titles), metrics.count_reload)
+        if job.reload:
+            current.watch(SECONDS_BETWEEN_LOOKS)
+        lists = current.loaded.lists
+        host, port = place.getsockname()[:2]
+        say(
+            f"Serving {lists.trained.model.name} {current.loaded.version} ({plural(len(lists.item_ids), 'item')}, "
+            f"{plural(lists.n_users, 'known user')}) on http://{host}:{port} - Ctrl-C ends it."
+        )
+        app = create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics)
+        settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on after the last answer
+            uvicorn.Server(settings).run(sockets=[place])
+
+
+def load_lists(job: ServeJob, folder: Location, titles: Mapping[str, str]) -> ListMaker:
+    """The model of a folder with the histories of the users it knows, read as its training was."""
+    from recsys.serving.lists import ListMaker
+
+    with activity(f"loading {folder}"):
+        saved = load_model(folder, job.device)
+    return ListMaker(saved, None if job.ratings is None else read_histories(saved, job.ratings, job.reading), titles)
+
+
+def read_keys(file: Path) -> list[str]:
+    """The API keys of a file. Its text is in no message: it is secret."""
+    try:
+        keys = [line.strip() for line in file.read_text(encoding="ascii").splitlines() if line.strip()]
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"Expected a file of ASCII text with API keys, found none that can be read: {file}."
+        ) from error
+    if not keys or min(map(len, keys)) < SHORTEST_KEY:
+        raise ConfigError(f"Expected API keys of at least {SHORTEST_KEY} characters in {file}, one a line.")
+    return keys
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket of this address, before anything is loaded for it."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"Expected a free port on {host}, found {port}: {reason}. Give another --port.") from error
+
+
+@click.command("serve")
+@click.argument("model", type=LocationType())
+@options_from(ServeJob)
+def command(job: ServeJob) -> None:
+    """Answer requests for recommendations over HTTP with the model directory MODEL."""
+    run(job)

@@ -1,0 +1,249 @@
+"""The HTTP service: FastAPI around CurrentModel and MicroBatcher. Imported only where a service starts.
+
+```
+GET  /recommend/{user_id}    a list for a user with a known history
+POST /recommend              a list for a history that comes with the request
+GET  /similar/{item_id}      the nearest items
+GET  /v2/health/live, /v2/health/ready, /metrics, /openapi.json
+```
+A request that cannot be met is answered by 4xx with the reason under `detail`; every answer names the model's version
+and has an `x-request-id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StrictStr
+from starlette.exceptions import HTTPException
+
+from recsys.errors import ConfigError, RecsysError
+from recsys.serving import lists
+from recsys.serving.batching import MicroBatcher, QueueFullError
+from recsys.serving.current import CurrentModel, Loaded
+from recsys.serving.gatekeeper import Gatekeeper, ServiceMetrics
+from recsys.serving.lists import ListMaker, UnknownIdError, Wishes
+
+ItemId = StrictStr | StrictInt
+Entries = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for, and how many may wait.
+
+    Parameters
+    ----------
+    n : int
+        Longest list.
+    body : int
+        Bytes of a request's body.
+    history : int
+        Items of a history, and of each other list of ids in a request.
+    seconds : float
+        Longest time a request may take; then it is answered by 503.
+    waiting : int
+        Requests that may wait; one more is answered by 503 and Retry-After.
+    batch : int
+        Requests scored together, at most.
+    """
+
+    n: int = 1000
+    body: int = 1_000_000
+    history: int = 10_000
+    seconds: float = 10.0
+    waiting: int = 1024
+    batch: int = 64
+
+
+class HistoryItem(BaseModel):
+    """An item that the user has had."""
+
+    model_config = ConfigDict(extra="forbid")
+    item_id: ItemId
+    rating: FiniteFloat | None = None
+
+
+class ListRequest(BaseModel):
+    """A history, and what may be in the list."""
+
+    model_config = ConfigDict(extra="forbid")
+    history: list[HistoryItem]
+    n: StrictInt = Field(10, ge=1)
+    filter_seen: bool = True
+    exclude_items: list[ItemId] = []
+    candidate_items: list[ItemId] | None = None
+
+
+class Service:
+    """Answers queries in the order they come, together with those that wait.
+
+    Parameters
+    ----------
+    current : CurrentModel
+    limits : Limits
+    metrics : ServiceMetrics
+    """
+
+    def __init__(self, current: CurrentModel, limits: Limits, metrics: ServiceMetrics):
+        self.current, self.limits, self._metrics = current, limits, metrics
+        self.batcher: MicroBatcher[tuple[ListMaker, lists.Query], Entries] = MicroBatcher(
+            self._answer, limits.batch, limits.waiting
+        )
+
+    def _answer(self, queries: Sequence[tuple[ListMaker, lists.Query]]) -> list[Entries]:
+        """Each query is answered by the model it was made on, though another may be current by now."""
+        self._metrics.batches.observe(len(queries))
+        answers: dict[int, Entries] = {}
+        for maker in {id(maker): maker for maker, _ in queries}.values():
+            own = [at for at, (one, _) in enumerate(queries) if one is maker]
+            found = maker.answer([queries[at][1] for at in own])
+            answers.update(zip(own, found, strict=True))
+        return [answers[at] for at in range(len(queries))]
+
+    async def list_for(self, loaded: Loaded, query: lists.Query) -> Entries:
+        """Wait for the list of a query."""
+        return await asyncio.wrap_future(self.batcher.submit((loaded.lists, query)))
+
+
+def create_app(
+    current: CurrentModel, limits: Limits | None = None, keys: Sequence[str] = (), metrics: ServiceMetrics | None = None
+) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    current : CurrentModel
+        The model, with the histories of the known users.
+    limits : Limits, optional
+    keys : sequence of str
+        API keys: with any, requests need one of them in the header `x-api-key` (health checks do not).
+    metrics : ServiceMetrics, optional
+        What `/metrics` shows.
+
+    Returns
+    -------
+    FastAPI
+        An ASGI application, for uvicorn or Ray Serve.
+    """
+    limits, metrics = limits or Limits(), metrics or ServiceMetrics()
+    service = Service(current, limits, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        current.close()
+        service.batcher.close()
+
+    app = FastAPI(
+        title="recsys", description="Recommendations by one model.", docs_url=None, redoc_url=None, lifespan=lifespan
+    )
+    _add_lists(app, service)
+    _add_health(app, service, metrics)
+    for kind, answer in ((RecsysError, _refused), (RequestValidationError, _invalid), (HTTPException, _http_error)):
+        app.add_exception_handler(kind, answer)
+    app.add_middleware(Gatekeeper, body=limits.body, seconds=limits.seconds, keys=tuple(keys), metrics=metrics)
+    return app
+
+
+def _add_lists(app: FastAPI, service: Service) -> None:
+    limits = service.limits
+
+    @app.get("/recommend/{user_id:path}", summary="A list for a user with a known history")
+    async def recommend_to_user(
+        request: Request,
+        user_id: Annotated[str, Path()],
+        n: Annotated[int, Query(ge=1)] = 10,
+        filter_seen: bool = True,
+    ) -> Response:
+        lists.check_most(n, limits.n)
+        loaded = service.current.loaded
+        query = loaded.lists.for_user(user_id, Wishes(n, filter_seen))
+        return _answer(request, loaded, await service.list_for(loaded, query), user_id=user_id)
+
+    @app.post("/recommend", summary="A list for a history that comes with the request")
+    async def recommend_to_history(request: Request, asked: ListRequest) -> Response:
+        lists.check_most(asked.n, limits.n)
+        for ids in (asked.history, asked.exclude_items, asked.candidate_items or ()):
+            if len(ids) > limits.history:
+                raise ConfigError(f"Expected lists of at most {limits.history:,} items, found {len(ids):,}.")
+        loaded = service.current.loaded
+        wishes = Wishes(asked.n, asked.filter_seen, asked.exclude_items, asked.candidate_items)
+        query = loaded.lists.for_history([one.item_id for one in asked.history], _ratings(asked.history), wishes)
+        entries = await service.list_for(loaded, query)
+        return _answer(request, loaded, entries, unknown_items=list(query.unknown))
+
+    @app.get("/similar/{item_id:path}", summary="The nearest items of an item")
+    async def similar(
+        request: Request, item_id: Annotated[str, Path()], n: Annotated[int, Query(ge=1)] = 10
+    ) -> Response:
+        lists.check_most(n, limits.n)
+        loaded = service.current.loaded
+        return _answer(request, loaded, await asyncio.to_thread(loaded.lists.similar, item_id, n), item_id=item_id)
+
+
+def _add_health(app: FastAPI, service: Service, metrics: ServiceMetrics) -> None:
+    @app.get("/v2/health/live", summary="Whether the process answers")
+    async def live(request: Request) -> Response:
+        return _json(request, {"live": True})
+
+    @app.get("/v2/health/ready", summary="Whether lists are made, and by which model")
+    async def ready(request: Request) -> Response:
+        loaded, full = service.current.loaded, len(service.batcher) >= service.limits.waiting
+        facts = {"ready": not full, "known_users": loaded.lists.n_users, "items": len(loaded.lists.item_ids)}
+        return _json(request, {**facts, **_model(loaded)}, 503 if full else 200)
+
+    @app.get("/metrics", summary="Counters and times, for Prometheus")
+    async def show_metrics() -> Response:
+        return Response(metrics.text(len(service.batcher), service.current.loaded.version), media_type=metrics.TYPE)
+
+
+def _ratings(history: Sequence[HistoryItem]) -> list[float] | None:
+    given = [one.rating for one in history if one.rating is not None]
+    if given and len(given) < len(history):
+        raise ConfigError("Expected a rating for every item of the history or for none, found both.")
+    return given or None
+
+
+def _model(loaded: Loaded) -> dict[str, str]:
+    return {"model": loaded.lists.trained.model.name, "model_version": loaded.version}
+
+
+def _answer(request: Request, loaded: Loaded, entries: Entries, **more: Any) -> Response:
+    return _json(request, {**more, "items": entries, **_model(loaded)})
+
+
+def _json(
+    request: Request, content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    body = json.dumps({**content, "request_id": request.state.request_id}, ensure_ascii=False, allow_nan=False)
+    return Response(body, status, headers, media_type="application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, QueueFullError):
+        return _json(request, {"detail": str(error)}, 503, {"retry-after": "1"})
+    return _json(request, {"detail": str(error)}, 404 if isinstance(error, UnknownIdError) else 400)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """What pydantic found, each with its place; the value itself is not sent back."""
+    assert isinstance(error, RequestValidationError)
+    found = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()[:5]]
+    is_json = request.method == "GET" or "json" in request.headers.get("content-type", "")
+    advice = "" if is_json else " Send content-type: application/json."
+    return _json(
+        request, {"detail": f"Expected a request as in /openapi.json, found: {'; '.join(found)}.{advice}"}, 422
+    )
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json(request, {"detail": str(error.detail)}, error.status_code, dict(error.headers or {}))

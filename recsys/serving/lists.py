@@ -1,0 +1,324 @@
+"""Lists on request: what a service answers, without HTTP. Queries in positions, scored many at a time.
+
+A query is made on one model and answered by the same one, also where another has taken its place meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.data.interactions import Interactions
+from recsys.data.matrix import UserItemMatrix
+from recsys.errors import ConfigError, DataError, UnsupportedError
+from recsys.inference.topn import BLOCK, check_length, top_n, top_n_of_blocks
+from recsys.models.trained import TrainedModel
+
+Row = tuple[NDArray[np.int32], NDArray[np.float32]]  # positions of items, in order, and their values
+
+
+class UnknownIdError(DataError):
+    """The service knows no such user or item."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What may be in a list.
+
+    Parameters
+    ----------
+    n : int
+        Length of the list, at least 1; never more than the catalog.
+    filter_seen : bool
+        Leave out what the user has had.
+    exclude_items : sequence of ids
+        Never these.
+    candidate_items : sequence of ids, optional
+        Only these.
+    """
+
+    n: int = 10
+    filter_seen: bool = True
+    exclude_items: Sequence[str | int] = ()
+    candidate_items: Sequence[str | int] | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """A request for one list, in positions of one model.
+
+    Attributes
+    ----------
+    history : Row
+        What the model sees of the user.
+    masked : ndarray of int32
+        Positions that must not be listed, in order, each once.
+    n : int
+        Length of the list.
+    candidates : ndarray of int32, optional
+        The only positions that may be listed.
+    user : int, optional
+        Row of the training matrix, for models that know no other users.
+    unknown : tuple
+        Ids of the request that the model does not know.
+    """
+
+    history: Row
+    masked: NDArray[np.int32]
+    n: int
+    candidates: NDArray[np.int32] | None = None
+    user: int | None = None
+    unknown: tuple[str | int, ...] = ()
+
+
+class ListMaker:
+    """Makes lists with one model for known users and for histories that come with the request.
+
+    Parameters
+    ----------
+    trained : TrainedModel
+        The model.
+    histories : Interactions, optional
+        What the known users have had.
+    titles : mapping of str to str, optional
+        Titles by item id.
+    """
+
+    def __init__(
+        self, trained: TrainedModel, histories: Interactions | None = None, titles: Mapping[str, str] | None = None
+    ):
+        self.trained = trained
+        self.item_ids: list[Any] = trained.items.to_list()
+        self._titles = titles or {}
+        self._position = {str(item): position for position, item in enumerate(self.item_ids)}
+        self._known: UserItemMatrix | None = None if histories is None else trained.to_matrix(histories)
+        users = [] if self._known is None else self._known.users.to_list()
+        self._row = {str(user): row for row, user in enumerate(users)}
+        trained_users = [] if trained.users is None else trained.users.to_list()
+        self._trained_row = {str(user): row for row, user in enumerate(trained_users)}
+
+    @property
+    def n_users(self) -> int:
+        """Number of users whose histories are known."""
+        return len(self._row)
+
+    def position(self, item: str | int) -> int:
+        """Return the position of an item. Raises UnknownIdError if there is no such item."""
+        try:
+            return self._position[str(item)]
+        except KeyError:
+            raise UnknownIdError(f"Expected an item of the model, found {item!r}.") from None
+
+    def for_user(self, user: str, wishes: Wishes) -> Query:
+        """Make the query of a known user.
+
+        Parameters
+        ----------
+        user : str
+            Id, in text.
+        wishes : Wishes
+            What may be in the list.
+
+        Returns
+        -------
+        Query
+
+        Raises
+        ------
+        UnknownIdError
+            If the user is not in the histories, or (for some models) was not in training.
+        ConfigError
+            If n is below 1.
+        """
+        row = self._row.get(user)
+        if self._known is None or row is None:
+            raise UnknownIdError(f"Expected a user with a known history, found {user!r}: send the history instead.")
+        trained_row = self._trained_row.get(user)
+        if self.trained.model.needs_training_users and trained_row is None:
+            raise UnknownIdError(
+                f"Expected a user that {self.trained.model.name} was trained on, found {user!r}: it knows no others."
+            )
+        known = self._known
+        seen = known.matrix if known.seen is None else known.seen
+        return self._query(_row_of(known.matrix, row), _row_of(seen, row)[0], wishes, trained_row)
+
+    def for_history(self, items: Sequence[str | int], ratings: Sequence[float] | None, wishes: Wishes) -> Query:
+        """Make the query of somebody who is a history and nothing else.
+
+        Parameters
+        ----------
+        items : sequence of ids
+            What the user has had; unknown ones are left out and named in the query.
+        ratings : sequence of float, optional
+            Of the items, for models that need them.
+        wishes : Wishes
+            What may be in the list.
+
+        Returns
+        -------
+        Query
+
+        Raises
+        ------
+        UnsupportedError
+            If the model scores only users of its training, or needs ratings and gets none.
+        ConfigError
+            If n is below 1.
+        """
+        model = self.trained.model
+        if model.needs_training_users:
+            raise UnsupportedError(f"{model.name} can score only users it was trained on, found a history.")
+        if model.task == "rating" and ratings is None:
+            raise UnsupportedError(f"{model.name} needs a rating for every item of the history, found none.")
+        minimum = self.trained.about.get("reading", {}).get("min_rating")
+        values = dict(zip(items, ratings if ratings is not None else [1.0] * len(items), strict=True))
+        found = {self._position[str(item)]: value for item, value in values.items() if str(item) in self._position}
+        is_liked = minimum is None or ratings is None or model.task == "rating"
+        liked = sorted(found if is_liked else (at for at, value in found.items() if value >= minimum))
+        scored = [found[at] if model.task == "rating" else 1.0 for at in liked]
+        row = np.array(liked, dtype=np.int32), np.array(scored, dtype=np.float32)
+        unknown = tuple(item for item in values if str(item) not in self._position)
+        return self._query(row, np.array(sorted(found), dtype=np.int32), wishes, None, unknown)
+
+    def _query(
+        self,
+        history: Row,
+        seen: NDArray[np.int32],
+        wishes: Wishes,
+        user: int | None,
+        unknown: tuple[str | int, ...] = (),
+    ) -> Query:
+        check_length(wishes.n)
+        excluded, more = self._positions(wishes.exclude_items)
+        masked = np.union1d(seen, excluded).astype(np.int32) if wishes.filter_seen else excluded
+        candidates = None
+        if wishes.candidate_items is not None:
+            candidates, others = self._positions(wishes.candidate_items)
+            more = (*more, *others)
+        return Query(history, masked, min(wishes.n, len(self.item_ids)), candidates, user, (*unknown, *more))
+
+    def _positions(self, items: Iterable[str | int]) -> tuple[NDArray[np.int32], tuple[str | int, ...]]:
+        """Positions in order, each once, and the ids that the model does not know."""
+        given = list(items)
+        known = {self._position[str(item)] for item in given if str(item) in self._position}
+        return np.array(sorted(known), dtype=np.int32), tuple(i for i in given if str(i) not in self._position)
+
+    @torch.inference_mode()
+    def answer(self, queries: Sequence[Query]) -> list[list[dict[str, Any]]]:
+        """Make the lists of several queries, scored together.
+
+        Parameters
+        ----------
+        queries : sequence of Query
+            All made by this object.
+
+        Returns
+        -------
+        list of list of dict
+            For each query its items, best first: item_id, rank (from 1), score, and title where one is known. Empty
+            where the history has no item that the model knows.
+
+        Raises
+        ------
+        DataError
+            If scores are not finite.
+        """
+        lists: list[list[dict[str, Any]]] = [[] for _ in queries]
+        able = [at for at, query in enumerate(queries) if len(query.history[0])]
+        together = [at for at in able if queries[at].candidates is None]
+        if together:
+            some = [queries[at] for at in together]
+            blocks = self.trained.model.score_blocks(*self._histories(some), width=BLOCK)
+            listed, scores = top_n_of_blocks(blocks, max(query.n for query in some), _stacked(some, self._n_items))
+            for at, places, values in zip(together, listed, scores, strict=True):
+                lists[at] = self._entries(places[: queries[at].n], values)
+        for at in able:
+            if (candidates := queries[at].candidates) is not None:
+                lists[at] = self._of_candidates(queries[at], candidates)
+        return lists
+
+    def _of_candidates(self, query: Query, candidates: NDArray[np.int32]) -> list[dict[str, Any]]:
+        left = np.setdiff1d(candidates, query.masked)
+        if not len(left):
+            return []
+        history, users = self._histories([query])
+        listed, scores = top_n(self.trained.model.score(history, left, users), query.n)
+        return self._entries(left[listed[0]], scores[0])
+
+    def _histories(self, queries: Sequence[Query]) -> tuple[csr_matrix, NDArray[np.int64] | None]:
+        positions, values = zip(*(query.history for query in queries), strict=True)
+        users = [query.user for query in queries if query.user is not None]
+        matrix = _csr(positions, np.concatenate(values), self._n_items)
+        return matrix, np.array(users, dtype=np.int64) if len(users) == len(queries) else None
+
+    @property
+    def _n_items(self) -> int:
+        return len(self.item_ids)
+
+    def _entries(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> list[dict[str, Any]]:
+        found = zip(places.tolist(), scores.tolist(), strict=False)
+        return [self.named(at, rank=rank, score=score) for rank, (at, score) in enumerate(found, 1) if at >= 0]
+
+    def named(self, position: int, **more: Any) -> dict[str, Any]:
+        """Return an item as it is written in an answer: item_id, its title where one is known, and what is given."""
+        item = self.item_ids[position]
+        title = self._titles.get(str(item))
+        return {"item_id": item, **({"title": title} if title else {}), **more}
+
+    def similar(self, item: str | int, n: int) -> list[dict[str, Any]]:
+        """Find the items nearest to an item.
+
+        Parameters
+        ----------
+        item : id
+            An item of the model.
+        n : int
+            How many, at least 1.
+
+        Returns
+        -------
+        list of dict
+            item_id, rank (from 1), score (cosine of the embeddings), title where one is known.
+
+        Raises
+        ------
+        UnknownIdError
+            If there is no such item.
+        ConfigError
+            If n is below 1.
+        UnsupportedError
+            If the model has no embeddings of items.
+        """
+        check_length(n)
+        position = self.position(item)
+        best, cosines = self.trained.model.similar_items(position, N=min(n, self._n_items - 1) + 1)
+        kept = (best >= 0) & (best != position)
+        return self._entries(best[kept][:n], cosines[kept])
+
+
+def check_most(n: int, most: int) -> None:
+    """Raise ConfigError where a list longer than the service makes is asked for."""
+    if n > most:
+        raise ConfigError(f"Expected n of at most {most}, found {n}.")
+
+
+def _row_of(matrix: csr_matrix, row: int) -> Row:
+    start, stop = matrix.indptr[row], matrix.indptr[row + 1]
+    return matrix.indices[start:stop], matrix.data[start:stop]
+
+
+def _csr(positions: Sequence[NDArray[np.int32]], values: NDArray[np.float32], columns: int) -> csr_matrix:
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in positions])])
+    return csr_matrix((values, np.concatenate(positions), indptr), shape=(len(positions), columns))
+
+
+def _stacked(queries: Sequence[Query], columns: int) -> csr_matrix:
+    """A cell for each item that must not be listed."""
+    masked = [query.masked for query in queries]
+    return _csr(masked, np.ones(sum(map(len, masked)), dtype=np.float32), columns)
