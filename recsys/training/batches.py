@@ -97,8 +97,9 @@ class SparseRows:
 
     def _cut_all(self, order: Tensor, batch_size: int, group: Group) -> Iterator[SparseBatch]:
         on_device = order.to(self.offsets.device)
-        for rows, known in zip(torch.split(on_device, batch_size), torch.split(order, batch_size), strict=True):
-            yield self.cut(group.shard(rows), int(self.lengths[group.shard(known)].sum()))
+        for start in range(0, len(order), batch_size):
+            rows, known = (group.shard(part[start : start + batch_size]) for part in (on_device, order))
+            yield self.cut(rows, int(self.lengths[known].sum()))
 
 
 def weighted_sum(batch: SparseBatch, table: Tensor, sparse: bool = False) -> Tensor:

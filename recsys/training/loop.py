@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from recsys.errors import ConfigError, DataError
 from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseBatch, SparseRows
-from recsys.training.checkpoint import State, copy_into
+from recsys.training.checkpoint import State, check_like, copy_into
 from recsys.training.context import Epoch, TrainingContext
 from recsys.types import ScoreFunction
 
@@ -209,36 +209,37 @@ class EpochRecord:
 
     def get_state(self) -> State:
         """Return the epochs and the weights of the best one."""
-        return {**epochs_state(self.epochs), **{f"best.{name}": kept for name, kept in self._best_weights.items()}}
+        return with_epochs({f"best.{name}": kept for name, kept in self._best_weights.items()}, self.epochs)
 
     def set_state(self, state: State) -> None:
         """Take the epochs and the weights of the best one."""
-        best = {name[5:]: tensor for name, tensor in state.items() if name.startswith("best.")}
-        self.epochs = epochs_of({name: tensor for name, tensor in state.items() if not name.startswith("best.")})
+        best, self.epochs = without_epochs(state)
         if best:
             self._keep_weights()
-            copy_into(self._best_weights, best)
+            copy_into({f"best.{name}": kept for name, kept in self._best_weights.items()}, best)
 
 
-_COLUMNS = ("loss", "value", "train_seconds", "validate_seconds", "has_value", "best")
+_EPOCHS = "epochs"  # a table, float64 (epochs, 6): what an Epoch holds, and whether it has a value
 
 
-def epochs_state(epochs: Sequence[Epoch]) -> dict[str, Tensor]:
-    """Return a record of epochs as one tensor, float64 (epochs, columns)."""
+def with_epochs(state: State, epochs: Sequence[Epoch]) -> dict[str, Tensor]:
+    """Return a state with a record of epochs as one more tensor."""
     rows = [
-        (e.loss, e.value or 0.0, e.train_seconds, e.validate_seconds, e.value is not None, e.best) for e in epochs
+        (e.loss, e.value or 0.0, e.value is not None, e.train_seconds, e.validate_seconds, e.best) for e in epochs
     ]
-    return {"epochs": torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(_COLUMNS))}
+    return {**state, _EPOCHS: torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 6)}
 
 
-def epochs_of(state: State) -> list[Epoch]:
-    """Return the record that `epochs_state` turned into a tensor; DataError if it is none."""
-    rows = state.get("epochs", torch.empty(0))
-    copy_into({"epochs": torch.empty(len(rows), len(_COLUMNS), dtype=torch.float64)}, state, finite=False)
-    return [
+def without_epochs(state: State) -> tuple[dict[str, Tensor], list[Epoch]]:
+    """Return the state that `with_epochs` was given, and the record; DataError if there is none."""
+    rest = dict(state)
+    rows = rest.pop(_EPOCHS, torch.empty(0))
+    check_like(_EPOCHS, rows, (len(rows), 6), torch.float64, finite=False)
+    epochs = [
         Epoch(number, loss, value if has_value else None, train_seconds, validate_seconds, bool(best))
-        for number, (loss, value, train_seconds, validate_seconds, has_value, best) in enumerate(rows.tolist(), 1)
+        for number, (loss, value, has_value, train_seconds, validate_seconds, best) in enumerate(rows.tolist(), start=1)
     ]
+    return rest, epochs
 
 
 def iterate(
