@@ -31,7 +31,7 @@ from torch import nn
 
 from recsys.capacity import CONSTANTS, Speed
 from recsys.inference.topn import top_n
-from recsys.models.autoencoders.layers import multinomial_loss
+from recsys.models.autoencoders.likelihood import log_loss
 from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam, gather_rows
 from recsys.system.hardware import describe_machine
 from recsys.system.memory import keep_freed_memory
@@ -69,7 +69,7 @@ def output_loss(width: int, batch: SparseBatch, items: int, device: torch.device
 
     def work() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            multinomial_loss(codes, weight, bias, batch)
+            log_loss("multinomial", codes, weight, bias, batch)
 
     return seconds(work, device)
 

@@ -40,7 +40,8 @@ from recsys.training.context import TrainingContext
 
 SCHEMA_VERSION = 1
 
-_RENAMED_SETTINGS = {"neighbors".replace("o", "ou"): "neighbors"}  # British spelling, as 0.1 wrote it
+# As 0.1 wrote them: British spelling; the loss of the autoencoders `ae` and `sparse-ae`.
+_RENAMED_SETTINGS = {"neighbors".replace("o", "ou"): "neighbors", "loss": "likelihood"}
 
 _DESCRIPTION, _WEIGHTS, _ITEMS, _USERS = "model.json", "weights.safetensors", "items.parquet", "users.parquet"
 
@@ -195,6 +196,8 @@ def _check_files(directory: Path, files: Mapping[str, str]) -> None:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings under their present names; those of a blend's members too."""
+    if config.get("loss") == "squared":
+        config = {**config, "loss": "gaussian"}
     return {
         _RENAMED_SETTINGS.get(name, name): _settings(value) if isinstance(value, Mapping) else value
         for name, value in config.items()

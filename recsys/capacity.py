@@ -16,8 +16,9 @@ import numpy as np
 
 from recsys.errors import ConfigError
 from recsys.models import create_model
-from recsys.models.autoencoders.layers import logits_memory, loss_in_chunks
-from recsys.models.autoencoders.network import NetworkRecommender, TrainingMemory
+from recsys.models.autoencoders.likelihood import logits_memory, loss_in_chunks
+from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.models.autoencoders.training_memory import TrainingMemory
 
 CONSTANTS = Path(__file__).with_name("system") / "constants.json"
 MATRIX_LIMIT = 2**31 - 1  # interactions in one matrix, at most: its indices are int32

@@ -1,7 +1,8 @@
 """Mult-DAE and Mult-VAE: autoencoders with a multinomial likelihood over the catalog.
 
 Liang, Krishnan, Hoffman, Jebara: Variational Autoencoders for Collaborative Filtering, WWW 2018, arXiv:1802.05814.
-Input rows are scaled to length 1, with dropout on their items; items compete for probability at the output.
+Input rows are scaled to length 1, with dropout on their items; items compete for probability at the output. With
+another likelihood the cells of a row are switches or amounts instead (see recsys.models.autoencoders.likelihood).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
+from recsys.models.autoencoders.likelihood import Likelihood, check_likelihood
 from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
 from recsys.models.config import check_training, require
@@ -61,6 +63,8 @@ class DAEConfig:
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
     emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
+    likelihood: Likelihood = "multinomial"  # of a row's cells
+    normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
     l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; 2 x .01 / 500 of the paper
     epochs: int = 100
@@ -70,6 +74,7 @@ class DAEConfig:
     def __post_init__(self) -> None:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
         _check_target(self.smoothing, self.emphasis)
+        check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis)
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
@@ -85,6 +90,8 @@ class VAEConfig:
     anneal: float = 0.5  # share of all planned updates over which beta or gamma rises from 0
     emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
+    likelihood: Likelihood = "multinomial"  # of a row's cells
+    normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
     l2: float = 0.0
     epochs: int = 100
@@ -110,6 +117,7 @@ class VAEConfig:
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         _check_target(self.smoothing, self.emphasis)
+        check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis, softmax=self.softmax)
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
@@ -120,15 +128,16 @@ class DAENetwork(Network):
     def __init__(self, items: int, config: DAEConfig):
         super().__init__()
         self.emphasis, self.smoothing = config.emphasis, config.smoothing
-        self.encoder = SparseInput(items, config.latent, config.dropout)
-        self.decoder = ItemOutput(items, config.latent)
+        self.likelihood = config.likelihood
+        self.encoder = SparseInput(items, config.latent, config.dropout, config.normalize)
+        self.decoder = ItemOutput(items, config.latent, config.likelihood)
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the code, (rows, latent)."""
         return torch.tanh(self.encoder(batch))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Return the negative multinomial log-likelihood of the whole row, with emphasis and smoothing."""
+        """Return the negative log-likelihood of the whole row, with emphasis and smoothing."""
         corrupted = self.encoder.corrupt(batch)
         target = emphasize(batch, corrupted, self.emphasis)
         return self.decoder.loss(torch.tanh(self.encoder.project(corrupted)), target, self.smoothing)
@@ -141,11 +150,12 @@ class VAENetwork(Network):
         super().__init__()
         self.beta, self.gamma, self.anneal = config.beta, config.gamma, config.anneal
         self.emphasis, self.smoothing = config.emphasis, config.smoothing
+        self.likelihood = config.likelihood
         self.negatives = config.negatives if config.softmax == "sampled" else 0
-        self.encoder = SparseInput(items, config.hidden, config.dropout)
+        self.encoder = SparseInput(items, config.hidden, config.dropout, config.normalize)
         self.posterior = nn.Linear(config.hidden, 2 * config.latent)
         self.hidden = nn.Linear(config.latent, config.hidden)
-        self.decoder = ItemOutput(items, config.hidden)
+        self.decoder = ItemOutput(items, config.hidden, config.likelihood)
         for layer in (self.posterior, self.hidden):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -162,7 +172,11 @@ class VAENetwork(Network):
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer (rows, hidden) at the mean of the posterior."""
-        return torch.tanh(self.hidden(self.embed(batch).mean))
+        return self.from_code(self.embed(batch).mean)
+
+    def from_code(self, code: Tensor) -> Tensor:
+        """Return the last hidden layer (rows, hidden) of codes (rows, latent)."""
+        return torch.tanh(self.hidden(code))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2).
@@ -176,7 +190,7 @@ class VAENetwork(Network):
         weighted = self.beta * kl if self.gamma is None else self.gamma * batch.row_sums(batch.values) * kl
         annealed = (min(1.0, progress / self.anneal) if self.anneal else 1.0) * weighted.mean()
         target = emphasize(batch, corrupted, self.emphasis)
-        return self.decoder.loss(torch.tanh(self.hidden(code)), target, self.smoothing) + annealed
+        return self.decoder.loss(self.from_code(code), target, self.smoothing) + annealed
 
     def item_tables(self) -> list[nn.Parameter]:
         """Return input and output table if the softmax is sampled."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, cast
 
 import torch
@@ -16,8 +15,11 @@ from typing_extensions import TypeVar
 
 from recsys.errors import UnsupportedError
 from recsys.models.autoencoders.layers import ItemOutput
+from recsys.models.autoencoders.likelihood import Likelihood, check_cells
 from recsys.models.autoencoders.mixed_precision import MixedAdam
+from recsys.models.autoencoders.reconstruction import Reconstruction
 from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam
+from recsys.models.autoencoders.training_memory import TrainingMemory
 from recsys.models.base import Recommender
 from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, module_spec
@@ -36,6 +38,7 @@ class Network(nn.Module):
     """
 
     decoder: ItemOutput
+    likelihood: Likelihood | None = None  # what the scores mean; None: their order is all they have
     parts: Mapping[str, Part] = {}  # what training changes besides the weights
 
     def last(self, batch: SparseBatch) -> Tensor:
@@ -54,6 +57,10 @@ class Network(nn.Module):
     def embed(self, batch: SparseBatch) -> Embeddings:
         """Return the codes of rows: the last hidden layer, unless a network has a narrower one."""
         return Embeddings(self.last(batch))
+
+    def from_code(self, code: Tensor) -> Tensor:
+        """Return the last hidden layer (rows, width) of codes (rows, size) that `embed` returns."""
+        return code
 
     def output(self) -> tuple[Tensor, Tensor]:
         """Return the weights (items, width) and biases (items,) that make scores of the last hidden layer."""
@@ -188,44 +195,6 @@ class CombinedOptimizer:
             optimizer.step()
 
 
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes that training holds for a network, independent of the batch.
-
-    Attributes
-    ----------
-    parameters, gradients, optimizer : int
-        Weights, their dense gradients, and the optimizer's state.
-    kept : int
-        The copy of the best weights, if validated.
-    """
-
-    parameters: int
-    gradients: int
-    optimizer: int
-    kept: int
-
-    @classmethod
-    def of(cls, network: Network, averaged: bool = False) -> TrainingMemory:
-        """Count the bytes of a network; tables with sparse gradients hold none, and the state of RowAdam."""
-        tables, sizes = network.item_tables(), [weight.numel() for weight in network.parameters()]
-        sparse, rows, every = sum(t.numel() for t in tables), sum(map(len, tables)), sum(sizes)
-        return cls(
-            4 * every * (1 + averaged), 4 * (every - sparse), 8 * (every - sparse) + 2 * sparse + 12 * rows, 4 * every
-        )
-
-    @property
-    def total(self) -> int:
-        """Sum of the parts."""
-        return self.parameters + self.gradients + self.optimizer + self.kept
-
-    def __str__(self) -> str:
-        parts = ("parameters", "gradients", "optimizer state", "best weights kept")
-        sizes = (self.parameters, self.gradients, self.optimizer, self.kept)
-        named = ", ".join(f"{part} {size / 1e6:,.1f} MB" for part, size in zip(parts, sizes, strict=True))
-        return f"{named}; {self.total / 1e6:,.1f} MB in total"
-
-
 class NetworkConfig(Protocol):
     """The settings that every NetworkRecommender needs; `average` and `beta2` are optional."""
 
@@ -251,7 +220,7 @@ class NetworkConfig(Protocol):
 NetworkConfigT = TypeVar("NetworkConfigT", bound=NetworkConfig, default=Any)
 
 
-class NetworkRecommender(Recommender[NetworkConfigT]):
+class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
     """A model trained with Adam on shuffled batches; a subclass implements `_build`.
 
     With a setting `average` above 0 the model is the running average of the weights after each epoch (see
@@ -268,6 +237,8 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = SparseRows(matrix, device)
+        for output in _outputs(network):
+            check_cells(output.likelihood, matrix)
         if context.start is None:
             self._initialize(rows)
         else:
@@ -357,6 +328,14 @@ class NetworkRecommender(Recommender[NetworkConfigT]):
 
     def _score_blocks(self, history: csr_matrix, users: NDArray[Any] | None, width: int) -> Iterator[Tensor]:
         return self.network.blocks(self._batch(history), width)
+
+    def _score_blocks(self, history: csr_matrix, users: NDArray[Any] | None, width: int) -> Iterator[Tensor]:
+        return self.network.blocks(self._batch(history), width)
+
+    def _score_some(self, history: csr_matrix, items: NDArray[Any]) -> Tensor:
+        last, (weight, bias) = self.network.last(self._batch(history)), self.network.output()
+        wanted = torch.as_tensor(items, device=weight.device)
+        return nn.functional.linear(last.to(weight.dtype), weight[wanted], bias[wanted])
 
     def _embed_items(self) -> Tensor:
         return self.network.output()[0]

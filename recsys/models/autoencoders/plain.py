@@ -13,18 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from recsys.models.autoencoders.layers import ItemOutput, SparseInput, squared_error
+from recsys.models.autoencoders.layers import ItemOutput, SparseInput
+from recsys.models.autoencoders.likelihood import Likelihood, check_likelihood
 from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Categorical, Range, tunable
 from recsys.training.batches import SparseBatch
-
-Loss = Literal["multinomial", "squared"]
-
-
-def _check_loss(loss: str) -> None:
-    require(loss in ("multinomial", "squared"), f"Expected loss multinomial or squared, found {loss!r}.")
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,8 @@ class AEConfig:
 
     latent: int = tunable(200, Range(20, 800, log=True))  # width of the code
     hidden: int = 0  # width of a layer on each side of the code; 0: none
-    loss: Loss = tunable("multinomial", Categorical(("multinomial", "squared")))
+    likelihood: Likelihood = tunable("multinomial", Categorical(("multinomial", "gaussian")))  # of a row's cells
+    normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     l2: float = tunable(1e-3, Range(1e-5, 1.0, log=True))  # weight decay
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -45,7 +41,7 @@ class AEConfig:
     def __post_init__(self) -> None:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
         require(self.hidden >= 0, f"Expected hidden of 0 or more, found {self.hidden}.")
-        _check_loss(self.loss)
+        check_likelihood(self.likelihood)
         check_training(0, self.epochs, self.batch_size, self.learning_rate, self.l2)
 
 
@@ -59,7 +55,8 @@ class SparseAEConfig:
     sparsity: float = tunable(0.1, Range(1e-3, 10.0, log=True))  # weight of the penalty
     density: float = 0.05  # target mean activation of a unit with kl; unused with l1
     dropout: float = tunable(0.5, Range(0.0, 0.8))  # share of a user's items hidden from the encoder
-    loss: Loss = "multinomial"
+    likelihood: Likelihood = "multinomial"  # of a row's cells
+    normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     l2: float = 0.0  # weight decay
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -70,38 +67,28 @@ class SparseAEConfig:
         require(self.penalty in ("l1", "kl"), f"Expected penalty l1 or kl, found {self.penalty!r}.")
         require(self.sparsity >= 0, f"Expected sparsity of 0 or more, found {self.sparsity}.")
         require(0 < self.density < 1, f"Expected density in (0, 1), found {self.density}.")
-        _check_loss(self.loss)
+        check_likelihood(self.likelihood)
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2)
 
 
-class Reconstruction(Network):
-    """Base of the networks here, with the two losses."""
-
-    def __init__(self, loss: Loss):
-        super().__init__()
-        self.kind = loss
-
-    def reconstruction_error(self, last: Tensor, batch: SparseBatch) -> Tensor:
-        """Return the reconstruction error, mean over rows: negative log-likelihood or squared error."""
-        if self.kind == "multinomial":
-            return self.decoder.loss(last, batch)
-        return squared_error(last, self.decoder.weight, self.decoder.bias, batch)
-
-
-class AENetwork(Reconstruction):
+class AENetwork(Network):
     """tanh layers to the code and back; the output is linear."""
 
     def __init__(self, items: int, config: AEConfig):
-        super().__init__(config.loss)
+        super().__init__()
+        self.likelihood = config.likelihood
         width = config.hidden or config.latent
         inner = [(config.hidden, config.latent), (config.latent, config.hidden)] if config.hidden else []
-        self.encoder = SparseInput(items, width, dropout=0)
+        self.encoder = SparseInput(items, width, 0, config.normalize)
         self.inner = nn.ModuleList(nn.Linear(*sizes) for sizes in inner)
-        self.decoder = ItemOutput(items, width)
+        self.decoder = ItemOutput(items, width, config.likelihood)
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer, (rows, hidden or latent)."""
-        code = self.embed(batch).mean
+        return self.from_code(self.embed(batch).mean)
+
+    def from_code(self, code: Tensor) -> Tensor:
+        """Return the last hidden layer (rows, hidden or latent) of codes (rows, latent)."""
         return torch.tanh(self.inner[1](code)) if len(self.inner) else code
 
     def embed(self, batch: SparseBatch) -> Embeddings:
@@ -110,18 +97,19 @@ class AENetwork(Reconstruction):
         return Embeddings(torch.tanh(self.inner[0](first)) if len(self.inner) else first)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Return the reconstruction error."""
-        return self.reconstruction_error(self.last(batch), batch)
+        """Return the negative log-likelihood of the rows."""
+        return self.decoder.loss(self.last(batch), batch)
 
 
-class SparseAENetwork(Reconstruction):
+class SparseAENetwork(Network):
     """code = relu or sigmoid of (x W + b); scores = code V.T + c; the loss has a penalty on the code."""
 
     def __init__(self, items: int, config: SparseAEConfig):
-        super().__init__(config.loss)
+        super().__init__()
+        self.likelihood = config.likelihood
         self.penalty, self.sparsity, self.density = config.penalty, config.sparsity, config.density
-        self.encoder = SparseInput(items, config.latent, config.dropout)
-        self.decoder = ItemOutput(items, config.latent)
+        self.encoder = SparseInput(items, config.latent, config.dropout, config.normalize)
+        self.decoder = ItemOutput(items, config.latent, config.likelihood)
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the code, (rows, latent)."""
@@ -129,13 +117,13 @@ class SparseAENetwork(Reconstruction):
         return activate(self.encoder(batch))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
-        """Return the reconstruction error plus `sparsity` times the penalty.
+        """Return the negative log-likelihood plus `sparsity` times the penalty.
 
         l1: sum of a row's activations, mean over rows. kl: sum over units of KL(density, mean activation over rows).
         """
         code = self.last(batch)
         penalty = code.sum(dim=1).mean() if self.penalty == "l1" else bernoulli_kl(self.density, code.mean(dim=0)).sum()
-        return self.reconstruction_error(code, batch) + self.sparsity * penalty
+        return self.decoder.loss(code, batch) + self.sparsity * penalty
 
 
 def bernoulli_kl(density: float, means: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Salakhutdinov, Mnih, Hinton: Restricted Boltzmann Machines for Collaborative Filtering, ICML 2007, here for binary
 interactions. Hinton: Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 14, 2002.
 Persistent chains: Tieleman: Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient,
-ICML 2008. Optimized with Adam.
+ICML 2008. Optimized with Adam. Its likelihood is Bernoulli's by nature.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ class RBMNetwork(Network):
         self.weight = nn.Parameter(0.01 * torch.randn(items, config.hidden))
         self.item_bias = nn.Parameter(torch.zeros(items))
         self.unit_bias = nn.Parameter(torch.zeros(config.hidden))
+        self.likelihood = "bernoulli"
         self.chains = _Chains(items)
         self.parts = {"chains": self.chains}
 
     def units(self, batch: SparseBatch) -> Tensor:
         """Return the inputs of the hidden units, c + v W, (rows, hidden)."""
-        return weighted_sum(_binary(batch), self.weight) + self.unit_bias
+        return weighted_sum(_switches(batch), self.weight) + self.unit_bias
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the expected hidden units, (rows, hidden)."""
@@ -76,7 +77,7 @@ class RBMNetwork(Network):
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the mean free energy of the rows minus that of fixed samples (contrastive divergence)."""
-        data = _binary(batch)
+        data = _switches(batch)
         from_items = self.units(data)
         samples = self.sample(from_items.detach())
         from_samples = samples @ self.weight + self.unit_bias
@@ -114,8 +115,9 @@ class _Chains:
             self.items = own["items"]
 
 
-def _binary(batch: SparseBatch) -> SparseBatch:
-    return SparseBatch(batch.items, (batch.values > 0).float(), batch.offsets)
+def _switches(batch: SparseBatch) -> SparseBatch:
+    """Values of 1 and more are 1; those between 0 and 1, such as gray levels, are probabilities (Hinton 2010, 13.1)."""
+    return SparseBatch(batch.items, batch.values.clamp(0, 1), batch.offsets)
 
 
 class RBM(NetworkRecommender[RBMConfig]):
@@ -132,6 +134,6 @@ class RBM(NetworkRecommender[RBMConfig]):
 
     def _initialize(self, rows: SparseRows) -> None:
         bias = self.network.item_bias
-        counts = torch.bincount(rows.items.long()[rows.values > 0], minlength=len(bias))
+        counts = torch.bincount(rows.items.long(), rows.values.clamp(0, 1).double(), minlength=len(bias)).float()
         share = (counts + 0.5) / (len(rows) + 1)
         bias.data.copy_(torch.logit(share))  # Hinton: A Practical Guide to Training RBMs, 2010, section 8.1

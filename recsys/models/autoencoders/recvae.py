@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
-from recsys.models.autoencoders.network import Network, NetworkRecommender, TrainingMemory, with_autocast
+from recsys.models.autoencoders.network import Network, NetworkRecommender, with_autocast
+from recsys.models.autoencoders.training_memory import TrainingMemory
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
@@ -114,6 +115,7 @@ class RecVAENetwork(Network):
         self.gamma, self.smoothing = config.gamma, config.smoothing
         self.encoder = Encoder(items, config)
         self.decoder = ItemOutput(items, config.latent)
+        self.likelihood = self.decoder.likelihood
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the mean of the posterior, (rows, latent)."""

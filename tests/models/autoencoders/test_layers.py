@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 
-from recsys.models.autoencoders import layers
-from recsys.models.autoencoders.layers import ItemOutput, SparseInput, squared_error
+from recsys.models.autoencoders import likelihood
+from recsys.models.autoencoders.layers import ItemOutput, SparseInput
+from recsys.models.autoencoders.likelihood import squared_error
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 
 ROWS, ITEMS, WIDTH = 7, 11, 3
@@ -53,12 +54,12 @@ def _own_random_stream():
 
 @pytest.fixture(params=[1, 2, 3, 7, 100], ids=lambda rows: f"{rows}_rows_at_once")
 def _blocks(request, monkeypatch):
-    monkeypatch.setattr(layers, "_BLOCK", request.param * ITEMS)
+    monkeypatch.setattr(likelihood, "_BLOCK", request.param * ITEMS)
 
 
 @pytest.fixture(params=[1, 3, 100], ids=lambda rows: f"{rows}_rows_a_chunk")
 def _chunks(request, monkeypatch):
-    monkeypatch.setattr(layers, "_CHUNK", request.param * ITEMS)
+    monkeypatch.setattr(likelihood, "_CHUNK", request.param * ITEMS)
 
 
 # The multinomial loss

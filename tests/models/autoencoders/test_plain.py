@@ -27,8 +27,8 @@ def first_layer(network, x):
     return F.normalize(x) @ network.encoder.weight + network.encoder.bias
 
 
-def distance(scores, x, loss):
-    if loss == "squared":
+def distance(scores, x, likelihood):
+    if likelihood == "gaussian":
         return (scores - x).square().sum(dim=1).mean()
     return -(F.log_softmax(scores, dim=1) * x).sum(dim=1).mean()
 
@@ -36,10 +36,10 @@ def distance(scores, x, loss):
 # The plain one
 
 
-@pytest.mark.parametrize("loss", ["multinomial", "squared"])
+@pytest.mark.parametrize("likelihood", ["multinomial", "gaussian"])
 @pytest.mark.parametrize("hidden", [0, 5])
-def test_a_plain_autoencoder_applies_its_layers_without_noise(hidden, loss):
-    network = with_random_biases(AENetwork(ITEMS, AEConfig(latent=3, hidden=hidden, loss=loss)))
+def test_a_plain_autoencoder_applies_its_layers_without_noise(hidden, likelihood):
+    network = with_random_biases(AENetwork(ITEMS, AEConfig(latent=3, hidden=hidden, likelihood=likelihood)))
     x = torch.as_tensor(preferences())
     layer = torch.tanh(first_layer(network, x))
     for inner in network.inner:
@@ -47,7 +47,7 @@ def test_a_plain_autoencoder_applies_its_layers_without_noise(hidden, loss):
     scores = layer @ network.decoder.weight.T + network.decoder.bias
     assert layer.shape == (USERS, hidden or 3)
     torch.testing.assert_close(network(batch_of(x)), scores)
-    torch.testing.assert_close(network.loss(batch_of(x), 0.0), distance(scores, x, loss))
+    torch.testing.assert_close(network.loss(batch_of(x), 0.0), distance(scores, x, likelihood))
 
 
 def test_the_code_is_the_narrowest_layer_between_two_hidden_ones():
@@ -71,10 +71,10 @@ def test_an_overcomplete_autoencoder_copies_its_input_without_weight_decay():
 # The sparse one
 
 
-@pytest.mark.parametrize("loss", ["multinomial", "squared"])
+@pytest.mark.parametrize("likelihood", ["multinomial", "gaussian"])
 @pytest.mark.parametrize("penalty", ["l1", "kl"])
-def test_the_sparse_loss_adds_its_penalty_on_the_code(penalty, loss):
-    config = SparseAEConfig(latent=3, penalty=penalty, sparsity=0.7, density=0.2, dropout=0, loss=loss)
+def test_the_sparse_loss_adds_its_penalty_on_the_code(penalty, likelihood):
+    config = SparseAEConfig(latent=3, penalty=penalty, sparsity=0.7, density=0.2, dropout=0, likelihood=likelihood)
     network, x = with_random_biases(SparseAENetwork(ITEMS, config)), torch.as_tensor(preferences())
     first = first_layer(network, x)
     if penalty == "l1":
@@ -85,7 +85,7 @@ def test_the_sparse_loss_adds_its_penalty_on_the_code(penalty, loss):
         added = sum(0.2 * math.log(0.2 / mean) + 0.8 * math.log(0.8 / (1 - mean)) for mean in code.mean(dim=0).tolist())
     scores = code @ network.decoder.weight.T + network.decoder.bias
     torch.testing.assert_close(network(batch_of(x)), scores)
-    torch.testing.assert_close(network.loss(batch_of(x), 0.0), distance(scores, x, loss) + 0.7 * added)
+    torch.testing.assert_close(network.loss(batch_of(x), 0.0), distance(scores, x, likelihood) + 0.7 * added)
 
 
 def test_the_kl_divergence_is_zero_at_the_density_and_finite_at_0_and_1():
@@ -115,7 +115,7 @@ def test_kl_brings_the_mean_activation_to_the_density():
 @pytest.mark.parametrize(
     ("config", "settings"),
     [
-        (AEConfig, {"loss": "absolute"}),
+        (AEConfig, {"likelihood": "absolute"}),
         (AEConfig, {"hidden": -1}),
         (AEConfig, {"latent": 0}),
         (SparseAEConfig, {"penalty": "l2"}),
