@@ -10,7 +10,8 @@ RecsysError
 ├── ArtifactError         a model directory or another output is damaged, not from recsys, or in the way
 ├── StorageError          a disk or an object store does not take what is written to it: full, read-only, refused
 ├── EngineError           the cluster that does the work stopped
-├── GateError             the lists are written, and a gate refuses to publish them
+├── GateError             what is made is complete, and a gate refuses to publish it
+├── RegistryError         the model registry fails, or does not have what was asked for
 └── MissingPackageError   an optional package is needed and not installed
 
 Every message says what was expected, what was found and what to do, in terms of the library's parameters.
@@ -60,7 +61,11 @@ class EngineError(RecsysError):
 
 
 class GateError(RecsysError):
-    """A batch of lists is complete, and a gate refuses to publish it."""
+    """What was made (lists, a model) is complete, and a gate refuses to publish it."""
+
+
+class RegistryError(RecsysError):
+    """The model registry fails, or does not have what was asked for."""
 
 
 class MissingPackageError(RecsysError):

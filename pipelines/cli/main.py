@@ -34,6 +34,7 @@ COMMANDS = {
     "recommend": "Recommend items for one user, on the terminal.",
     "predict": "Predict the ratings of user-item pairs in a file.",
     "score": "Write the top-n items of every user to files.",
+    "promote": "Make a registered challenger the champion, if it is better.",
     "serve": "Answer requests for recommendations over HTTP.",
     "plan": "Estimate what training and scoring will need.",
     "demo": "Run the end-to-end demo on the sample ratings.",

@@ -50,6 +50,14 @@ def quiet_mlflow(seconds: int) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+DEFAULT_URI = "sqlite:///mlflow.db"
+
+
+def tracking_uri(uri: str | None = None) -> str:
+    """Return the address given, else that of MLFLOW_TRACKING_URI, else of mlflow.db in the working directory."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
 def absolute_uri(uri: str) -> str:
     """Return the address with the path of an SQLite file made absolute, valid in any working directory."""
     database = _database(uri)

@@ -1,0 +1,171 @@
+import shutil
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.promote import PromoteJob, common_bucket, run
+from recsys import fit, save_model
+from recsys.artifacts import load_model
+from recsys.data.reading import read_interactions
+from recsys.errors import ConfigError, GateError, RegistryError, UnsupportedError
+from recsys.models.trained import TrainedModel
+from recsys.serving.pyfunc import pyfunc_arguments
+from recsys.splitting.bucket import divide_by_bucket
+from recsys.tracking.mlflow_tracker import MLflowTracker
+from recsys.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, STATUS, ModelAddress, ModelRegistry
+
+mlflow = pytest.importorskip("mlflow")
+SHARE = 0.3
+
+
+def tastes():
+    """200 users of two tastes; each takes most of one half of 20 items."""
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", f"i{i}") for u in range(200) for i in range(u % 2, 20, 2) if rng.random() < 0.7]
+    return pd.DataFrame(rows, columns=["user_id", "item_id"])
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A database with the runs of two models, and their run ids; the ratings beside it."""
+    folder = tmp_path_factory.mktemp("registry")
+    tastes().to_csv(folder / "ratings.csv", index=False)
+    training, _ = divide_by_bucket(read_interactions(folder / "ratings.csv"), SHARE)
+    tracker, runs = MLflowTracker(f"sqlite:///{folder / 'mlflow.db'}"), {}
+    for name in ("popularity", "ease"):
+        fitted = fit(training, name, held_out=0)
+        about = {**fitted.about, "split": {"test_bucket": SHARE}}
+        save_model(folder / name, TrainedModel(fitted.model, fitted.items, fitted.item_counts, about=about))
+        with tracker.run(f"train {name}", "train") as tracked:
+            tracked.log_model(partial(pyfunc_arguments, folder / name))
+        runs[name] = tracked.id
+    return folder, runs
+
+
+@pytest.fixture
+def place(kept, tmp_path, monkeypatch):
+    """A copy of the database, which a test may change."""
+    folder, runs = kept
+    shutil.copy(folder / "mlflow.db", tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return folder / "ratings.csv", ModelRegistry(), runs
+
+
+def alias(registry, which):
+    return registry.version(ModelAddress("books", which))
+
+
+def status(registry, version):
+    found = mlflow.MlflowClient(registry.uri).get_model_version("books", version)
+    return found.tags[STATUS], found.description
+
+
+def test_the_first_challenger_is_champion_and_a_better_one_takes_over_and_can_be_taken_back(place):
+    ratings, registry, runs = place
+    assert registry.register("books", runs["popularity"]) == "1"
+    assert alias(registry, CHALLENGER) == "1" and alias(registry, CHAMPION) is None
+    assert run(PromoteJob("books", (ratings,))).reason.startswith("Version 1 of books is its first champion")
+    assert alias(registry, CHAMPION) == "1"
+
+    assert registry.register("books", runs["ease"]) == "2"
+    promotion = run(PromoteJob("books", (ratings,)))
+    assert (promotion.champion, promotion.before) == ("2", "1")
+    assert promotion.found.difference.gain.low > 0
+    assert alias(registry, CHAMPION) == "2" and alias(registry, PREVIOUS) == "1"
+    assert status(registry, "2")[0] == "passed" and "takes over: ndcg@100" in status(registry, "2")[1]
+
+    back = run(PromoteJob("books", (), rollback=True))
+    assert (back.champion, back.before) == ("1", "2") and alias(registry, CHAMPION) == "1"
+    with pytest.raises(RegistryError, match="before the present one"):
+        run(PromoteJob("books", (), rollback=True))
+
+
+def test_a_worse_challenger_is_refused_and_nothing_moves(place):
+    ratings, registry, runs = place
+    registry.register("books", runs["ease"])
+    run(PromoteJob("books", (ratings,)))
+    registry.register("books", runs["popularity"])
+    with pytest.raises(GateError, match=r"Version 2 of books does not take over: ndcg@100 .* gain -"):
+        run(PromoteJob("books", (ratings,)))
+    assert alias(registry, CHAMPION) == "1" and status(registry, "2")[0] == "failed"
+
+
+def test_an_equal_one_takes_over_only_where_that_is_asked_for(place):
+    ratings, registry, runs = place
+    registry.register("books", runs["ease"])
+    run(PromoteJob("books", (ratings,)))
+    with pytest.raises(GateError, match="is the champion already"):
+        run(PromoteJob("books", (ratings,)))
+    registry.register("books", runs["ease"])
+    with pytest.raises(GateError, match=r"gain 0\.0000"):
+        run(PromoteJob("books", (ratings,)))
+    assert run(PromoteJob("books", (ratings,), non_inferior=0.001)).champion == "2"
+
+
+def test_without_a_challenger_the_way_to_register_one_is_said(place):
+    ratings, _, _ = place
+    with pytest.raises(RegistryError, match=r"found none: .*train RATINGS --register books"):
+        run(PromoteJob("books", (ratings,)))
+
+
+def test_what_is_fetched_is_the_model_folder(place, tmp_path, kept):
+    _, registry, runs = place
+    registry.register("books", runs["ease"])
+    fetched = registry.fetch(ModelAddress.parse("models:/books@challenger"), tmp_path / "copy")
+    assert load_model(fetched).digest == load_model(kept[0] / "ease").digest
+    with pytest.raises(RegistryError, match="models:/books@champion"):
+        registry.fetch(ModelAddress("books", "champion"), tmp_path / "other")
+
+
+def test_a_run_without_a_model_cannot_be_registered(place):
+    _, registry, _ = place
+    with MLflowTracker(registry.uri).run("empty", "train") as tracked:
+        pass
+    with pytest.raises(RegistryError, match="Expected a model kept by the run"):
+        registry.register("books", tracked.id)
+
+
+def test_a_registry_that_fails_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("no database")
+    with pytest.raises(RegistryError, match=r"MLflow at sqlite:.*file failed in looking for models:/books@champion"):
+        ModelRegistry(f"sqlite:///{tmp_path / 'file'}").version(ModelAddress("books", "champion"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("models:/books@champion", ModelAddress("books", "champion")),
+        ("models:/books/3", ModelAddress("books", "3")),
+        ("folder/model", None),
+        ("s3://bucket/model", None),
+    ],
+)
+def test_addresses(text, found):
+    assert ModelAddress.parse(text) == found
+    assert found is None or str(found) == text
+
+
+@pytest.mark.parametrize("text", ["models:/", "models:/books", "models:/a/b", "models:/a@b@c", "models:/a@"])
+def test_addresses_that_are_none(text):
+    with pytest.raises(ConfigError, match="NAME@ALIAS"):
+        ModelAddress.parse(text)
+
+
+def test_nobody_can_judge_a_model_that_was_trained_on_everybody():
+    ease = fit(tastes(), "ease", held_out=0)
+    kept_apart = TrainedModel(ease.model, ease.items, ease.item_counts, about={"split": {"test_bucket": 0.1}})
+    larger = TrainedModel(ease.model, ease.items, ease.item_counts, about={"split": {"test_bucket": 0.3}})
+    assert common_bucket("books", ("1", kept_apart), ("2", larger)) == 0.1
+    with pytest.raises(UnsupportedError, match="Version 2 of books may have been trained on any user"):
+        common_bucket("books", ("1", kept_apart), ("2", ease))
+
+
+def test_ratings_or_a_rollback():
+    with pytest.raises(ConfigError, match="either RATINGS"):
+        PromoteJob("books", ())
+    with pytest.raises(ConfigError, match="either RATINGS"):
+        PromoteJob("books", ("ratings.csv",), rollback=True)
+    with pytest.raises(ConfigError, match="rmse"):
+        PromoteJob("books", ("ratings.csv",), metric="rmse")
