@@ -318,7 +318,8 @@ def report(found: Compared) -> None:
     """Print where the settings come from, the leaderboard and the conclusions."""
     comparison = found.comparison
     if as_json():
-        facts = {name: getattr(comparison, name) for name in ("note", "conclusions", "protocol", "split", "left_out")}
+        names = ("note", "conclusions", "protocol", "split", "left_out", "best_sizes")
+        facts = {name: getattr(comparison, name) for name in names}
         facts |= {"metric": comparison.ranked.metric, "refused": comparison.refused, "ledger": found.ledger}
         facts |= {"unknown": {name: asdict(ids) for name, ids in found.unknown.items()}, "directory": found.directory}
         print_json({**facts, "leaderboard": found.leaderboard.to_dict("records")})
@@ -326,6 +327,9 @@ def report(found: Compared) -> None:
     say(wrapped(comparison.note))
     say(found.ledger)
     say(leaderboard_text(found.leaderboard, comparison.ranked.metric, comparison.left_out))
+    if comparison.best_sizes:
+        say(wrapped(f"Best size of the code on the validation part: {', '.join(comparison.best_sizes.values())}."))
+        say()
     for line in comparison.conclusions:
         say(wrapped(line, "    "))
     for name, reason in comparison.refused.items():

@@ -20,6 +20,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation.averages import Average
 from recsys.evaluation.evaluate import item_ids
 from recsys.evaluation.metrics import find_hits
+from recsys.evaluation.results import ModelResult
 from recsys.inference.ties import TieBreak
 from recsys.inference.topn import recommend
 from recsys.models import Recommender
@@ -67,6 +68,27 @@ def at_sizes(models: Mapping[str, Recommender], sizes: Sequence[int]) -> dict[st
         for size in sizes:
             found[f"{name}-{size}"] = type(model)(replace(model.config, **{model.size_setting: size}))
     return found
+
+
+def best_sizes(results: Sequence[ModelResult]) -> dict[str, str]:
+    """Choose the size of the code of every model that was compared at several, by the validation part.
+
+    Parameters
+    ----------
+    results : sequence of ModelResult
+
+    Returns
+    -------
+    dict of str to str
+        By the name of a model among MODELS the name of its chosen result, such as `vae-32`; empty without a validation
+        part.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for result in results:
+        found = [fit.validation for fit in result.fits if fit.validation is not None]
+        if found and size_of(result.first.model):
+            values.setdefault(result.first.model.name, {})[result.name] = sum(found) / len(found)
+    return {model: max(rows, key=rows.__getitem__) for model, rows in values.items() if len(rows) > 1}
 
 
 def reconstruction(score: ScoreFunction, holdout: Holdout, batch_size: int = 512, with_users: bool = False) -> Average:

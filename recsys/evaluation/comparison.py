@@ -13,7 +13,7 @@ import pandas as pd
 
 from recsys.evaluation.averages import Average, Interval
 from recsys.evaluation.calibration import CalibrationBin
-from recsys.evaluation.code_sizes import size_of
+from recsys.evaluation.code_sizes import best_sizes, size_of
 from recsys.evaluation.metrics import goodness
 from recsys.evaluation.probe import Probe, describe_probes
 from recsys.evaluation.results import Costs, ModelResult, TuningFacts
@@ -100,6 +100,7 @@ class ComparisonFacts(RankingFacts):
     split: dict[str, int]
     refused: dict[str, str]  # why models were left out
     note: str  # where the settings come from
+    best_sizes: dict[str, str]  # rows of models compared at several sizes of the code, chosen on the validation part
     versions: dict[str, str]
 
 
@@ -194,6 +195,11 @@ class Comparison:
             return "The settings of every model were chosen on the validation part, with the same budget for each."
         return describe_probes(self.probes, self.ranked.metric)
 
+    @property
+    def best_sizes(self) -> dict[str, str]:
+        """The row of each model that was compared at several sizes of its code, by its best size in validation."""
+        return best_sizes(self.ranked.results)
+
     def facts(self) -> ComparisonFacts:
         """Collect what a report shows, as plain JSON without ids of users or items."""
         return {
@@ -202,6 +208,7 @@ class Comparison:
             "split": dict(self.split),
             "refused": dict(self.refused),
             "note": self.note,
+            "best_sizes": self.best_sizes,
             "versions": versions(),
         }
 

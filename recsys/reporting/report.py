@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from recsys.evaluation.comparison import ComparisonFacts, IntervalFacts, ModelFacts
 from recsys.evaluation.examples import Example
-from recsys.evaluation.metrics import formula, goodness, lower_is_better
+from recsys.evaluation.metrics import RECONSTRUCTION, formula, goodness, lower_is_better
 from recsys.evaluation.tasks import CURVES, CUTOFFS
 from recsys.reporting import svg
 from recsys.reporting.page import template, trusted
@@ -57,14 +58,16 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
     MissingPackageError
         If Jinja2 is not installed.
     """
-    colors = {model["name"]: number % COLORS for number, model in enumerate(facts["models"])}
+    best = set(facts.get("best_sizes", {}).values())
+    colors = _colors(facts)
+    shown = [model for model in facts["models"] if model["name"] in best or not _sizes(facts, model)]
     page: str = template("report.html").render(
-        {"note": "", **facts},
+        {"note": "", "best_sizes": {}, **facts},
         colors=colors,
-        examples=examples,
-        charts=_charts(facts, colors),
+        examples=[replace(one, lists={m["name"]: one.lists[m["name"]] for m in shown}) for one in examples],
+        charts=_charts(facts, shown, colors),
         bars=_interval_bars(facts, colors),
-        matrix=_matrix(facts),
+        matrix=_matrix(facts, [model["name"] for model in shown]),
         summary=summary(facts),
         formulas={label: formula(label) for label in [*facts["metrics"], facts["slice_metric"]]},
         texts=TASKS[facts.get("task", "ranking")],
@@ -75,9 +78,26 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
     return page
 
 
-def _matrix(facts: ComparisonFacts) -> dict[str, dict[str, MatrixCell | None]]:
+def _sizes(facts: ComparisonFacts, model: ModelFacts) -> list[ModelFacts]:
+    """All rows of a model that was compared at several sizes of its code, smallest first; none for other models."""
+    if model.get("model") not in facts.get("best_sizes", {}):
+        return []
+    return sorted((one for one in facts["models"] if one["model"] == model["model"]), key=_code_size)
+
+
+def _code_size(model: ModelFacts) -> int:
+    return model["code_size"] or 0
+
+
+def _colors(facts: ComparisonFacts) -> dict[str, int]:
+    """The color of each row; all sizes of one model have the same."""
+    kinds = {model["name"]: model["model"] if _sizes(facts, model) else model["name"] for model in facts["models"]}
+    numbers = {kind: number % COLORS for number, kind in enumerate(dict.fromkeys(kinds.values()))}
+    return {name: numbers[kind] for name, kind in kinds.items()}
+
+
+def _matrix(facts: ComparisonFacts, names: Sequence[str]) -> dict[str, dict[str, MatrixCell | None]]:
     """The difference of the row's model and the column's, of every pair; None for a model and itself."""
-    names = [model["name"] for model in facts["models"]]
 
     def cell(row: str, column: str) -> MatrixCell | None:
         if row == column:
@@ -101,10 +121,12 @@ def _interval_bars(facts: ComparisonFacts, colors: Mapping[str, int]) -> dict[st
     return trusted(bars)
 
 
-def _charts(facts: ComparisonFacts, colors: Mapping[str, int]) -> dict[str, str]:
-    """All charts of the page by name; a chart without data is absent."""
-    models, metric = facts["models"], facts["metric"]
+def _charts(facts: ComparisonFacts, models: Sequence[ModelFacts], colors: Mapping[str, int]) -> dict[str, str]:
+    """All charts of the page by name, of some of the models; a chart without data is absent."""
+    metric = facts["metric"]
     charts = _curves_by_cutoff(models, colors) | _calibration(models, colors)
+    for label in (metric, RECONSTRUCTION) if facts.get("best_sizes") else ():
+        charts[f"by_size_{'metric' if label == metric else label}"] = _curve_by_size(facts, colors, label)
     charts["by_users"] = _slices(models, colors, "user_slices", metric)
     if models[0]["item_slices"]:
         charts["by_items"] = _slices(models, colors, "item_slices", facts["slice_metric"])
@@ -145,6 +167,18 @@ def _curves_by_cutoff(models: Sequence[ModelFacts], colors: Mapping[str, int]) -
         ]
         charts[f"by_cutoff_{name}"] = svg.line_chart(series, "cut-off k", CUTOFFS, log=True, title=f"{name} by cut-off")
     return charts
+
+
+def _curve_by_size(facts: ComparisonFacts, colors: Mapping[str, int], label: str) -> str:
+    """A metric by the size of the code with its intervals, of the models that were compared at several sizes."""
+    series = []
+    for kind, name in facts["best_sizes"].items():
+        rows = _sizes(facts, next(model for model in facts["models"] if model["name"] == name))
+        found = [row["metrics"][label] for row in rows]
+        points = [(_code_size(row), one["mean"]) for row, one in zip(rows, found, strict=True)]
+        series.append(Series(kind, colors[name], points, [(one["low"], one["high"]) for one in found]))
+    ticks = sorted({x for one in series for x, _ in one.points})
+    return svg.line_chart(series, "size of the code", ticks, log=True, title=f"{label} by size of the code")
 
 
 def _calibration(models: Sequence[ModelFacts], colors: Mapping[str, int]) -> dict[str, str]:

@@ -29,11 +29,21 @@ class Series:
         Number in the palette.
     points : sequence of (float, float)
         x and y.
+    bounds : sequence of (float, float)
+        Ends of the interval of y at each point, drawn as a band; empty where there are none.
     """
 
     name: str
     color: int
     points: Sequence[tuple[float, float]]
+    bounds: Sequence[tuple[float, float]] = ()
+
+    @property
+    def band(self) -> list[tuple[float, float]]:
+        """The outline of the band: the lower ends from left to right, then the upper ends back."""
+        xs = [x for x, _ in self.points][: len(self.bounds)]
+        lows, highs = ([pair[end] for pair in self.bounds] for end in (0, 1))
+        return [*zip(xs, lows, strict=True), *reversed([*zip(xs, highs, strict=True)])]
 
 
 @dataclass(frozen=True)
@@ -110,8 +120,12 @@ def line_chart(
         SVG, names escaped.
     """
     room = 14 + _LETTER * max(len(one.name) for one in series)
-    x, y = _axes([point for one in series for point in one.points], log, right=room)
+    x, y = _axes([point for one in series for point in (*one.points, *one.band)], log, right=room)
     parts = [_grid(x, y, x_label, "", x_ticks, right=room)]
+    for one in series:
+        if one.bounds:
+            outline = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in one.band)
+            parts.append(f'<polygon class="band s{one.color}" points="{outline}"/>')
     if diagonal:
         low, high = max(x.low, y.low), min(x.high, y.high)
         where = f'x1="{x(low):.1f}" y1="{y(low):.1f}" x2="{x(high):.1f}" y2="{y(high):.1f}"'
