@@ -6,6 +6,7 @@ model.json           what it is: model, config, task, metrics, data fingerprint,
 weights.safetensors  its state
 items.parquet        position, item_id (in its own type), count: number of training users
 users.parquet        position, user_id: only for models that know no other users
+gram.safetensors     the Gram matrix of a closed form: only where it was kept for warm starts, and read only for them
 ```
 A directory may come from anywhere: everything in it is checked before it is used, and whatever is wrong with it is an
 ArtifactError that says so.
@@ -30,6 +31,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, ConfigError, DataError, RecsysError
 from recsys.models import MODELS, create_model
+from recsys.models.linear.ease import ClosedForm
 from recsys.models.state import check_state
 from recsys.models.trained import TrainedModel
 from recsys.system.atomic import new_directory, parse_json, recover, write_json
@@ -44,6 +46,7 @@ SCHEMA_VERSION = 1
 _RENAMED_SETTINGS = {"neighbors".replace("o", "ou"): "neighbors", "loss": "likelihood"}
 
 _DESCRIPTION, _WEIGHTS, _ITEMS, _USERS = "model.json", "weights.safetensors", "items.parquet", "users.parquet"
+_GRAM = "gram.safetensors"
 
 # What reading a damaged or crafted file can raise; pyarrow's own errors are among them.
 _UNREADABLE = (
@@ -55,6 +58,7 @@ _TRIES = 3  # of reading a directory that is replaced meanwhile
 
 _KINDS = {"schema_version": int, "model": str, "config": dict, "items": int, "files": dict}
 _OPTIONAL_KINDS = {"reading": dict, "split": dict, "data": dict, "metrics": dict, "versions": dict, "seed": int}
+_OPTIONAL_KINDS |= {"started_from": dict}
 
 
 def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = False) -> Path:
@@ -90,6 +94,8 @@ def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = F
     with new_directory(directory, _DESCRIPTION, overwrite) as place:
         save_file(state, place / _WEIGHTS)
         _write_ids(place / _ITEMS, "item_id", trained.items, trained.item_counts)
+        if isinstance(model, ClosedForm) and model.gram is not None:
+            save_file({"gram": model.gram}, place / _GRAM)
         if trained.users is not None and model.needs_training_users:
             _write_ids(place / _USERS, "user_id", trained.users)
         described = {
@@ -121,7 +127,7 @@ def _check_ids(trained: TrainedModel) -> None:
         raise DataError(f"Expected ids of the model's {model.n_users} training users, found {len(trained.users)}.")
 
 
-def load_model(directory: Location, device: str = "auto") -> TrainedModel:
+def load_model(directory: Location, device: str = "auto", with_gram: bool = False) -> TrainedModel:
     """Read a model directory.
 
     Parameters
@@ -130,6 +136,8 @@ def load_model(directory: Location, device: str = "auto") -> TrainedModel:
         An address of an object store is downloaded first (`recsys.system.storage`).
     device : str
         Where the model scores; see `TrainingContext`.
+    with_gram : bool
+        Read the Gram matrix too, if it was kept: to start another fit from this model.
 
     Returns
     -------
@@ -146,11 +154,11 @@ def load_model(directory: Location, device: str = "auto") -> TrainedModel:
         for _ in range(_TRIES):
             before = _digest(path)
             try:
-                return _load(path, device)
+                return _load(path, device, with_gram)
             except ArtifactError:
                 if _digest(path) == before:
                     raise
-        return _load(path, device)
+        return _load(path, device, with_gram)
 
 
 def _digest(directory: Path) -> str | None:
@@ -161,13 +169,13 @@ def _digest(directory: Path) -> str | None:
         return None
 
 
-def _load(directory: Path, device: str) -> TrainedModel:
+def _load(directory: Path, device: str, with_gram: bool) -> TrainedModel:
     """The model in a directory of this machine."""
     recover(directory)
     about = _read_description(directory)
     digest = sha256(directory / _DESCRIPTION)
     TrainingContext(device=device).resolve_device()  # a device that is not there is no damage
-    _check_files(directory, about["files"])
+    _check_files(directory, {name: sum_ for name, sum_ in about["files"].items() if with_gram or name != _GRAM})
     try:
         items, counts = _read_ids(directory / _ITEMS, "item_id", about["items"], has_counts=True)
         users = _read_ids(directory / _USERS, "user_id")[0] if _USERS in about["files"] else None
@@ -175,6 +183,10 @@ def _load(directory: Path, device: str) -> TrainedModel:
         if model.needs_training_users and users is None:
             raise ArtifactError(f"expected {_USERS}, found none")
         model.set_state(load_file(directory / _WEIGHTS), len(items), device)
+        if with_gram and isinstance(model, ClosedForm) and _GRAM in about["files"]:
+            kept = load_file(directory / _GRAM)
+            check_state(kept, model._start_spec(len(items), kept))
+            model.gram = kept["gram"]
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {reason}") from error

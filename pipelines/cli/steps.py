@@ -29,11 +29,11 @@ from .settings import FittingOptions
 
 
 def fit_model(
-    model: Recommender, split: Split, options: FittingOptions, seed: int, run: Run, group: Group = ALONE
+    model: Recommender, split: Split, options: FittingOptions, seed: int, run: Run, group: Group = ALONE, **how: Any
 ) -> Recommender:
-    """Fit with progress, validate after each epoch, and track settings and learning curve."""
+    """Fit with progress, validate after each epoch, track settings and learning curve. how: more of the context."""
     log_settings(run, model, seed)
-    context = fit_context(options, seed, group)
+    context = replace(fit_context(options, seed, group), **how)
     if split.validation is not None:
         validate = Validator(split.validation, options.metric, model.needs_training_users)
         context = replace(context, validate=validate)
@@ -44,10 +44,11 @@ def fit_model(
 
 
 def refit_model(
-    model: Recommender, split: Split, options: FittingOptions, seed: int, group: Group = ALONE
+    model: Recommender, split: Split, options: FittingOptions, seed: int, group: Group = ALONE, **how: Any
 ) -> Recommender:
     """Fit a new model of the same kind on `split`, for the number of epochs that validated best."""
-    with shown(f"{model.name}, refit on all rows", fit_context(options, seed, group), options.metric) as watched:
+    context = replace(fit_context(options, seed, group), **how)
+    with shown(f"{model.name}, refit on all rows", context, options.metric) as watched:
         return model.refit(split.train.matrix, watched)
 
 

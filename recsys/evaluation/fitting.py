@@ -14,11 +14,13 @@ from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.tasks import TASKS
+from recsys.evaluation.warm_fit import fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.default import choose_model
 from recsys.models.trained import READING, TrainedModel, read_for_task
+from recsys.models.warm_start import Earlier
 from recsys.splitting.holdout import Split
-from recsys.training.context import TrainingContext
+from recsys.training.context import TrainingContext, WarmStart
 
 
 def fit(
@@ -30,6 +32,8 @@ def fit(
     refit: bool = True,
     reading: ReadingOptions | None = None,
     context: TrainingContext | None = None,
+    init_from: TrainedModel | None = None,
+    grow: bool = False,
 ) -> TrainedModel:
     """Fit a model on ratings and return it with the ids of its items.
 
@@ -51,6 +55,11 @@ def fit(
         How to read; the model remembers `min_rating` and `duplicates` for the histories it is given later.
     context : TrainingContext, optional
         Seed, device, precision, patience, progress.
+    init_from : TrainedModel, optional
+        Go on from this model, of the same kind and settings: what it learned of known users and items is kept, and
+        fewer epochs are needed (`recsys.models.warm_start`). The model is then its own by default.
+    grow : bool
+        With `init_from`: keep all of its items, at their positions; new ones follow.
 
     Returns
     -------
@@ -60,7 +69,7 @@ def fit(
     Raises
     ------
     ConfigError
-        For unknown models or settings.
+        For unknown models or settings, and for other settings than those of `init_from`.
     DataError
         For ratings that cannot be used.
 
@@ -70,25 +79,30 @@ def fit(
     >>> trained.recommend("ratings.csv", n=10)  # doctest: +SKIP
     """
     context, reading = context or TrainingContext(), reading or ReadingOptions()
-    chosen = create_model(model, settings) if isinstance(model, str) else model
+    earlier = None if init_from is None else Earlier(init_from, grow)
+    chosen = _unfitted(model, settings, earlier)
     task = TASKS["ranking" if chosen is None else chosen.task]
-    interactions = ratings if isinstance(ratings, Interactions) else read_for_task(task.name, ratings, reading)
+    interactions = _read(ratings, task.name, reading, init_from)
     if chosen is None:
-        sizes = len(interactions.users), len(interactions.items)
-        default = choose_model(*sizes, held_out > 0, context.resolve_device(), context.group.size)
-        chosen = create_model(default.model, default.settings)
-    split = validation_split(interactions, chosen, held_out, context.seed)
-    metrics = {}
-    if split.validation is None:
-        chosen.fit(split.train.matrix, context)
-    else:
+        chosen = _default_model(interactions, held_out, context)
+    split = place(earlier, validation_split(interactions, chosen, held_out, context.seed))
+    metrics, validate = {}, None
+    if split.validation is not None:
         validate = Validator(split.validation, task.metric, chosen.needs_training_users)
-        chosen.fit(split.train.matrix, replace(context, validate=validate))
+
+    def fit_it(model: Recommender, start: WarmStart | None) -> Recommender:
+        return model.fit(split.train.matrix, replace(context, validate=validate, start=start))
+
+    def refit_it(model: Recommender, start: WarmStart | None) -> Recommender:
+        return model.refit(split.train.matrix, replace(context, start=start))
+
+    fit_on(earlier, chosen, split, interactions, fit_it)
+    if split.validation is not None:
         found = task.evaluate(chosen, split.validation, task.metrics)
         metrics = {label: asdict(interval) for label, interval in found.intervals(context.seed).items()}
         if refit:
-            split = splitting.everybody(interactions, task.ratings)
-            chosen = chosen.refit(split.train.matrix, context)
+            split = place(earlier, splitting.everybody(interactions, task.ratings))
+            chosen = fit_on(earlier, chosen, split, interactions, refit_it)
     about = {
         "metrics": metrics,
         "seed": context.seed,
@@ -97,8 +111,37 @@ def fit(
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
     train = split.train
+    if earlier is not None:
+        about["started_from"] = earlier.describe(train)
     users = train.users if chosen.needs_training_users else None
     return TrainedModel(chosen, train.items, train.item_counts, users, about)
+
+
+def _unfitted(
+    model: str | Recommender | None, settings: Mapping[str, Any] | None, earlier: Earlier | None
+) -> Recommender | None:
+    """The model to fit; None where the size of the data decides."""
+    if isinstance(model, Recommender):
+        if earlier is not None:
+            earlier.check(model)
+        return model
+    if earlier is not None:
+        return earlier.create(model or "", settings)
+    return None if model is None else create_model(model, settings)
+
+
+def _read(ratings: Any, task: str, reading: ReadingOptions, init_from: TrainedModel | None) -> Interactions:
+    """The ratings; read as those of the earlier model were, where `reading` leaves it open."""
+    if isinstance(ratings, Interactions):
+        return ratings
+    return read_for_task(task, ratings, reading) if init_from is None else init_from.read_histories(ratings, reading)
+
+
+def _default_model(interactions: Interactions, held_out: float, context: TrainingContext) -> Recommender:
+    """The model that suits the size of the data."""
+    sizes = len(interactions.users), len(interactions.items)
+    default = choose_model(*sizes, held_out > 0, context.resolve_device(), context.group.size)
+    return create_model(default.model, default.settings)
 
 
 def validation_split(interactions: Interactions, model: Recommender, held_out: float, seed: int) -> Split:

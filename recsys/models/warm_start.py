@@ -145,18 +145,41 @@ def carry_state(
     dict of str to Tensor
         Empty for a model whose every fit begins with nothing.
     """
-    spec, larger = model._start_spec(items.old, state), model._start_spec(items.old + 1, state)
-    carried = {}
-    for name, declared in spec.tensors.items():
-        tensor = state[name]
-        for axis, (size, more) in enumerate(zip(declared.shape, larger.tensors[name].shape, strict=True)):
-            if isinstance(size, int) and size != more:
-                tensor = items.carry(tensor, axis)
-            elif isinstance(size, str) and size.rpartition(".")[2] == USERS:
+    carried = {name: state[name] for name in model._start_spec(items.old, state).tensors}
+    for name, axes in item_axes(model, items.old, state).items():
+        for axis, _ in axes:
+            carried[name] = items.carry(carried[name], axis)
+    for name, declared in model._start_spec(items.old, state).tensors.items():
+        for axis, size in enumerate(declared.shape):
+            if isinstance(size, str) and size.rpartition(".")[2] == USERS:
                 assert users is not None  # models with rows of users know their ids
-                tensor = users.carry(tensor, axis)
-        carried[name] = tensor
+                carried[name] = users.carry(carried[name], axis)
     return carried
+
+
+def item_axes(model: Recommender, items: int, state: Mapping[str, Tensor]) -> dict[str, list[tuple[int, int]]]:
+    """Find the axes over items of what a fit begins with: those that grow when the catalog has one item more.
+
+    Parameters
+    ----------
+    model : Recommender
+    items : int
+        Number of items.
+    state : mapping of str to Tensor
+        For sizes that only a state tells.
+
+    Returns
+    -------
+    dict of str to list of (int, int)
+        By the name of a tensor: its axes, each with the number of places that an item has along it.
+    """
+    spec, larger = model._start_spec(items, state), model._start_spec(items + 1, state)
+    found = {}
+    for name, declared in spec.tensors.items():
+        sizes = zip(declared.shape, larger.tensors[name].shape, strict=True)
+        more = [0 if isinstance(b, str) or isinstance(a, str) else b - a for a, b in sizes]
+        found[name] = [(axis, places) for axis, places in enumerate(more) if places]
+    return found
 
 
 @dataclass(frozen=True)
@@ -257,22 +280,55 @@ class Earlier:
         state = carry_state(model, earlier.model.get_state(), items, users)
         return WarmStart(state) if state else None
 
+    def keep_vanished(
+        self, model: Recommender, start: WarmStart | None, train: UserItemMatrix, device: str = "auto"
+    ) -> None:
+        """Give a fitted model back what the earlier one knew of items that nobody has any more, if the catalog grows.
+
+        A fit has nothing to say of them: networks learn only that nobody takes them, and factorizations set them to 0.
+
+        Parameters
+        ----------
+        model : Recommender
+            Fitted on `train`.
+        start : WarmStart or None
+            What its fit began with; nothing happens without it.
+        train : UserItemMatrix
+        device : str
+            Where the model goes on scoring.
+        """
+        vanished = np.flatnonzero(train.item_counts == 0)
+        if not self.grow or start is None or not len(vanished):
+            return
+        state, epochs = model.get_state(), model.epochs
+        for name, axes in item_axes(model, len(train.items), start.state).items():
+            for axis, places in axes:
+                rows = (vanished[:, None] * places + np.arange(places)).ravel()
+                kept = start.state[name].index_select(axis, torch.as_tensor(rows))
+                state[name] = state[name].index_copy(axis, torch.as_tensor(rows), kept)
+        model.set_state(state, len(train.items), device).epochs = epochs
+
     def describe(self, train: UserItemMatrix) -> dict[str, Any]:
         """Return what a model's record says of where it started, plain texts and numbers.
 
-        `chain` holds the digests of the earlier model and of those that one came from, the nearest first.
+        `chain` holds the digests of the earlier model and of those that one came from, the nearest first; models that
+        were not loaded have none.
         """
         about, source = self.trained.about, self.trained.items.positions(train.items.ids)
         before = about.get("started_from")
-        chain = before.get("chain", []) if isinstance(before, Mapping) else []
+        chain = before.get("chain") if isinstance(before, Mapping) else None
         data = about.get("data")
         return {
-            "model": self.trained.digest,
+            "model": self.trained.digest or None,
             "data": data.get("fingerprint") if isinstance(data, Mapping) else None,
             "created": about.get("created"),
             "known_items": int((source >= 0).sum()),
             "new_items": int((source < 0).sum()),
             "items_left_out": len(self.trained.items) - int((source >= 0).sum()),
             "grow": self.grow,
-            "chain": [self.trained.digest, *(str(digest) for digest in chain)],
+            "chain": [
+                digest
+                for digest in (self.trained.digest, *map(str, chain if isinstance(chain, list) else []))
+                if digest
+            ],
         }

@@ -139,6 +139,8 @@ class TrainingContext:
         The processes that train this model together. The main process validates for all of them.
     start : WarmStart, optional
         Go on from an earlier fit; without it the fit begins with random weights.
+    keep_gram : bool
+        Keep the Gram matrix of a model in closed form beside its weights, for later warm starts: twice the memory.
     checkpoints : Checkpoints
         Where the unfinished work of one fit is kept, and where it goes on from; nowhere by default.
     keep_freed_memory : bool
@@ -170,6 +172,7 @@ class TrainingContext:
     stop_after: int | None = None
     group: Group = ALONE
     start: WarmStart | None = None
+    keep_gram: bool = False
     checkpoints: Checkpoints = NO_CHECKPOINTS
     keep_freed_memory: bool = False
     on_step: Callable[[int, int], None] = field(default=_ignore_step)

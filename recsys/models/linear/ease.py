@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -85,21 +86,33 @@ class EDLAEConfig(RidgeConfig):
         require(0 <= self.damping <= 1, f"Expected damping from 0 to 1, found {self.damping}.")
 
 
-class _ClosedForm(Recommender[ConfigT]):
-    """The common fit. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted."""
+class ClosedForm(Recommender[ConfigT]):
+    """The common fit. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted.
+
+    Attributes
+    ----------
+    gram : Tensor, float32 (items, items), optional
+        The Gram matrix of the fit, on the CPU, where `keep_gram` of its context asked for it.
+    """
 
     family = "linear autoencoder"
     is_random = False
+    explained_by = "exact"
+    gram: Tensor | None = None
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device, settings = context.resolve_device(), self._settings()
         require_memory(
             self.name,
-            closed_form_bytes(matrix.shape[1], device),
+            closed_form_bytes(matrix.shape[1], device) + context.keep_gram * 4 * matrix.shape[1] ** 2,
             device,
             "sparse-ease or elsa, which need no items x items matrix",
         )
-        gram = gram_matrix(weigh_users(matrix, settings.user_power), device, context)
+        if context.start is None:
+            gram = gram_matrix(weigh_users(matrix, settings.user_power), device, context)
+        else:
+            gram = context.start.state["gram"].to(device, copy=True)
+        self.gram = gram.to("cpu", copy=True) if context.keep_gram else None
         popularity = relative_popularity(gram.diagonal())
         ridge = ridge_of(gram.diagonal(), settings)
         gram.diagonal().add_(ridge)
@@ -133,8 +146,16 @@ class _ClosedForm(Recommender[ConfigT]):
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return StateSpec({"weights": TensorSpec((n_items, n_items))})
 
+    def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return StateSpec({"gram": TensorSpec((n_items, n_items))} if "gram" in state else {})
 
-class EDLAE(_ClosedForm[EDLAEConfig]):
+    @property
+    def sums_rows(self) -> bool:
+        """Whether the Gram matrix is a sum over users, to which further rows can be added."""
+        return self._settings().user_power == 0
+
+
+class EDLAE(ClosedForm[EDLAEConfig]):
     """EDLAE, a linear autoencoder trained to fill in hidden items; RLAE, RDLAE, MRF and DAN by its settings.
 
     preset=steck2020 and moon2023: settings of the papers for MovieLens-20M.
@@ -151,7 +172,7 @@ class EDLAE(_ClosedForm[EDLAEConfig]):
         return self.config
 
 
-class EASE(_ClosedForm[EASEConfig]):
+class EASE(ClosedForm[EASEConfig]):
     """EASE, a linear autoencoder in closed form: B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1."""
 
     name = "ease"
@@ -200,6 +221,35 @@ def gram_matrix(matrix: csr_matrix, device: torch.device, context: TrainingConte
         rows = slice(start, start + _BLOCK)
         gram[rows] = torch.as_tensor((columns[rows] @ matrix).toarray(), device=device)
     context.on_phase("Gram matrix", items, items)
+    return gram
+
+
+def update_gram(gram: Tensor, before: csr_matrix, after: csr_matrix) -> Tensor:
+    """Turn before'before into after'after by the rows that differ.
+
+    With D = after - before it is before'before + D'after + before'D. Sums of products of whole numbers below 2^24 are
+    exact in float32, so for histories of ones the result is equal to `gram_matrix(after)`, bit by bit.
+
+    Parameters
+    ----------
+    gram : Tensor, float32 (items, items)
+        before'before, on the CPU; changed in place.
+    before, after : csr_matrix, shape (users, items)
+        The same users and items in the same places.
+
+    Returns
+    -------
+    Tensor
+        `gram`.
+    """
+    change = csr_matrix(after - before)
+    change.eliminate_zeros()
+    rows = np.flatnonzero(np.diff(change.indptr))
+    change, old, new = change[rows], before[rows], after[rows]
+    changed, olden = change.T.tocsr(), old.T.tocsr()
+    for start in range(0, len(gram), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        gram[block] += torch.as_tensor((changed[block] @ new + olden[block] @ change).toarray())
     return gram
 
 
