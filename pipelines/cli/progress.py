@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,6 +125,12 @@ class FitProgress:
         self.working.state = f"epoch {len(self.epochs) + 1}, step {step}/{steps}"
         if self.working.bar is not None:
             self.working.bar.update(1 / steps)
+
+    def resume(self, epochs: Sequence[Epoch], planned: int) -> None:
+        """Training goes on after these epochs."""
+        self.epochs, self.total = list(epochs), planned
+        done = f"after epoch {len(epochs)} of {planned}" if epochs else "within the first epoch"
+        self.working.say(f"{self.working.label}: goes on {done}")
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         """One epoch is done."""

@@ -52,7 +52,7 @@ def take_finished(model: Recommender, matrix: csr_matrix, context: TrainingConte
 
 def offer_finished(model: Recommender, context: TrainingContext) -> None:
     """Offer the result of a fit to the checkpoints: what comes after it may be interrupted too."""
-    if model.is_kept_whole:
+    if model.is_kept_whole and not context.keep_gram:  # a state has no Gram matrix
         context.checkpoints.offer_finished(lambda: with_epochs(model.get_state(), model.epochs))
 
 

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import logging
 import math
-import os
 import platform
 import re
 import shlex
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from recsys.system.hardware import git_commit
 from recsys.system.packages import install_hint, versions
 from recsys.system.text import mask_secrets
-from recsys.tracking.mlflow_client import absolute_uri, connect, log_pyfunc_model, quiet_mlflow
+from recsys.tracking.mlflow_client import absolute_uri, connect, log_pyfunc_model, quiet_mlflow, tracking_uri
 from recsys.tracking.tracker import NullTracker, Run, Tracker
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = "1"  # of the names used here; raised when a tag, parameter or metric changes its meaning
-DEFAULT_URI = "sqlite:///mlflow.db"
 
 # Limits of MLflow: longer values are refused, or cut with a warning of its own.
 _LONGEST_PARAMETER = 6000
@@ -87,7 +85,7 @@ class MLflowTracker:
     """
 
     def __init__(self, uri: str | None = None, experiment: str = "recsys"):
-        self.uri: str | None = absolute_uri(uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+        self.uri: str | None = absolute_uri(tracking_uri(uri))
         self.experiment = experiment
         self.experiment_id = ""
         self._client: Any = None
@@ -95,7 +93,7 @@ class MLflowTracker:
         self._seconds_lost = 0.0
 
     @contextmanager
-    def run(self, name: str, kind: str) -> Iterator[Run]:
+    def run(self, name: str, kind: str, earlier: str | None = None) -> Iterator[Run]:
         """Open a run for the length of a block.
 
         It ends FINISHED, FAILED with the error as a tag, or KILLED after Ctrl-C.
@@ -106,6 +104,9 @@ class MLflowTracker:
             Name of the run.
         kind : str
             What the job does: train, compare, score, ...
+        earlier : str, optional
+            Id of the run of an interrupted job, which goes on: what is recorded in it is not recorded again. Where it
+            is not found, a new run has its id in the tag `recsys.resumed_from`.
 
         Yields
         ------
@@ -113,7 +114,7 @@ class MLflowTracker:
             A child of the innermost open run of this tracker.
         """
         run = _MLflowRun(self)
-        run.start(name, kind, parent=self._open_runs[-1] if self._open_runs else None)
+        run.start(name, kind, self._open_runs[-1] if self._open_runs else None, earlier)
         self._open_runs.append(run)
         try:
             yield run
@@ -148,16 +149,46 @@ class _MLflowRun:
         self.id: str | None = None
         self._tracker = tracker
         self._has_warned = False
+        self._earlier: Any = None  # the run as an interrupted job left it
+        self._steps: dict[str, set[int]] = {}  # recorded by that job, by metric
 
-    def start(self, name: str, kind: str, parent: _MLflowRun | None) -> None:
+    def start(self, name: str, kind: str, parent: _MLflowRun | None, earlier: str | None) -> None:
         def create(client: Any) -> None:
+            if earlier is not None and self._reopen(client, earlier):
+                return
             tags = {**_environment_tags(), "recsys.kind": kind}
             if parent:
                 tags["mlflow.parentRunId"] = str(parent.id)
+            if earlier is not None:
+                tags["recsys.resumed_from"] = earlier
             self.id = client.create_run(self._tracker.experiment_id, tags=tags, run_name=name).info.run_id
 
         if not self._tracker.has_given_up and (parent is None or parent.id):
             self._call("opening the run", create)
+
+    def _reopen(self, client: Any, earlier: str) -> bool:
+        """Go on with the run of an interrupted job; whether it is there."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = client.get_run(earlier)
+            if found.info.lifecycle_stage != "active":
+                return False
+            client.update_run(earlier, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        self.id, self._earlier = earlier, found
+        return True
+
+    def _is_recorded(self, client: Any, metric: Any) -> bool:
+        """Whether the interrupted job has recorded a metric for its step."""
+        if self._earlier is None:
+            return False
+        if metric.key not in self._steps:
+            self._steps[metric.key] = {one.step for one in client.get_metric_history(self.id, metric.key)}
+        return metric.step in self._steps[metric.key]
 
     def end(self, status: str, error: BaseException | None = None) -> None:
         def close(client: Any) -> None:
@@ -194,7 +225,8 @@ class _MLflowRun:
 
             now = int(time.time() * 1000)
             kept = {name: float(value) for name, value in metrics.items() if name not in infinite}
-            entries = [Metric(_valid_name(name), value, now, step or 0) for name, value in kept.items()]
+            every = [Metric(_valid_name(name), value, now, step or 0) for name, value in kept.items()]
+            entries = [metric for metric in every if not self._is_recorded(client, metric)]
             for batch in _batches(entries, _METRICS_PER_CALL):
                 client.log_batch(self.id, metrics=batch)
 
@@ -220,7 +252,8 @@ class _MLflowRun:
             )
             client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
-        self._log("logging the dataset", log)
+        if self._earlier is None or not self._earlier.inputs.dataset_inputs:
+            self._log("logging the dataset", log)
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         self._log(f"keeping {path.name}", lambda client: client.log_artifact(self.id, str(path), folder), upload=True)
@@ -235,9 +268,11 @@ class _MLflowRun:
 
     def log_model(self, arguments: Callable[[], Mapping[str, Any]], name: str = "model") -> None:
         def log(client: Any) -> None:
-            log_pyfunc_model(client, self._tracker.experiment_id, str(self.id), arguments(), name)
+            experiment = self._earlier.info.experiment_id if self._earlier else self._tracker.experiment_id
+            log_pyfunc_model(client, experiment, str(self.id), arguments(), name)
 
-        self._log("keeping the model", log, upload=True)
+        if not getattr(getattr(self._earlier, "outputs", None), "model_outputs", None):
+            self._log("keeping the model", log, upload=True)
 
     def _log(self, what: str, call: Callable[[Any], None], upload: bool = False) -> None:
         if self.id and not self._tracker.has_given_up:

@@ -76,8 +76,18 @@ class Tracker(Protocol):
 
     uri: str | None
 
-    def run(self, name: str, kind: str) -> AbstractContextManager[Run]:
-        """Open a run for the length of a block, as the child of the innermost open run. `kind`: train, score, ..."""
+    def run(self, name: str, kind: str, earlier: str | None = None) -> AbstractContextManager[Run]:
+        """Open a run for the length of a block, as the child of the innermost open run.
+
+        Parameters
+        ----------
+        name : str
+            Name of the run.
+        kind : str
+            What the job does: train, score, ...
+        earlier : str, optional
+            Id of the run of an interrupted job, which goes on: nothing in it is recorded twice.
+        """
 
 
 class NullTracker:
@@ -86,7 +96,7 @@ class NullTracker:
     uri: str | None = None
 
     @contextmanager
-    def run(self, name: str, kind: str) -> Iterator[Run]:
+    def run(self, name: str, kind: str, earlier: str | None = None) -> Iterator[Run]:
         """Open a run that keeps nothing."""
         yield _NullRun()
 

@@ -219,7 +219,7 @@ class Checkpoints:
     every : float, optional
         Seconds between two checkpoints, at least; by default so many that all of them take about 1 % of the time.
     prepare : callable, optional
-        Called before each checkpoint is written.
+        Called before the first checkpoint is written.
 
     Attributes
     ----------
@@ -263,7 +263,7 @@ class Checkpoints:
         """Return the place for one of several fits of a training: a folder inside this one."""
         if self.folder is None:
             return self
-        inner = Checkpoints(self.folder / name, prepare=self.prepare)
+        inner = Checkpoints(self.folder / name, prepare=lambda: self.prepare())
         inner._clock = self._clock
         return inner
 
@@ -375,7 +375,8 @@ class Checkpoints:
         assert self.folder is not None
         about = {"kind": kind, "facts": self._facts, "seconds": self.seconds + started - self._began}
         try:
-            self.prepare()
+            if not self._clock.has_written:
+                self.prepare()
             write_checkpoint(self.folder, state, about)
         except StorageError as error:
             if not self._clock.has_failed:

@@ -109,6 +109,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda file: (int(_matched(file)["number"]), file.name))
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Return whether there is a checkpoint in a folder or in those inside it."""
+    inner = [place for place in folder.iterdir() if place.is_dir()] if folder.is_dir() else []
+    return bool(list_checkpoints(folder)) or any(map(has_checkpoints, inner))
+
+
 def _matched(file: Path) -> re.Match[str]:
     found = _NAME.fullmatch(file.name)
     assert found is not None
