@@ -1,1 +1,8 @@
-"""Why an item is recommended, how true the reasons are, and which interactions look implausible."""
+"""Why an item is recommended, how true the reasons are, and which interactions look implausible.
+
+reasons       the items of a history behind a recommendation, in ids, in files and in a sentence
+explainers    orders of a history: by the model's contributions, by cosine, by popularity, at random
+fidelity      whether the items that are named are those the recommendation depends on
+
+How contributions are found stands with the models: `recsys.models.contributions`.
+"""

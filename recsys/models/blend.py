@@ -104,6 +104,7 @@ class Blend(Recommender[BlendConfig]):
     name = "blend"
     family = "blend"
     Config = BlendConfig
+    explained_by = "weighted sum"
     is_kept_whole = False  # the epochs of its members are kept with each of them
     kinds: ClassVar[Mapping[str, type[Recommender]]] = {}
 
@@ -232,6 +233,9 @@ class Blend(Recommender[BlendConfig]):
             total = part * factor if total is None else total.add_(part, alpha=factor)
         assert total is not None
         return total
+
+    def _contributions(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
+        return self._sum(member._contributions(history, items).float() for member in self.members)
 
     def summary(self) -> str:
         """Return the weight of each member."""

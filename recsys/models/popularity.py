@@ -28,6 +28,7 @@ class Popularity(Recommender[PopularityConfig]):
     family = "baseline"
     Config = PopularityConfig
     is_random = False
+    explained_by = "none"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1])

@@ -5,9 +5,6 @@ Whatever `implicit` takes and this library cannot honor is refused by name.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -18,19 +15,12 @@ from recsys.data.matrix import as_csr
 from recsys.errors import DataError, UnsupportedError
 from recsys.inference.topn import MAX_SCORES, Lists, refuse_infinite, top_n
 from recsys.models.checks import check_positions
-from recsys.models.embeddings import EmbeddingModel, Vectors, unit_rows
+from recsys.models.contributions import ExplainableModel
+from recsys.models.embeddings import Vectors, unit_rows
 
 
-class Queries(EmbeddingModel):
+class Queries(ExplainableModel):
     """What a model that scores histories can be asked; `Recommender` inherits it."""
-
-    name: ClassVar[str]
-    needs_training_users: ClassVar[bool] = False
-    n_items: int | None
-
-    @abstractmethod
-    def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
-        """Score items for histories."""
 
     def recommend(
         self,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from recsys.models.base import Recommender
 from recsys.models.config import require
+from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
@@ -67,6 +68,7 @@ class IALS(Recommender[IALSConfig]):
     family = "matrix factorization"
     size_setting = "factors"
     Config = IALSConfig
+    explained_by = "closed form"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device = context.resolve_device()
@@ -89,6 +91,13 @@ class IALS(Recommender[IALSConfig]):
     def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
         folded = _solve(history, self.item_factors, self.config)
         return (folded @ factors.T for factors in torch.split(self.item_factors, width))
+
+    def _contributions(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
+        table = self.item_factors
+        values = torch.as_tensor(history.data, device=table.device).double()
+        ridge = torch.diag(_diagonal(table.double(), torch.tensor([history.nnz]), self.config)[0])
+        terms = folded_in(table, history, values, values, ridge)
+        return terms @ table[torch.as_tensor(items, device=table.device)].double().T
 
     def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
         return Embeddings(self._user_scoring_vectors(history, users))
@@ -123,16 +132,20 @@ def _on_axes(table: Tensor) -> Tensor:
 
 def _solve(matrix: csr_matrix, table: Tensor, config: IALSConfig) -> Tensor:
     """The optimal factors of the rows of the matrix, (rows, factors), given those of its columns, rotated."""
-    squares = table.square().sum(0)
     solved = table.new_zeros(matrix.shape[0], table.shape[1])
     for rows, columns, values in _batches(matrix, table.shape[1]):
         lengths = torch.as_tensor(np.diff(matrix.indptr)[rows], device=table.device)
-        l2 = config.l2 * (lengths + config.unobserved * len(table)) ** config.power
-        diagonal = config.unobserved * squares + l2[:, None].to(table.dtype)
+        diagonal = _diagonal(table, lengths, config)
         root = torch.as_tensor(values, device=table.device).sqrt()
         known = table[torch.as_tensor(columns, device=table.device)] * root[:, :, None]
         solved[torch.as_tensor(rows, device=table.device)] = _solve_batch(known, root, diagonal)
     return solved
+
+
+def _diagonal(table: Tensor, lengths: Tensor, config: IALSConfig) -> Tensor:
+    """What unobserved cells and the regularization add to the system of each row, (rows, factors): it is diagonal."""
+    l2 = config.l2 * (lengths + config.unobserved * len(table)) ** config.power
+    return config.unobserved * table.square().sum(0) + l2[:, None].to(table.dtype)
 
 
 def _solve_batch(known: Tensor, target: Tensor, diagonal: Tensor) -> Tensor:

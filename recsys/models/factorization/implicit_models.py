@@ -24,6 +24,7 @@ from torch import Tensor
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
+from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import USERS, StateSpec, TensorSpec
@@ -121,6 +122,7 @@ class ALS(Recommender[ALSConfig]):
     family = "matrix factorization"
     size_setting = "factors"
     Config = ALSConfig
+    explained_by = "closed form"
 
     alpha: float  # the values in use, given or scaled
     l2: float
@@ -181,6 +183,13 @@ class ALS(Recommender[ALSConfig]):
         user_factors = self._fold_in(history)
         return (user_factors @ factors.T for factors in torch.split(self.item_factors, width))
 
+    def _contributions(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
+        table = self.item_factors
+        confidence = self.alpha * torch.as_tensor(history.data).double()
+        ridge = torch.as_tensor(self._prepared().YtY).double()
+        ridge = ridge + self.l2 * torch.eye(len(ridge), dtype=ridge.dtype)
+        return folded_in(table, history, confidence, confidence - 1, ridge) @ table[torch.as_tensor(items)].double().T
+
     def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
         return Embeddings(self._fold_in(history))
 
@@ -227,6 +236,7 @@ class _KnownUsersFactorization(Recommender[ConfigT]):
     """Factors of the training users and of the items; their products are the scores."""
 
     needs_training_users = True
+    explained_by = "none"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         with _one_blas_thread():

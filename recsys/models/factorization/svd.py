@@ -52,6 +52,7 @@ class SVD(Recommender[SVDConfig]):
     size_setting = "factors"
     Config = SVDConfig
     is_random = False
+    explained_by = "exact"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         config, device = self.config, context.resolve_device()

@@ -62,6 +62,7 @@ class BSPM(Recommender[BSPMConfig]):
     family = "graph filter"
     Config = BSPMConfig
     is_random = False
+    explained_by = "exact"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         items = inverse_roots(matrix, 1.0, 0)

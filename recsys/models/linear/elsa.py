@@ -14,8 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.models.autoencoders.network import Network, NetworkRecommender
@@ -98,7 +101,12 @@ class ELSA(NetworkRecommender[ELSAConfig]):
     family = "linear autoencoder"
     size_setting = "latent"
     Config = ELSAConfig
+    explained_by = "exact"
     network: ELSANetwork
 
     def _build(self, items: int) -> ELSANetwork:
         return ELSANetwork(items, self.config.latent, self.config.dropout)
+
+    def _score_some(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
+        scores = super()._score_some(history, items)
+        return scores - torch.as_tensor(history[:, items].toarray(), device=scores.device)

@@ -53,6 +53,7 @@ class ItemKNN(Recommender[ItemKNNConfig]):
     family = "neighbors"
     Config = ItemKNNConfig
     is_random = False
+    explained_by = "exact"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         # The product of the weighted columns is divided by their norms last: for histories of ones it is exact, so

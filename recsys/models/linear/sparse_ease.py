@@ -53,6 +53,7 @@ class SparseEASE(Recommender[SparseEASEConfig]):
     family = "linear autoencoder"
     Config = SparseEASEConfig
     is_random = False
+    explained_by = "exact"
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         config, device, items = self.config, context.resolve_device(), matrix.shape[1]

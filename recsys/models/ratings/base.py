@@ -260,6 +260,7 @@ class GlobalMean(RatingRecommender):
     family = "baseline"
     Config = GlobalMeanConfig
     is_random = False
+    explained_by = "none"
 
     def _make_baseline(self, matrix: csr_matrix, device: torch.device) -> Baseline:
         return Baseline.fit(matrix, np.inf, np.inf, device)
