@@ -51,7 +51,7 @@ EXTRAS = {
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
 }
 EXTRAS["all"] = [
-    package for extra in ("baselines", "mlflow", "plots", "report", "serve", "tune") for package in EXTRAS[extra]
+    package for extra in ("baselines", "map", "mlflow", "plots", "report", "serve", "tune") for package in EXTRAS[extra]
 ]
 EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["docs"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 
@@ -95,6 +95,7 @@ setup(
         "recsys": ["py.typed"],
         "recsys.system": ["constants.json"],
         "recsys.reporting": ["templates/*.html"],
+        "recsys.serving": ["page.html"],
         "recsys_pipelines": ["py.typed"],
         "recsys_pipelines.sample": ["*.csv"],
     },

@@ -42,7 +42,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: ap
 def look(page, folder, width=1280, scheme=1):
     """What FRAME asks of an HTML page, as a dict. `scheme`: 0 dark, 1 light."""
     frame = folder / "frame.html"
-    frame.write_text(FRAME.format(width=width, page=json.dumps(page)), encoding="utf-8")
+    frame.write_text(FRAME.format(width=width, page=json.dumps(page).replace("</", "<\\/")), encoding="utf-8")
     flags = (*FLAGS, f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}")
     command = [BROWSER, *flags, "--window-size=1400,2000", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

@@ -17,6 +17,8 @@ from recsys.data.interactions import Interactions
 from recsys.errors import DataError
 from recsys.evaluation.calibration import CalibrationBin
 from recsys.evaluation.metrics import lower_is_better
+from recsys.latent.maps import LatentMap
+from recsys.reporting.map_page import LIGHT, MapTexts, group_numbers, heading, judge, subtitle
 from recsys.system.packages import missing_package
 
 if TYPE_CHECKING:
@@ -307,4 +309,49 @@ def exposure(listed: NDArray[np.int64]) -> Figure:
     axes.set_title(f"{len(counts):,} of {len(listed):,} items are in a list")
     axes.set_xlabel("item, by number of lists")
     axes.set_ylabel("lists")
+    return figure
+
+
+# a map
+
+
+@_styled
+def latent_map(drawn: LatentMap, texts: MapTexts) -> Figure:
+    """Draw a map of items or users: points by cluster or group, the names of clusters, how far to trust it.
+
+    Parameters
+    ----------
+    drawn : LatentMap
+    texts : MapTexts
+        Titles and groups of its points.
+
+    Returns
+    -------
+    Figure
+    """
+    from matplotlib.patheffects import withStroke
+
+    figure, (axes,) = _panels(WIDTH)
+    names, numbers = group_numbers(texts)
+    shown = drawn.clusters if texts.groups is None else numbers
+    face = [LIGHT[number] if number >= 0 else MUTED for number in shown]
+    sizes = 3 + 60 * drawn.popularity / max(1, drawn.popularity.max())
+    axes.scatter(*drawn.plane.T, s=sizes, c=face, alpha=0.75, linewidths=0)
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    for cluster, titles in enumerate(texts.clusters):
+        x, y = np.median(drawn.plane[drawn.clusters == cluster], axis=0)
+        text = "\n".join(title if len(title) <= 30 else title[:29] + "…" for title in titles[:2])
+        axes.text(
+            x, y, text, ha="center", va="center", fontsize=6, fontweight="bold", path_effects=halo, parse_math=False
+        )
+    for number, name in enumerate(names[: len(LIGHT)] if texts.groups is not None else ()):
+        axes.scatter([], [], c=LIGHT[number], s=18, label=name.replace("$", r"\$"))
+    if texts.groups is not None:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+    axes.set(aspect="equal", xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines.bottom.set_visible(False)
+    axes.set_title(f"{heading(drawn, texts)}: {subtitle(drawn, texts)}", fontsize=7, wrap=True)
+    verdict = judge(drawn.trust, texts.noun)
+    axes.set_xlabel(f"{verdict.title}\n{verdict.measured}", fontsize=7, wrap=True)
     return figure
