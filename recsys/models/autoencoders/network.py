@@ -329,16 +329,15 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
     def _score_blocks(self, history: csr_matrix, users: NDArray[Any] | None, width: int) -> Iterator[Tensor]:
         return self.network.blocks(self._batch(history), width)
 
-    def _score_blocks(self, history: csr_matrix, users: NDArray[Any] | None, width: int) -> Iterator[Tensor]:
-        return self.network.blocks(self._batch(history), width)
-
     def _score_some(self, history: csr_matrix, items: NDArray[Any]) -> Tensor:
         last, (weight, bias) = self.network.last(self._batch(history)), self.network.output()
         wanted = torch.as_tensor(items, device=weight.device)
         return nn.functional.linear(last.to(weight.dtype), weight[wanted], bias[wanted])
 
     def _embed_items(self) -> Tensor:
-        return self.network.output()[0]
+        """The weights of the items less their mean: what all items share changes the order of no list."""
+        weight = self.network.output()[0]
+        return weight - weight.mean(dim=0)
 
     def _embed_users(self, history: csr_matrix, users: NDArray[Any] | None) -> Embeddings:
         return self.network.embed(self._batch(history))

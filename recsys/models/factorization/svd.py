@@ -58,11 +58,14 @@ class SVD(Recommender[SVDConfig]):
         config, device = self.config, context.resolve_device()
         users, items = inverse_roots(matrix, config.user_power, 1), inverse_roots(matrix, config.item_power, 0)
         context.on_phase("singular vectors", 0, 1)
-        vectors = right_singular_vectors(csr_matrix(diags(users) @ matrix @ diags(items)), config.factors)
+        scaled = csr_matrix(diags(users) @ matrix @ diags(items))
+        vectors = right_singular_vectors(scaled, config.factors)
         context.on_phase("singular vectors", 1, 1)
         scale = items[:, None]
         self.input = torch.as_tensor((vectors * scale).astype(np.float32), device=device)
         self.output = torch.as_tensor((vectors / scale).astype(np.float32), device=device)
+        values = np.sqrt(np.square(scaled @ vectors).sum(axis=0))
+        self.values = torch.as_tensor(values.astype(np.float32), device=device)
 
     def _codes(self, history: csr_matrix) -> Tensor:
         return weighted_sum(SparseRows(history, self.input.device).everything(), self.input)
@@ -75,7 +78,8 @@ class SVD(Recommender[SVDConfig]):
         return (codes @ output.T for output in torch.split(self.output, width))
 
     def _embed_items(self) -> Tensor:
-        return self.input
+        """V S: the cosines are those of the columns of the decomposed matrix, as far as the factors reach."""
+        return singular_vectors(self.input, self.output) * self.values
 
     def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
         return Embeddings(self._codes(history))
@@ -87,13 +91,20 @@ class SVD(Recommender[SVDConfig]):
         return self._codes(history)
 
     def _get_state(self) -> dict[str, Tensor]:
-        return {"input": self.input, "output": self.output}
+        return {"input": self.input, "output": self.output, "values": self.values}
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.input, self.output = state["input"].to(device), state["output"].to(device)
+        self.values = state.get("values", torch.ones(self.input.shape[1])).to(device)  # 0.1 kept none
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        return StateSpec({name: TensorSpec((n_items, "factors")) for name in ("input", "output")})
+        tables = {name: TensorSpec((n_items, "factors")) for name in ("input", "output")}
+        return StateSpec(tables | ({"values": TensorSpec(("factors",), low=0)} if "values" in state else {}))
+
+
+def singular_vectors(first: Tensor, second: Tensor) -> Tensor:
+    """Return V, (items, factors), given D^-a V and D^a V for a diagonal D with positive elements."""
+    return first.sign() * (first * second).clamp_min(0).sqrt()
 
 
 def right_singular_vectors(matrix: csr_matrix, count: int) -> NDArray[Any]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.embeddings import Embeddings
-from recsys.models.factorization.svd import right_singular_vectors
+from recsys.models.factorization.svd import right_singular_vectors, singular_vectors
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
@@ -100,7 +100,10 @@ class BSPM(Recommender[BSPMConfig]):
         return propagated
 
     def _embed_items(self) -> Tensor:
-        return self.input
+        """V S of the graph, as in SVD."""
+        vectors = singular_vectors(self.input, self.output)
+        values: Tensor = (self._graph @ vectors).square().sum(dim=0).sqrt()
+        return vectors * values
 
     def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
         return Embeddings(weighted_sum(SparseRows(history, self.input.device).everything(), self.input))

@@ -107,6 +107,9 @@ class ELSA(NetworkRecommender[ELSAConfig]):
     def _build(self, items: int) -> ELSANetwork:
         return ELSANetwork(items, self.config.latent, self.config.dropout)
 
+    def _embed_items(self) -> Tensor:
+        return self.network.codes
+
     def _score_some(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
         scores = super()._score_some(history, items)
         return scores - torch.as_tensor(history[:, items].toarray(), device=scores.device)
