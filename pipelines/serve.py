@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from recsys.system.packages import missing_package
 from recsys.system.storage import Location
 from recsys.system.text import plural
 
+from .cli.models import downloaded, registered
 from .cli.options import LocationType, options_from, setting
 from .cli.output import say
 from .cli.progress import activity
@@ -26,7 +27,7 @@ from .cli.reading import read_histories
 if TYPE_CHECKING:
     from recsys.serving.lists import ListMaker
 
-SECONDS_BETWEEN_LOOKS = 1.0  # at the model folder, with --reload
+SECONDS_BETWEEN_LOOKS = {"folder": 1.0, "registry": 10.0}  # with --reload
 SHORTEST_KEY = 16
 
 
@@ -39,6 +40,7 @@ class ServeJob:
     titles: Path | None = setting(None, "File of item titles, which answers then carry.")
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every address of this machine.")
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", kind=click.IntRange(0, 65535))
+    ui: bool = setting(False, "Also serve a page, at /: choose titles and see the list change.")
     reload: bool = setting(False, "Take over a new model when MODEL, or the folder its file CURRENT names, changes.")
     api_key_file: Path | None = setting(None, "File of API keys, one a line: requests need one in x-api-key.")
     most: int = setting(1000, "Longest list that a request may ask for.", kind=click.IntRange(1))
@@ -61,27 +63,42 @@ def run(job: ServeJob) -> None:
     with listening(job.host, job.port) as place:
         titles = {} if job.titles is None else read_titles(job.titles)
         metrics = ServiceMetrics()
-        current = CurrentModel(job.model, lambda folder: load_lists(job, folder, titles), metrics.count_reload)
+        stamp = stamp_of(job.model)
+        current = CurrentModel(stamp, lambda: load_lists(job, titles), metrics.count_reload)
         if job.reload:
-            current.watch(SECONDS_BETWEEN_LOOKS)
+            current.watch(SECONDS_BETWEEN_LOOKS["folder" if registered(job.model) is None else "registry"])
         lists = current.loaded.lists
         host, port = place.getsockname()[:2]
         say(
             f"Serving {lists.trained.model.name} {current.loaded.version} ({plural(len(lists.item_ids), 'item')}, "
             f"{plural(lists.n_users, 'known user')}) on http://{host}:{port} - Ctrl-C ends it."
         )
-        app = create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics)
+        app = create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics, job.ui)
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on after the last answer
             uvicorn.Server(settings).run(sockets=[place])
 
 
-def load_lists(job: ServeJob, folder: Location, titles: Mapping[str, str]) -> ListMaker:
-    """The model of a folder with the histories of the users it knows, read as its training was."""
+def stamp_of(model: Location) -> Callable[[], str]:
+    """What says whether MODEL is another now: a digest of its folder, or the version that its alias names."""
+    from recsys.serving.current import folder_stamp
+
+    address = registered(model)
+    if address is None:
+        return lambda: folder_stamp(model)
+    from recsys.tracking.registry import ModelRegistry
+
+    registry = ModelRegistry()
+    return lambda: registry.version(address) or ""
+
+
+def load_lists(job: ServeJob, titles: Mapping[str, str]) -> ListMaker:
+    """The model with the histories of the users it knows, read as its training was."""
+    from recsys.serving.current import model_folder
     from recsys.serving.lists import ListMaker
 
-    with activity(f"loading {folder}"):
-        saved = load_model(folder, job.device)
+    with activity(f"loading {job.model}"), downloaded(job.model) as folder:
+        saved = load_model(model_folder(folder), job.device)
     return ListMaker(saved, None if job.ratings is None else read_histories(saved, job.ratings, job.reading), titles)
 
 

@@ -47,6 +47,11 @@ def model_folder(place: Location) -> Location:
     return place / name if isinstance(place, Path) else f"{place}/{name}"
 
 
+def folder_stamp(place: Location) -> str:
+    """Return a digest of the model.json that a place names, which changes whenever anything in the model does."""
+    return hashlib.sha256(folder_at(model_folder(place)).read_text("model.json").encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model that is ready to answer.
@@ -66,24 +71,27 @@ class Loaded:
 
 
 class CurrentModel:
-    """The model that a place names, replaced in one step when the place names another.
+    """The model that an address names now, replaced in one step when it names another.
 
     Parameters
     ----------
-    place : path or address
-        A model folder, or a folder with CURRENT.
+    stamp : callable
+        Returns a text that differs for another model: `folder_stamp` of a folder, the version of a registered model.
     load : callable
-        Loads a model folder, with the histories of the known users.
-    on_reload : callable
+        Loads the model, with the histories of the known users.
+    on_reload : callable, optional
         Called with True after a new model took over, with False where it could not be loaded (the old one stays).
     """
 
     def __init__(
-        self, place: Location, load: Callable[[Location], ListMaker], on_reload: Callable[[bool], None] | None = None
+        self,
+        stamp: Callable[[], str],
+        load: Callable[[], ListMaker],
+        on_reload: Callable[[bool], None] | None = None,
     ):
-        self._place, self._load, self._on_reload = place, load, on_reload
-        self._loaded = self._read()
-        self._refused = ""
+        self._stamp, self._load, self._on_reload = stamp, load, on_reload
+        self._loaded = self._read(stamp())
+        self._refused: str | None = None
         self._closed = threading.Event()
 
     @property
@@ -91,14 +99,12 @@ class CurrentModel:
         """The model to make the next query on."""
         return self._loaded
 
-    def _read(self) -> Loaded:
-        folder = model_folder(self._place)
-        stamp = _stamp(folder)
-        lists = self._load(folder)
+    def _read(self, stamp: str) -> Loaded:
+        lists = self._load()
         return Loaded(lists, lists.trained.digest[:12], stamp)
 
     def refresh(self) -> bool:
-        """Load what the place names now, if that is another model; requests are answered by the old one meanwhile.
+        """Load the model again if it is another; requests are answered by the old one meanwhile.
 
         Returns
         -------
@@ -107,17 +113,17 @@ class CurrentModel:
         """
         stamp = ""
         try:
-            stamp = _stamp(model_folder(self._place))
+            stamp = self._stamp()
             if stamp == self._loaded.stamp:
                 return False
-            self._loaded = self._read()
+            self._loaded = self._read(stamp)
         except (RecsysError, OSError) as error:
-            if stamp != self._refused or not stamp:
+            if stamp != self._refused:
                 logger.warning("The model %s stays: %s", self._loaded.version, error)
                 self._report(False)
             self._refused = stamp
             return False
-        self._refused = ""
+        self._refused = None
         self._report(True)
         return True
 
@@ -137,8 +143,3 @@ class CurrentModel:
     def close(self) -> None:
         """Stop watching."""
         self._closed.set()
-
-
-def _stamp(folder: Location) -> str:
-    """A digest of model.json, which changes whenever anything in the folder does."""
-    return hashlib.sha256(folder_at(folder).read_text("model.json").encode()).hexdigest()

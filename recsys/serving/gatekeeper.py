@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
-_OPEN = ("/v2/health/live", "/v2/health/ready")  # a load balancer has no key
+_OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # a load balancer has no key, and the page asks for one
 _ID = re.compile(rb"[\w.:-]{1,64}\Z")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 

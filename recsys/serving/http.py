@@ -4,6 +4,7 @@
 GET  /recommend/{user_id}    a list for a user with a known history
 POST /recommend              a list for a history that comes with the request
 GET  /similar/{item_id}      the nearest items
+GET  /                       the page, where it was asked for
 GET  /v2/health/live, /v2/health/ready, /metrics, /openapi.json
 ```
 A request that cannot be met is answered by 4xx with the reason under `detail`; every answer names the model's version
@@ -30,6 +31,7 @@ from recsys.serving.batching import MicroBatcher, QueueFullError
 from recsys.serving.current import CurrentModel, Loaded
 from recsys.serving.gatekeeper import Gatekeeper, ServiceMetrics
 from recsys.serving.lists import ListMaker, UnknownIdError, Wishes
+from recsys.serving.page import PAGE, POLICY, Catalog
 
 ItemId = StrictStr | StrictInt
 Entries = list[dict[str, Any]]
@@ -114,7 +116,11 @@ class Service:
 
 
 def create_app(
-    current: CurrentModel, limits: Limits | None = None, keys: Sequence[str] = (), metrics: ServiceMetrics | None = None
+    current: CurrentModel,
+    limits: Limits | None = None,
+    keys: Sequence[str] = (),
+    metrics: ServiceMetrics | None = None,
+    has_page: bool = False,
 ) -> FastAPI:
     """Make the application.
 
@@ -127,6 +133,8 @@ def create_app(
         API keys: with any, requests need one of them in the header `x-api-key` (health checks do not).
     metrics : ServiceMetrics, optional
         What `/metrics` shows.
+    has_page : bool
+        Whether the page is served at `/`.
 
     Returns
     -------
@@ -147,6 +155,8 @@ def create_app(
     )
     _add_lists(app, service)
     _add_health(app, service, metrics)
+    if has_page:
+        _add_page(app, service)
     for kind, answer in ((RecsysError, _refused), (RequestValidationError, _invalid), (HTTPException, _http_error)):
         app.add_exception_handler(kind, answer)
     app.add_middleware(Gatekeeper, body=limits.body, seconds=limits.seconds, keys=tuple(keys), metrics=metrics)
@@ -203,6 +213,36 @@ def _add_health(app: FastAPI, service: Service, metrics: ServiceMetrics) -> None
     @app.get("/metrics", summary="Counters and times, for Prometheus")
     async def show_metrics() -> Response:
         return Response(metrics.text(len(service.batcher), service.current.loaded.version), media_type=metrics.TYPE)
+
+
+def _add_page(app: FastAPI, service: Service) -> None:
+    """The page, and what it asks for besides lists; these are no part of the interface for others."""
+    made: list[tuple[Loaded, Catalog]] = []
+
+    def catalog() -> tuple[Loaded, Catalog]:
+        loaded = service.current.loaded
+        if not made or made[-1][0] is not loaded:
+            made[:] = [(loaded, Catalog(loaded.lists))]
+        return made[-1]
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return Response(PAGE.read_text("utf-8"), headers={"content-security-policy": POLICY}, media_type="text/html")
+
+    @app.get("/page/popular", include_in_schema=False)
+    async def popular(request: Request) -> Response:
+        loaded, items = await asyncio.to_thread(catalog)
+        return _answer(request, loaded, items.popular())
+
+    @app.get("/page/items", include_in_schema=False)
+    async def search(request: Request, search: Annotated[str, Query(max_length=200)]) -> Response:
+        loaded, items = await asyncio.to_thread(catalog)
+        return _answer(request, loaded, await asyncio.to_thread(items.search, search))
+
+    @app.get("/page/history/{user_id:path}", include_in_schema=False)
+    async def history(request: Request, user_id: Annotated[str, Path()]) -> Response:
+        loaded = service.current.loaded
+        return _answer(request, loaded, loaded.lists.history_of(user_id))
 
 
 def _ratings(history: Sequence[HistoryItem]) -> list[float] | None:

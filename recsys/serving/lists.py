@@ -148,6 +148,19 @@ class ListMaker:
         seen = known.matrix if known.seen is None else known.seen
         return self._query(_row_of(known.matrix, row), _row_of(seen, row)[0], wishes, trained_row)
 
+    def history_of(self, user: str) -> list[dict[str, Any]]:
+        """Return the items that a known user has had, as they are written in an answer.
+
+        Raises
+        ------
+        UnknownIdError
+            If the user is not in the histories.
+        """
+        row = self._row.get(user)
+        if self._known is None or row is None:
+            raise UnknownIdError(f"Expected a user with a known history, found {user!r}.")
+        return [self.named(int(at)) for at in _row_of(self._known.matrix, row)[0]]
+
     def for_history(self, items: Sequence[str | int], ratings: Sequence[float] | None, wishes: Wishes) -> Query:
         """Make the query of somebody who is a history and nothing else.
 

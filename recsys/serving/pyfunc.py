@@ -18,6 +18,7 @@ from recsys.errors import DataError, NoRowsLeftError
 from recsys.inference.topn import check_length
 from recsys.models.trained import TrainedModel
 from recsys.system.packages import packages
+from recsys.system.text import plural
 
 MAX_REQUEST_ROWS = 1_000_000  # rows of histories in one request
 MAX_ANSWER_ROWS = 10_000_000  # rows of lists in one answer
@@ -75,7 +76,8 @@ def recommend_frame(
             lists = trained.recommend(read, n, filter_seen=filter_seen).astype(_OUTPUT)
     without = users - lists["user_id"].nunique()
     if without:
-        logger.warning("%d of %d users get no list: the model cannot score them.", without, users)
+        get = "gets" if without == 1 else "get"
+        logger.warning("%d of %s %s no list: the model cannot score them.", without, plural(users, "user"), get)
     return lists
 
 

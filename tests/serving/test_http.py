@@ -11,7 +11,7 @@ import uvicorn
 from recsys import fit, load_model, save_model
 from recsys.data.reading import read_interactions
 from recsys.errors import ArtifactError
-from recsys.serving.current import CurrentModel, model_folder
+from recsys.serving.current import CurrentModel, folder_stamp, model_folder
 from recsys.serving.gatekeeper import ServiceMetrics
 from recsys.serving.http import Limits, create_app
 from recsys.serving.lists import ListMaker
@@ -27,7 +27,11 @@ def save(folder, rows=RATINGS, model="popularity", overwrite=False):
 
 
 def load(folder):
-    return ListMaker(load_model(folder), read_interactions(RATINGS))
+    return ListMaker(load_model(model_folder(folder)), read_interactions(RATINGS))
+
+
+def current(folder, on_reload=None, load=load):
+    return CurrentModel(lambda: folder_stamp(folder), lambda: load(folder), on_reload)
 
 
 class Client:
@@ -75,7 +79,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    with Running(create_app(CurrentModel(folder, load), Limits(n=100, body=5000, history=20))) as client:
+    with Running(create_app(current(folder), Limits(n=100, body=5000, history=20))) as client:
         yield client
 
 
@@ -152,7 +156,7 @@ def test_the_interface_describes_itself(client):
 
 
 def test_without_a_key_only_health_is_open(folder):
-    with Running(create_app(CurrentModel(folder, load), keys=["another-key-of-characters", KEY])) as client:
+    with Running(create_app(current(folder), keys=["another-key-of-characters", KEY])) as client:
         assert client.ask("/recommend/u1")[0] == 401
         assert client.ask("/recommend/u1", x_api_key=KEY + "x")[0] == 401
         assert client.ask("/recommend/u1", x_api_key=KEY)[0] == 200
@@ -177,7 +181,7 @@ def slow(folder):
 
 def test_a_full_queue_and_a_late_answer_are_503_and_say_when_to_try_again(folder):
     limits = Limits(seconds=0.5, waiting=1, batch=1)
-    with Running(create_app(CurrentModel(folder, slow), limits)) as client:
+    with Running(create_app(current(folder, load=slow), limits)) as client:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda _: client.ask("/recommend/u1"), range(4)))
         Slow.go_on.set()
@@ -199,8 +203,8 @@ def test_a_body_of_another_type_is_refused_and_the_type_to_send_is_named(client)
 def test_a_new_model_takes_over_without_a_failed_request(tmp_path):
     folder = save(tmp_path / "model")
     metrics = ServiceMetrics()
-    current = CurrentModel(folder, load, metrics.count_reload)
-    with Running(create_app(current, metrics=metrics)) as client:
+    served = current(folder, metrics.count_reload)
+    with Running(create_app(served, metrics=metrics)) as client:
         ended, found = threading.Event(), []
 
         def keep_asking():
@@ -209,12 +213,12 @@ def test_a_new_model_takes_over_without_a_failed_request(tmp_path):
 
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             asking = [pool.submit(keep_asking) for _ in range(2)]
-            versions = {current.loaded.version}
+            versions = {served.loaded.version}
             for rows in (OTHER, RATINGS, OTHER):
                 save(folder, rows, overwrite=True)
-                assert current.refresh() and not current.refresh()
-                versions.add(current.loaded.version)
-                assert client.ask("/recommend/u1")[1]["model_version"] == current.loaded.version
+                assert served.refresh() and not served.refresh()
+                versions.add(served.loaded.version)
+                assert client.ask("/recommend/u1")[1]["model_version"] == served.loaded.version
             ended.set()
             assert [future.result(20) for future in asking] == [None, None]
         assert {status for status, _, _ in found} == {200}
@@ -226,26 +230,26 @@ def test_a_new_model_takes_over_without_a_failed_request(tmp_path):
 def test_a_damaged_model_is_refused_and_the_old_one_stays(tmp_path, caplog):
     folder = save(tmp_path / "model")
     reported = []
-    current = CurrentModel(folder, load, reported.append)
-    version = current.loaded.version
+    served = current(folder, reported.append)
+    version = served.loaded.version
     save(folder, OTHER, overwrite=True)
     (folder / "weights.safetensors").write_bytes(b"damaged")
-    assert not current.refresh() and not current.refresh()  # said once
-    assert current.loaded.version == version and reported == [False]
+    assert not served.refresh() and not served.refresh()  # said once
+    assert served.loaded.version == version and reported == [False]
     assert f"The model {version} stays" in caplog.text
     save(folder, OTHER, overwrite=True)
-    assert current.refresh() and reported == [False, True]
+    assert served.refresh() and reported == [False, True]
 
 
 def test_current_points_to_the_model_in_use(tmp_path):
     save(tmp_path / "monday")
     save(tmp_path / "tuesday", OTHER)
     (tmp_path / "CURRENT").write_text("monday\n")
-    current = CurrentModel(tmp_path, load)
-    assert current.loaded.version == load_model(tmp_path / "monday").digest[:12]
+    served = current(tmp_path)
+    assert served.loaded.version == load_model(tmp_path / "monday").digest[:12]
     (tmp_path / "CURRENT").write_text("tuesday\n")
-    assert current.refresh()
-    assert current.loaded.version == load_model(tmp_path / "tuesday").digest[:12]
+    assert served.refresh()
+    assert served.loaded.version == load_model(tmp_path / "tuesday").digest[:12]
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "", ".", "..", "a/b", "one\ntwo"])
