@@ -13,6 +13,14 @@ from browser import BROWSER, FLAGS
 KEYS = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "Tab": 9}
 
 
+MIDDLE = """selector => {
+  const element = document.querySelector(selector);
+  element.scrollIntoView({block: "center"});
+  const box = element.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}"""
+
+
 def drive(address, script, width=1280, height=900):
     """Open an address, run `script(page)` there, and return (its result, the hosts that were asked)."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -94,9 +102,6 @@ class Page:
 
     async def click(self, selector):
         """Click the middle of the first element of a selector with the mouse."""
-        box = await self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
-        )
+        box = await self.value(f"({MIDDLE})({json.dumps(selector)})")
         for kind in ("mousePressed", "mouseReleased"):
             await self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
