@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from recsys import splitting
-from recsys.artifacts import save_model
+from recsys.artifacts import load_model, save_model
 from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, UnsupportedError
@@ -21,23 +22,28 @@ from recsys.evaluation.averages import Interval
 from recsys.evaluation.fitting import validation_split
 from recsys.evaluation.results import FittedResult
 from recsys.evaluation.tasks import TASKS, Task, find_task
+from recsys.evaluation.warm_fit import fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.autoencoders.network import NetworkRecommender
 from recsys.models.default import choose_model
 from recsys.models.trained import TrainedModel
+from recsys.models.warm_start import Earlier
 from recsys.serving.pyfunc import pyfunc_arguments
 from recsys.splitting.holdout import Split
-from recsys.system.atomic import refuse_existing
 from recsys.system.storage import Location
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
+from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, cells_text, metrics_table, note, print_json, program, say, wrapped
 from .cli.progress import activity
-from .cli.reading import read_for, remembered_reading, typed_again
+from .cli.reading import read_for, read_histories, remembered_reading, typed_again
+from .cli.resuming import KeepingOptions, open_training, refuse_early, resume_hint, training_facts
 from .cli.settings import FittingOptions, TrackingOptions
 from .cli.steps import fit_model, log_calibration, log_data, refit_model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,18 @@ class TrainJob:
     refit: bool = setting(False, "Before saving, fit again on all users for the best number of epochs.")
     seed: int = setting(0, "Seed of the split, the weights and the batches.", kind=SEED)
     overwrite: bool = setting(False, "Replace an existing model directory.")
+    init_from: Location | None = setting(
+        None, "Warm start: go on from this model directory, with its model and settings; fewer epochs are needed."
+    )
+    grow: bool = setting(False, "With --init-from: keep all of its items, at their positions; new ones follow.")
+    keep_gram: bool = setting(
+        False, "ease, edlae: also save the Gram matrix, to which a warm start adds only the rows that are new."
+    )
     task: Literal["ranking", "rating"] | None = setting(
         None, "Lists, or predicted ratings; the task of the model by default."
     )
     fitting: FittingOptions = field(default_factory=FittingOptions)
+    keeping: KeepingOptions = field(default_factory=KeepingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
@@ -89,56 +103,104 @@ def run(job: TrainJob) -> Trained | None:
 
     What can be refused is refused before the data are read.
     """
-    job = job.with_task_defaults(find_task(job.task, [job.model]))
-    settings = parse_settings(job.settings)
-    if settings and not job.model:
-        raise ConfigError(f"Expected -m MODEL together with -s {job.settings[0]}: a setting belongs to a model.")
-    named = create_model(job.model, settings) if job.model else None
-    refuse_existing(job.output, "model.json", job.overwrite)
+    earlier = load_earlier(job)
+    named = unfitted(job, earlier)
+    job = job.with_task_defaults(find_task(job.task, [job.model if named is None else named.name]))
+    refuse_early(job.output, job.keeping, job.overwrite)
     with process_group() as group:
         if named is not None:
             refuse_several(named, group)
-        return _train(job, named, group)
+        return _train(job, named, earlier, group)
 
 
-def _train(job: TrainJob, named: Recommender | None, group: Group) -> Trained | None:
+def load_earlier(job: TrainJob) -> Earlier | None:
+    """The model to go on from, if one was given."""
+    if job.init_from is None:
+        if job.grow:
+            raise ConfigError("Expected --init-from MODEL together with --grow: a catalog grows from an earlier one.")
+        return None
+    return Earlier(load_model(job.init_from, job.fitting.device, with_gram=True), job.grow)
+
+
+def unfitted(job: TrainJob, earlier: Earlier | None) -> Recommender | None:
+    """The model to train: as named, or that of the earlier one; None where the size of the data decides."""
+    settings = parse_settings(job.settings)
+    if earlier is not None:
+        return earlier.create(job.model, settings)
+    if settings and not job.model:
+        raise ConfigError(f"Expected -m MODEL together with -s {job.settings[0]}: a setting belongs to a model.")
+    return create_model(job.model, settings) if job.model else None
+
+
+def _train(job: TrainJob, named: Recommender | None, earlier: Earlier | None, group: Group) -> Trained | None:
     task = TASKS["ranking" if named is None else named.task]
-    interactions = read_for(task, job.ratings, job.reading)
+    interactions = read(job, task, earlier)
     model = pick(interactions, job, group) if named is None else named
-    split = validation_split(interactions, model, job.held_out, job.seed)
-    with job.tracking.open(group).run(f"train {model.name}", "train") as tracked:
+    facts = training_facts(job, interactions, model)
+    training = open_training(job.output, job.keeping, job.overwrite, facts, group)
+    if training.complete is not None:
+        return already_trained(training.complete, job, interactions) if group.is_main else None
+    split = place(earlier, validation_split(interactions, model, job.held_out, job.seed))
+    with job.tracking.open(group).run(f"train {model.name}", "train", training.run_id) as tracked:
+        training.remember(tracked.id)
         data = log_data(tracked, interactions, split)
         if group.is_main:
             state_memory(model, len(split.train.items))
+        say_start = note if group.is_main else logger.info
         started = time.perf_counter()
-        fit_model(model, split, job.fitting, job.seed, tracked, group)
-        seconds = time.perf_counter() - started
+        how: dict[str, Any] = {"options": job.fitting, "seed": job.seed, "group": group, "keep_gram": job.keep_gram}
+        how["checkpoints"] = training.checkpoints
+        fit: Callable[..., Recommender] = partial(fit_model, split=split, run=tracked, **how)
+        fit_on(earlier, model, split, interactions, fit, say_start)
+        seconds = time.perf_counter() - started + training.checkpoints.seconds
         found = validate(model, split, job.fitting.metric) if group.is_main else None
         metrics = {} if found is None else found.evaluation.intervals()
         if job.refit:
-            split = splitting.everybody(interactions, task.ratings)
-            model = refit_model(model, split, job.fitting, job.seed, group)
+            split = place(earlier, splitting.everybody(interactions, task.ratings))
+            model = fit_on(earlier, model, split, interactions, partial(refit_model, split=split, **how))
         if not group.is_main:
             return None
-        about = {
-            "metrics": {label: asdict(interval) for label, interval in metrics.items()},
-            "seed": job.seed,
-            "data": data,
-            "reading": remembered_reading(interactions),
-            "split": {"protocol": split.protocol, "held_out": job.held_out, "refit": job.refit, **split.facts},
-            "run_id": tracked.id,
-        }
+        about = describe(job, interactions, split, metrics) | {"data": data, "run_id": tracked.id}
         train = split.train
+        if earlier is not None:
+            about["started_from"] = earlier.describe(train)
         trained = TrainedModel(model, train.items, train.item_counts, train.users, about)
-        save_model(job.output, trained, job.overwrite)
+        save_model(job.output, trained, training.overwrite)
         tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
         if found is not None:
             log_calibration(tracked, found)
         tracked.log_model(partial(pyfunc_arguments, job.output))
+    training.checkpoints.remove()
     counts = {} if found is None else found.counts
     return Trained(
         model.name, model.summary(), job.output, metrics, counts, seconds, interactions.ledger.line(), tracked.id
     )
+
+
+def read(job: TrainJob, task: Task, earlier: Earlier | None) -> Interactions:
+    """Read the ratings; as those of the earlier model were read, where no flag says otherwise."""
+    if earlier is None:
+        return read_for(task, job.ratings, job.reading)
+    return read_histories(earlier.trained, job.ratings, job.reading)
+
+
+def describe(
+    job: TrainJob, interactions: Interactions, split: Split, metrics: Mapping[str, Interval]
+) -> dict[str, Any]:
+    """What model.json says of how the model was made."""
+    return {
+        "metrics": {label: asdict(interval) for label, interval in metrics.items()},
+        "seed": job.seed,
+        "reading": remembered_reading(interactions),
+        "split": {"protocol": split.protocol, "held_out": job.held_out, "refit": job.refit, **split.facts},
+    }
+
+
+def already_trained(about: Mapping[str, Any], job: TrainJob, interactions: Interactions) -> Trained:
+    """The result of an earlier process that was complete; its checkpoints are gone."""
+    note(f"{job.output} is complete already: nothing to resume.")
+    metrics = {label: Interval(**interval) for label, interval in about["metrics"].items()}
+    return Trained(about["model"], "", job.output, metrics, {}, 0.0, interactions.ledger.line(), about["run_id"])
 
 
 def pick(interactions: Interactions, job: TrainJob, group: Group) -> Recommender:
@@ -182,7 +244,9 @@ def validate(model: Recommender, split: Split, metric: str) -> FittedResult | No
 @options_from(TrainJob)
 def command(job: TrainJob) -> None:
     """Fit a model on RATINGS, validate it on held-out data, save it and track the run."""
-    report(run(job), job)
+    with resumable(lambda: resume_hint(job.output), job.output):
+        trained = run(job)
+    report(trained, job)
 
 
 def report(trained: Trained | None, job: TrainJob) -> None:

@@ -59,7 +59,13 @@ def shown(label: str, context: TrainingContext, metric: str) -> Iterator[Trainin
         yield context
         return
     with fit_progress(label, metric) as progress:
-        yield replace(context, on_step=progress.step, on_epoch=progress.epoch, on_phase=progress.phase)
+        yield replace(
+            context,
+            on_step=progress.step,
+            on_epoch=progress.epoch,
+            on_phase=progress.phase,
+            on_resume=progress.resume,
+        )
 
 
 def fit_context(options: FittingOptions, seed: int, group: Group = ALONE) -> TrainingContext:

@@ -106,7 +106,7 @@ class WarmStart:
     """
 
     state: Mapping[str, Tensor]
-    share: float = 0.25
+    share: float = 0.2
     learning_rate: float = 1.0
     patience: int = 3
 
@@ -190,7 +190,7 @@ class TrainingContext:
 
     def planned(self, configured: int) -> int:
         """Return how many of the configured epochs or iterations are planned: a share of them in a warm start."""
-        return configured if self.start is None else max(1, round(self.start.share * configured))
+        return configured if self.start is None else max(1, int(self.start.share * configured))
 
     def rate(self, configured: float) -> float:
         """Return the learning rate: that configured, or the warm start's share of it."""
