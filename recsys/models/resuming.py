@@ -63,7 +63,9 @@ def _describe(model: Recommender, matrix: csr_matrix, context: TrainingContext) 
         "model": model.name,
         "settings": asdict(model.config),
         "ratings": f"{matrix.shape[0]} x {matrix.shape[1]}, {_digest((matrix.indptr, matrix.indices, matrix.data))}",
-        "start": None if start is None else _digest(start.state[name].numpy(force=True) for name in sorted(start.state)),
+        "start": None
+        if start is None
+        else _digest(start.state[name].numpy(force=True) for name in sorted(start.state)),
         "seed": context.seed,
         "precision": context.precision,
         "validated": context.validate is not None,

@@ -66,9 +66,7 @@ def copy_into(place: State, found: State, finite: bool = True) -> None:
             tensor.copy_(found[name])
 
 
-def check_like(
-    name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, finite: bool = True
-) -> None:
+def check_like(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, finite: bool = True) -> None:
     """Raise DataError unless a tensor has this shape and type, and holds finite numbers if it must."""
     if tensor.shape != shape or tensor.dtype != dtype:
         found = f"{tensor.dtype} {tuple(tensor.shape)}"
@@ -186,8 +184,8 @@ class _Clock:
     """When the next checkpoint is due; shared by the fits of one training."""
 
     every: float | None = None
-    started: float = field(default_factory=time.monotonic)
-    last: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
+    last: float = field(default_factory=lambda: time.monotonic())
     spent: float = 0.0
     cost: float = _FIRST_COST
     has_written: bool = False
