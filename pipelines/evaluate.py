@@ -28,6 +28,7 @@ from recsys.system.packages import versions
 from recsys.system.storage import Location
 from recsys.system.text import plural
 
+from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, setting
 from .cli.output import as_json, cells_text, metrics_table, print_json, say, wrapped
 from .cli.progress import activity
@@ -168,7 +169,7 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
 
 
 @click.command("evaluate")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(EvaluateJob)
 def command(job: EvaluateJob) -> None:

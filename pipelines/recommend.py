@@ -20,7 +20,8 @@ from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
 from recsys.system.text import plural, printable
 
-from .cli.options import LocationType, options_from, setting
+from .cli.models import ModelType
+from .cli.options import options_from, setting
 from .cli.output import WIDTH, as_json, decimal, listed, print_json, say, shorten, table
 from .cli.reading import read_histories
 from .cli.settings import comma_list
@@ -113,7 +114,7 @@ def named(item: Any, titles: Mapping[str, str]) -> dict[str, Any]:
 
 
 @click.command("recommend")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @options_from(RecommendJob)
 def command(job: RecommendJob) -> None:
     """Recommend items for one user with the model directory MODEL."""

@@ -17,20 +17,23 @@ from recsys import splitting
 from recsys.artifacts import load_model, save_model
 from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions
-from recsys.errors import ConfigError, UnsupportedError
+from recsys.errors import ConfigError, RegistryError, UnsupportedError
 from recsys.evaluation.averages import Interval
 from recsys.evaluation.fitting import validation_split
 from recsys.evaluation.results import FittedResult
 from recsys.evaluation.tasks import TASKS, Task, find_task
-from recsys.evaluation.warm_fit import fit_on, place
+from recsys.evaluation.warm_fit import Origin, find_origin, fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.autoencoders.network import NetworkRecommender
 from recsys.models.default import choose_model
 from recsys.models.trained import TrainedModel
 from recsys.models.warm_start import Earlier
 from recsys.serving.pyfunc import pyfunc_arguments
+from recsys.splitting.bucket import divide_by_bucket
 from recsys.splitting.holdout import Split
 from recsys.system.storage import Location
+from recsys.system.text import plural
+from recsys.tracking.registry import ModelRegistry
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
@@ -66,9 +69,17 @@ class TrainJob:
         None, "Warm start: go on from this model directory, with its model and settings; fewer epochs are needed."
     )
     grow: bool = setting(False, "With --init-from: keep all of its items, at their positions; new ones follow.")
+    encoder_from: Location | None = setting(
+        None,
+        "Ratings: begin with the first layers of this vae, dae, ae or sparse-ae, which was trained on a larger log.",
+    )
     keep_gram: bool = setting(
         False, "ease, edlae: also save the Gram matrix, to which a warm start adds only the rows that are new."
     )
+    test_bucket: float | None = setting(
+        None, "Share of users, by hashes of their ids, that are kept out of training, to judge models in promote."
+    )
+    register: str | None = setting(None, "Register the model in MLflow under this name, as the challenger.")
     task: Literal["ranking", "rating"] | None = setting(
         None, "Lists, or predicted ratings; the task of the model by default."
     )
@@ -76,6 +87,10 @@ class TrainJob:
     keeping: KeepingOptions = field(default_factory=KeepingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    def __post_init__(self) -> None:
+        if self.register is not None and not self.tracking.track:
+            raise ConfigError("Expected tracking together with --register NAME: the registry is MLflow's.")
 
     def with_task_defaults(self, task: Task) -> TrainJob:
         """Fill in what was not given with the defaults of the task."""
@@ -103,44 +118,42 @@ def run(job: TrainJob) -> Trained | None:
 
     What can be refused is refused before the data are read.
     """
-    earlier = load_earlier(job)
-    named = unfitted(job, earlier)
+    origin = load_origin(job)
+    named = unfitted(job, origin)
     job = job.with_task_defaults(find_task(job.task, [job.model if named is None else named.name]))
     refuse_early(job.output, job.keeping, job.overwrite)
     with process_group() as group:
         if named is not None:
             refuse_several(named, group)
-        return _train(job, named, earlier, group)
+        return _train(job, named, origin, group)
 
 
-def load_earlier(job: TrainJob) -> Earlier | None:
-    """The model to go on from, if one was given."""
-    if job.init_from is None:
-        if job.grow:
-            raise ConfigError("Expected --init-from MODEL together with --grow: a catalog grows from an earlier one.")
-        return None
-    return Earlier(load_model(job.init_from, job.fitting.device, with_gram=True), job.grow)
+def load_origin(job: TrainJob) -> Origin | None:
+    """The model to begin with, if one was given."""
+    given = (job.init_from, job.encoder_from)
+    earlier, encoder = (None if one is None else load_model(one, with_gram=True) for one in given)
+    return find_origin(earlier, encoder, job.grow)
 
 
-def unfitted(job: TrainJob, earlier: Earlier | None) -> Recommender | None:
-    """The model to train: as named, or that of the earlier one; None where the size of the data decides."""
+def unfitted(job: TrainJob, origin: Origin | None) -> Recommender | None:
+    """The model to train: as named, or as its beginning wants it; None where the size of the data decides."""
     settings = parse_settings(job.settings)
-    if earlier is not None:
-        return earlier.create(job.model, settings)
+    if origin is not None:
+        return origin.create(job.model, settings)
     if settings and not job.model:
         raise ConfigError(f"Expected -m MODEL together with -s {job.settings[0]}: a setting belongs to a model.")
     return create_model(job.model, settings) if job.model else None
 
 
-def _train(job: TrainJob, named: Recommender | None, earlier: Earlier | None, group: Group) -> Trained | None:
+def _train(job: TrainJob, named: Recommender | None, origin: Origin | None, group: Group) -> Trained | None:
     task = TASKS["ranking" if named is None else named.task]
-    interactions = read(job, task, earlier)
+    interactions = read(job, task, origin)
     model = pick(interactions, job, group) if named is None else named
     facts = training_facts(job, interactions, model)
     training = open_training(job.output, job.keeping, job.overwrite, facts, group)
     if training.complete is not None:
         return already_trained(training.complete, job, interactions) if group.is_main else None
-    split = place(earlier, validation_split(interactions, model, job.held_out, job.seed))
+    split = place(origin, validation_split(interactions, model, job.held_out, job.seed))
     with job.tracking.open(group).run(f"train {model.name}", "train", training.run_id) as tracked:
         training.remember(tracked.id)
         data = log_data(tracked, interactions, split)
@@ -151,25 +164,26 @@ def _train(job: TrainJob, named: Recommender | None, earlier: Earlier | None, gr
         how: dict[str, Any] = {"options": job.fitting, "seed": job.seed, "group": group, "keep_gram": job.keep_gram}
         how["checkpoints"] = training.checkpoints
         fit: Callable[..., Recommender] = partial(fit_model, split=split, run=tracked, **how)
-        fit_on(earlier, model, split, interactions, fit, say_start)
+        fit_on(origin, model, split, interactions, fit, say_start)
         seconds = time.perf_counter() - started + training.checkpoints.seconds
         found = validate(model, split, job.fitting.metric) if group.is_main else None
         metrics = {} if found is None else found.evaluation.intervals()
         if job.refit:
-            split = place(earlier, splitting.everybody(interactions, task.ratings))
-            model = fit_on(earlier, model, split, interactions, partial(refit_model, split=split, **how))
+            split = place(origin, splitting.everybody(interactions, task.ratings))
+            model = fit_on(origin, model, split, interactions, partial(refit_model, split=split, **how))
         if not group.is_main:
             return None
         about = describe(job, interactions, split, metrics) | {"data": data, "run_id": tracked.id}
         train = split.train
-        if earlier is not None:
-            about["started_from"] = earlier.describe(train)
+        if origin is not None:
+            about |= origin.record(train)
         trained = TrainedModel(model, train.items, train.item_counts, train.users, about)
         save_model(job.output, trained, training.overwrite)
         tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
         if found is not None:
             log_calibration(tracked, found)
         tracked.log_model(partial(pyfunc_arguments, job.output))
+    register(job, tracked.id)
     training.checkpoints.remove()
     counts = {} if found is None else found.counts
     return Trained(
@@ -177,11 +191,17 @@ def _train(job: TrainJob, named: Recommender | None, earlier: Earlier | None, gr
     )
 
 
-def read(job: TrainJob, task: Task, earlier: Earlier | None) -> Interactions:
+def read(job: TrainJob, task: Task, origin: Origin | None) -> Interactions:
     """Read the ratings; as those of the earlier model were read, where no flag says otherwise."""
-    if earlier is None:
-        return read_for(task, job.ratings, job.reading)
-    return read_histories(earlier.trained, job.ratings, job.reading)
+    if isinstance(origin, Earlier):
+        interactions = read_histories(origin.trained, job.ratings, job.reading)
+    else:
+        interactions = read_for(task, job.ratings, job.reading)
+    if job.test_bucket is None:
+        return interactions
+    training, bucket = divide_by_bucket(interactions, job.test_bucket)
+    note(f"{plural(len(bucket.users), 'user')} of the test bucket are not trained on.")
+    return training
 
 
 def describe(
@@ -192,13 +212,33 @@ def describe(
         "metrics": {label: asdict(interval) for label, interval in metrics.items()},
         "seed": job.seed,
         "reading": remembered_reading(interactions),
-        "split": {"protocol": split.protocol, "held_out": job.held_out, "refit": job.refit, **split.facts},
+        "split": {
+            "protocol": split.protocol,
+            "held_out": job.held_out,
+            "refit": job.refit,
+            "test_bucket": job.test_bucket,
+            **split.facts,
+        },
     }
+
+
+def register(job: TrainJob, run_id: str | None) -> None:
+    """Register the model that the run has kept, where that was asked for."""
+    if job.register is None:
+        return
+    if run_id is None:
+        raise RegistryError(f"Expected a tracked run, to register its model as {job.register}; MLflow kept none.")
+    with activity(f"registering {job.register}"):
+        version = ModelRegistry().register(job.register, run_id)
+    note(
+        f"Registered as version {version} of {job.register}, the challenger. Next: {program()} promote {job.register}."
+    )
 
 
 def already_trained(about: Mapping[str, Any], job: TrainJob, interactions: Interactions) -> Trained:
     """The result of an earlier process that was complete; its checkpoints are gone."""
     note(f"{job.output} is complete already: nothing to resume.")
+    register(job, about["run_id"])
     metrics = {label: Interval(**interval) for label, interval in about["metrics"].items()}
     return Trained(about["model"], "", job.output, metrics, {}, 0.0, interactions.ledger.line(), about["run_id"])
 

@@ -80,7 +80,7 @@ class ModelRegistry:
         self.uri = absolute_uri(tracking_uri(uri))
 
     def register(self, name: str, run_id: str) -> str:
-        """Make a version of the model that a run has kept, with the alias `challenger`.
+        """Make a version of the model that a run has kept, with the alias `challenger`; once for each run.
 
         Parameters
         ----------
@@ -103,6 +103,9 @@ class ModelRegistry:
         def call(client: Any) -> str:
             from mlflow.exceptions import MlflowException
 
+            before = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+            if before:
+                return str(before[0].version)
             outputs = client.get_run(run_id).outputs
             if outputs is None or not outputs.model_outputs:
                 raise RegistryError(f"Expected a model kept by the run {run_id}, found none.")

@@ -4,8 +4,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from pipelines.cli.main import main
+from pipelines.cli.settings import TrackingOptions
 from pipelines.promote import PromoteJob, common_bucket, run
+from pipelines.train import TrainJob
+from pipelines.train import run as train
 from recsys import fit, save_model
 from recsys.artifacts import load_model
 from recsys.data.reading import read_interactions
@@ -34,8 +39,8 @@ def kept(tmp_path_factory):
     tastes().to_csv(folder / "ratings.csv", index=False)
     training, _ = divide_by_bucket(read_interactions(folder / "ratings.csv"), SHARE)
     tracker, runs = MLflowTracker(f"sqlite:///{folder / 'mlflow.db'}"), {}
-    for name in ("popularity", "ease"):
-        fitted = fit(training, name, held_out=0)
+    for name in ("popularity", "ease", "again"):
+        fitted = fit(training, name.replace("again", "ease"), held_out=0)
         about = {**fitted.about, "split": {"test_bucket": SHARE}}
         save_model(folder / name, TrainedModel(fitted.model, fitted.items, fitted.item_counts, about=about))
         with tracker.run(f"train {name}", "train") as tracked:
@@ -98,7 +103,8 @@ def test_an_equal_one_takes_over_only_where_that_is_asked_for(place):
     run(PromoteJob("books", (ratings,)))
     with pytest.raises(GateError, match="is the champion already"):
         run(PromoteJob("books", (ratings,)))
-    registry.register("books", runs["ease"])
+    assert registry.register("books", runs["ease"]) == "1"  # once for each run
+    registry.register("books", runs["again"])
     with pytest.raises(GateError, match=r"gain 0\.0000"):
         run(PromoteJob("books", (ratings,)))
     assert run(PromoteJob("books", (ratings,), non_inferior=0.001)).champion == "2"
@@ -160,6 +166,23 @@ def test_nobody_can_judge_a_model_that_was_trained_on_everybody():
     assert common_bucket("books", ("1", kept_apart), ("2", larger)) == 0.1
     with pytest.raises(UnsupportedError, match="Version 2 of books may have been trained on any user"):
         common_bucket("books", ("1", kept_apart), ("2", ease))
+
+
+def test_a_training_keeps_the_bucket_apart_and_registers_the_model(place, tmp_path, capsys):
+    ratings, registry, _ = place
+    job = TrainJob((ratings,), tmp_path / "model", "ease", test_bucket=SHARE, register="films", held_out=0)
+    assert train(job) is not None
+    interactions = read_interactions(ratings)
+    training, bucket = divide_by_bucket(interactions, SHARE)
+    about = load_model(tmp_path / "model").about
+    assert about["split"]["test_bucket"] == SHARE and about["data"]["users"] == len(training.users)
+    assert f"{len(bucket.users)} users of the test bucket are not trained on" in capsys.readouterr().err
+    assert registry.version(ModelAddress("films", CHALLENGER)) == "1"
+    assert run(PromoteJob("films", (ratings,))).champion == "1"
+    found = CliRunner().invoke(main, ["recommend", "models:/films@champion", "--items", "i0,i2", "-n", "3"])
+    assert found.exit_code == 0 and "models:/films@champion is version 1" in found.output
+    with pytest.raises(ConfigError, match="--register"):
+        TrainJob((ratings,), register="films", tracking=TrackingOptions(track=False))
 
 
 def test_ratings_or_a_rollback():
