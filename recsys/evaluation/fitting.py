@@ -14,7 +14,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.reading import ReadingOptions
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.tasks import TASKS
-from recsys.evaluation.warm_fit import fit_on, place
+from recsys.evaluation.warm_fit import Origin, find_origin, fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.default import choose_model
 from recsys.models.trained import READING, TrainedModel, read_for_task
@@ -34,6 +34,7 @@ def fit(
     context: TrainingContext | None = None,
     init_from: TrainedModel | None = None,
     grow: bool = False,
+    encoder_from: TrainedModel | None = None,
 ) -> TrainedModel:
     """Fit a model on ratings and return it with the ids of its items.
 
@@ -60,6 +61,9 @@ def fit(
         fewer epochs are needed (`recsys.models.warm_start`). The model is then its own by default.
     grow : bool
         With `init_from`: keep all of its items, at their positions; new ones follow.
+    encoder_from : TrainedModel, optional
+        A `vae`, `dae`, `ae` or `sparse-ae` fitted on a large implicit log, whose first layers a network over few
+        ratings begins with (`recsys.models.pretraining`).
 
     Returns
     -------
@@ -69,7 +73,8 @@ def fit(
     Raises
     ------
     ConfigError
-        For unknown models or settings, and for other settings than those of `init_from`.
+        For unknown models or settings, for other settings than those of `init_from`, and for `init_from` together
+        with `encoder_from`.
     DataError
         For ratings that cannot be used.
 
@@ -79,13 +84,13 @@ def fit(
     >>> trained.recommend("ratings.csv", n=10)  # doctest: +SKIP
     """
     context, reading = context or TrainingContext(), reading or ReadingOptions()
-    earlier = None if init_from is None else Earlier(init_from, grow)
-    chosen = _unfitted(model, settings, earlier)
+    origin = find_origin(init_from, encoder_from, grow)
+    chosen = _unfitted(model, settings, origin)
     task = TASKS["ranking" if chosen is None else chosen.task]
     interactions = _read(ratings, task.name, reading, init_from)
     if chosen is None:
         chosen = _default_model(interactions, held_out, context)
-    split = place(earlier, validation_split(interactions, chosen, held_out, context.seed))
+    split = place(origin, validation_split(interactions, chosen, held_out, context.seed))
     metrics, validate = {}, None
     if split.validation is not None:
         validate = Validator(split.validation, task.metric, chosen.needs_training_users)
@@ -96,13 +101,13 @@ def fit(
     def refit_it(model: Recommender, start: WarmStart | None) -> Recommender:
         return model.refit(split.train.matrix, replace(context, start=start))
 
-    fit_on(earlier, chosen, split, interactions, fit_it)
+    fit_on(origin, chosen, split, interactions, fit_it)
     if split.validation is not None:
         found = task.evaluate(chosen, split.validation, task.metrics)
         metrics = {label: asdict(interval) for label, interval in found.intervals(context.seed).items()}
         if refit:
-            split = place(earlier, splitting.everybody(interactions, task.ratings))
-            chosen = fit_on(earlier, chosen, split, interactions, refit_it)
+            split = place(origin, splitting.everybody(interactions, task.ratings))
+            chosen = fit_on(origin, chosen, split, interactions, refit_it)
     about = {
         "metrics": metrics,
         "seed": context.seed,
@@ -111,22 +116,22 @@ def fit(
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
     train = split.train
-    if earlier is not None:
-        about["started_from"] = earlier.describe(train)
+    if origin is not None:
+        about |= origin.record(train)
     users = train.users if chosen.needs_training_users else None
     return TrainedModel(chosen, train.items, train.item_counts, users, about)
 
 
 def _unfitted(
-    model: str | Recommender | None, settings: Mapping[str, Any] | None, earlier: Earlier | None
+    model: str | Recommender | None, settings: Mapping[str, Any] | None, origin: Origin | None
 ) -> Recommender | None:
     """The model to fit; None where the size of the data decides."""
     if isinstance(model, Recommender):
-        if earlier is not None:
-            earlier.check(model)
+        if isinstance(origin, Earlier):
+            origin.check(model)
         return model
-    if earlier is not None:
-        return earlier.create(model or "", settings)
+    if origin is not None:
+        return origin.create(model or "", settings)
     return None if model is None else create_model(model, settings)
 
 

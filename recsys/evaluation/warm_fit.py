@@ -22,15 +22,19 @@ from torch import Tensor
 from recsys import splitting
 from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import UserItemMatrix, sparse_rows
+from recsys.errors import ConfigError
 from recsys.evaluation.tasks import TASKS
 from recsys.models import Recommender
 from recsys.models.linear.ease import ClosedForm, update_gram
+from recsys.models.pretraining import PretrainedEncoder
 from recsys.models.trained import TrainedModel
 from recsys.models.warm_start import Earlier
 from recsys.splitting.holdout import Holdout, Split
 from recsys.training.context import WarmStart
 
 logger = logging.getLogger(__name__)
+
+Origin = Earlier | PretrainedEncoder
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,40 @@ class Beginning:
     text: str
 
 
+def find_origin(
+    init_from: TrainedModel | None, encoder_from: TrainedModel | None = None, grow: bool = False
+) -> Origin | None:
+    """Return where a fit begins, from what was asked for.
+
+    Parameters
+    ----------
+    init_from, encoder_from : TrainedModel, optional
+        Not both.
+    grow : bool
+        Only with `init_from`.
+
+    Returns
+    -------
+    Earlier, PretrainedEncoder or None
+
+    Raises
+    ------
+    ConfigError
+        If these do not go together.
+    UnsupportedError
+        If `encoder_from` has no encoder that can be taken over.
+    """
+    if init_from is not None and encoder_from is not None:
+        raise ConfigError("Expected init_from or encoder_from, found both: a fit begins with one model.")
+    if grow and init_from is None:
+        raise ConfigError("Expected init_from together with grow, found grow alone: a catalog grows from another one.")
+    if init_from is not None:
+        return Earlier(init_from, grow)
+    return None if encoder_from is None else PretrainedEncoder(encoder_from)
+
+
 def fit_on(
-    earlier: Earlier | None,
+    origin: Origin | None,
     model: Recommender,
     split: Split,
     interactions: Interactions,
@@ -61,7 +97,7 @@ def fit_on(
 
     Parameters
     ----------
-    earlier : Earlier or None
+    origin : Earlier, PretrainedEncoder or None
     model : Recommender
     split : Split
         Whose training part it is fitted on; from `place`.
@@ -77,18 +113,21 @@ def fit_on(
     Recommender
         What `fit` returned.
     """
-    if earlier is None:
+    if origin is None:
         return fit(model, start=None)
-    beginning = begin(earlier, model, split.train, interactions)
+    beginning = begin(origin, model, split.train, interactions)
     say(beginning.text)
     fitted = fit(model, start=beginning.start)
-    earlier.keep_vanished(fitted, beginning.start, split.train)
+    if isinstance(origin, Earlier):
+        origin.keep_vanished(fitted, beginning.start, split.train)
     return fitted
 
 
-def place(earlier: Earlier | None, split: Split) -> Split:
+def place(origin: Origin | None, split: Split) -> Split:
     """Return the split over the items of the new fit: all earlier ones first, if the catalog only grows."""
-    return split if earlier is None or not earlier.grow else with_items(split, earlier.items_of(split.train))
+    if isinstance(origin, Earlier) and origin.grow:
+        return with_items(split, origin.items_of(split.train))
+    return split
 
 
 def with_items(split: Split, items: Vocabulary) -> Split:
@@ -122,15 +161,15 @@ def with_items(split: Split, items: Vocabulary) -> Split:
     return replace(split, train=train, validation=part(split.validation), test=part(split.test), facts=facts)
 
 
-def begin(earlier: Earlier, model: Recommender, train: UserItemMatrix, interactions: Interactions) -> Beginning:
+def begin(origin: Origin, model: Recommender, train: UserItemMatrix, interactions: Interactions) -> Beginning:
     """Find what a fit begins with.
 
     Parameters
     ----------
-    earlier : Earlier
-        The model to go on from.
+    origin : Earlier or PretrainedEncoder
+        The model to go on from, or whose encoder is taken over.
     model : Recommender
-        To be fitted, from `earlier.create`.
+        To be fitted, from its `create`.
     train : UserItemMatrix
         What it is fitted on.
     interactions : Interactions
@@ -145,16 +184,19 @@ def begin(earlier: Earlier, model: Recommender, train: UserItemMatrix, interacti
     DataError
         If the earlier model knows none of the items.
     """
-    start = earlier.start(model, train)
-    facts = earlier.describe(train)
+    start = origin.start(model, train)
+    (facts,) = origin.record(train).values()
     known = f"{facts['known_items']:,} of {len(train.items):,} items are known to the model to start from"
+    if isinstance(origin, PretrainedEncoder):
+        layers = sorted({name.split(".")[2] for name in start.state} if start else ())
+        return Beginning(start, f"{known}; layers that begin with its weights: {', '.join(layers)}.")
     if facts["items_left_out"]:
         known += f", and {facts['items_left_out']:,} of its own are gone"
     if start is not None:
         return Beginning(start, f"{known}; new ones begin like the items they are taken with.")
     if not isinstance(model, ClosedForm):
         return Beginning(None, f"{known}, but a fit of {model.name} begins with nothing: fitted in full.")
-    found = _gram(earlier.trained, model, train, interactions)
+    found = _gram(origin.trained, model, train, interactions)
     if isinstance(found, str):
         return Beginning(None, f"{known}; fitted in full, because {found}.")
     return Beginning(found, f"{known}; exact: the Gram matrix of the earlier fit and the rows that are new.")

@@ -182,7 +182,7 @@ class Recommender(Queries, Generic[ConfigT]):
         if context.start is None:
             return context
         check_state(context.start.state, self._start_spec(items, context.start.state))
-        return replace(context, patience=min(context.patience, context.start.patience))
+        return replace(context, patience=min(context.patience, context.start.patience or context.patience))
 
     def _check_fitted(self, matrix: csr_matrix) -> None:
         state = self._get_state()

@@ -125,6 +125,35 @@ def taken_together(matrix: csr_matrix, source: NDArray[np.int64], old: int) -> c
     return csr_matrix((weights.data, cells), shape=(len(source), old))
 
 
+def items_between(old: Vocabulary, train: UserItemMatrix) -> IdMap:
+    """Map old items to those of a new fit; new ones are made of the known items they are taken with.
+
+    Parameters
+    ----------
+    old : Vocabulary
+    train : UserItemMatrix
+        Of the new fit.
+
+    Returns
+    -------
+    IdMap
+
+    Raises
+    ------
+    DataError
+        If there are no old items among the new.
+    """
+    items = IdMap.of(old, train.items)
+    if (items.source < 0).all():
+        raise DataError(
+            f"Expected items that the model to start from knows, found none among {len(train.items):,}: are the ids of "
+            "the same kind? Else train without it."
+        )
+    if (items.source >= 0).all():
+        return items
+    return dataclasses.replace(items, near=taken_together(train.matrix, items.source, items.old))
+
+
 def carry_state(
     model: Recommender, state: Mapping[str, Tensor], items: IdMap, users: IdMap | None = None
 ) -> dict[str, Tensor]:
@@ -267,15 +296,7 @@ class Earlier:
             If the model knows none of the items.
         """
         earlier = self.trained
-        items = IdMap.of(earlier.items, train.items)
-        if (items.source < 0).all():
-            raise DataError(
-                f"Expected items that the model to start from knows, found none among {len(train.items):,}: are the "
-                "ids of the same kind? Else train without it."
-            )
-        if (items.source < 0).any():
-            near = taken_together(train.matrix, items.source, items.old)
-            items = dataclasses.replace(items, near=near)
+        items = items_between(earlier.items, train)
         users = None if earlier.users is None else IdMap.of(earlier.users, train.users)
         state = carry_state(model, earlier.model.get_state(), items, users)
         return WarmStart(state) if state else None
@@ -308,7 +329,7 @@ class Earlier:
                 state[name] = state[name].index_copy(axis, torch.as_tensor(rows), kept)
         model.set_state(state, len(train.items), device).epochs = epochs
 
-    def describe(self, train: UserItemMatrix) -> dict[str, Any]:
+    def record(self, train: UserItemMatrix) -> dict[str, Any]:
         """Return what a model's record says of where it started, plain texts and numbers.
 
         `chain` holds the digests of the earlier model and of those that one came from, the nearest first; models that
@@ -317,8 +338,9 @@ class Earlier:
         about, source = self.trained.about, self.trained.items.positions(train.items.ids)
         before = about.get("started_from")
         chain = before.get("chain") if isinstance(before, Mapping) else None
+        digests = [self.trained.digest, *map(str, chain if isinstance(chain, list) else [])]
         data = about.get("data")
-        return {
+        facts = {
             "model": self.trained.digest or None,
             "data": data.get("fingerprint") if isinstance(data, Mapping) else None,
             "created": about.get("created"),
@@ -326,9 +348,6 @@ class Earlier:
             "new_items": int((source < 0).sum()),
             "items_left_out": len(self.trained.items) - int((source >= 0).sum()),
             "grow": self.grow,
-            "chain": [
-                digest
-                for digest in (self.trained.digest, *map(str, chain if isinstance(chain, list) else []))
-                if digest
-            ],
+            "chain": [digest for digest in digests if digest],
         }
+        return {"started_from": facts}

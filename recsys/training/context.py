@@ -101,14 +101,14 @@ class WarmStart:
         Share of the configured epochs or iterations that is planned, in (0, 1]; at least one is.
     learning_rate : float
         Factor of the configured learning rate.
-    patience : int
-        Largest patience.
+    patience : int, optional
+        Largest patience; that of the context without it.
     """
 
     state: Mapping[str, Tensor]
     share: float = 0.2
     learning_rate: float = 1.0
-    patience: int = 3
+    patience: int | None = 3
 
     def part(self, prefix: str) -> WarmStart | None:
         """Return the start of a part of the model: the tensors whose names begin with `prefix`; None for none."""

@@ -255,7 +255,7 @@ class MaskedAutoencoder(RatingRecommender[MaskedConfigT]):
         rows = self.baseline.residual_rows(matrix, transposed=self.by_items)
         self.network = self._ensemble(matrix.shape[0 if self.by_items else 1]).to(rows.offsets.device)
         if context.start is not None:
-            self.network.load_state_dict(context.start.state)
+            self.network.load_state_dict(context.start.state, strict=False)
         keep = self._encode if self.by_items else _keep_nothing
         self.epochs = train_masked(self.network, rows, self.config, context, self.score, keep)
         keep(rows)
@@ -322,7 +322,9 @@ class MaskedAutoencoder(RatingRecommender[MaskedConfigT]):
         return module_spec(self._on_meta(n_items))
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        return StateSpec() if self.by_items else self._weights_spec(n_items, state)  # by items, networks are not kept
+        if self.by_items:  # the networks are not kept
+            return StateSpec()
+        return StateSpec({k: spec for k, spec in self._weights_spec(n_items, state).tensors.items() if k in state})
 
     def _on_meta(self, columns: int) -> Ensemble:
         with torch.device("meta"):
