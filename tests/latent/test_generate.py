@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix, vstack
+from tastes import two_tastes
+
+import recsys
+from recsys.errors import DataError, UnsupportedError
+from recsys.latent.generate import Source
+from recsys.training.context import TrainingContext
+
+
+@pytest.fixture(scope="module")
+def people():
+    return two_tastes(users=120, items=20).to_matrix().matrix
+
+
+@pytest.fixture(scope="module", params=["vae", "recvae"])
+def model(request, people):
+    settings = {
+        "vae": {"hidden": 16, "latent": 3, "epochs": 60, "learning_rate": 0.01, "beta": 0.05},
+        "recvae": {"hidden": 16, "latent": 3, "epochs": 15, "learning_rate": 0.01},
+    }[request.param]
+    return recsys.create_model(request.param, settings).fit(people, TrainingContext(seed=1))
+
+
+def drawn(source, users=2000, seed=0):
+    return csr_matrix(vstack(list(source.draw(users, seed))))
+
+
+def test_generated_users_have_one_taste_or_the_other_and_as_many_items_as_real_ones(model, people):
+    made = drawn(Source.fitted(model, people))
+    dense = made.toarray()
+    assert set(np.unique(dense)) == {0.0, 1.0}
+    real_lengths, lengths = np.diff(people.indptr), np.diff(made.indptr)
+    assert set(lengths) <= set(real_lengths)
+    assert lengths.mean() == pytest.approx(real_lengths.mean(), abs=0.3)
+    share = dense[:, :10].sum(1) / dense.sum(1)
+    # Nobody real mixes, and of people who take anything a tenth do not; both tastes are there.
+    assert ((share < 0.3) | (share > 0.7)).mean() > 0.5
+    assert 0.3 < (share > 0.5).mean() < 0.7
+
+
+def test_the_seed_decides_and_more_users_change_none_of_the_first(model, people):
+    source = Source.fitted(model, people)
+    first = drawn(source, 3000, seed=5).toarray()
+    np.testing.assert_array_equal(drawn(source, 3000, seed=5).toarray(), first)
+    np.testing.assert_array_equal(drawn(source, 50, seed=5).toarray(), first[:50])
+    assert (drawn(source, 50, seed=6).toarray() != first[:50]).any()
+
+
+class Told:
+    """A source whose shares of the items are given, whatever the code."""
+
+    def __init__(self, shares, lengths):
+        self.shares, self.lengths = np.log(np.float32(shares)), np.array(lengths)
+
+    def source(self, people):
+        found = Source.prior(recsys.create_model("vae", {"hidden": 4, "latent": 2}).untrained(len(self.shares)), people)
+        object.__setattr__(found, "_log_shares", lambda codes: np.tile(self.shares, (len(codes), 1)))
+        return found
+
+
+def test_items_are_drawn_without_replacement_by_their_shares():
+    people = csr_matrix(np.array([[1, 1, 0]], dtype=np.float32))  # everybody has two
+    made = drawn(Told([0.6, 0.3, 0.1], [2]).source(people), 40_000).toarray()
+    assert (made.sum(1) == 2).all()
+    pairs = {(0, 1): made[:, 0] * made[:, 1], (0, 2): made[:, 0] * made[:, 2], (1, 2): made[:, 1] * made[:, 2]}
+    p = np.array([0.6, 0.3, 0.1])
+    for (i, j), found in pairs.items():  # first i then j, or first j then i
+        assert found.mean() == pytest.approx(p[i] * p[j] / (1 - p[i]) + p[j] * p[i] / (1 - p[j]), abs=0.01)
+
+
+def test_the_normal_distribution_has_the_moments_of_codes_and_activity(model, people):
+    source = Source.fitted(model, people)
+    codes = model.embed_users(people)
+    np.testing.assert_allclose(source.center[:-1], codes.mean.numpy().mean(0), rtol=1e-5, atol=1e-6)
+    covariance = source.root @ source.root.T
+    expected = np.cov(codes.mean.numpy().T, bias=True) + np.diag((codes.deviation.numpy() ** 2).mean(0))
+    np.testing.assert_allclose(covariance[:-1, :-1], expected, rtol=1e-4, atol=1e-6)
+    assert source.center[-1] == pytest.approx(np.log(np.diff(people.indptr)).mean())
+
+
+def test_what_smoothing_spread_over_all_items_is_taken_off_again(people):
+    plain = recsys.create_model("vae", {"hidden": 4, "latent": 2, "epochs": 1}).fit(people)
+    smooth = recsys.create_model("vae", {"hidden": 4, "latent": 2, "epochs": 1, "smoothing": 0.2}).fit(people)
+    smooth.set_state(plain.get_state(), 20)
+    codes = np.zeros((1, 2))
+    shares = plain.decode(codes).numpy()
+    found = np.exp(Source.fitted(smooth, people)._log_shares(codes))
+    np.testing.assert_allclose(found, np.maximum((shares - 0.2 / 20) / 0.8, 1e-30), rtol=1e-4)
+
+
+def test_the_prior_is_that_of_a_vae_alone(model, people):
+    if model.name == "vae":
+        made = drawn(Source.prior(model, people), 500)
+        assert set(np.diff(made.indptr)) <= set(np.diff(people.indptr))
+    else:
+        with pytest.raises(UnsupportedError, match="prior is made of the codes of users"):
+            Source.prior(model, people)
+
+
+def test_models_that_cannot_generate_and_empty_people_are_refused(people):
+    with pytest.raises(UnsupportedError, match="vae or recvae"):
+        Source.fitted(recsys.create_model("popularity").fit(people), people)
+    gray = recsys.create_model("vae", {"hidden": 4, "latent": 2, "likelihood": "bernoulli"}).untrained(20)
+    with pytest.raises(UnsupportedError, match="multinomial"):
+        Source.fitted(gray, people)
+    model = recsys.create_model("vae", {"hidden": 4, "latent": 2}).untrained(20)
+    with pytest.raises(DataError, match="found none"):
+        Source.fitted(model, csr_matrix((3, 20), dtype=np.float32))
+    with pytest.raises(DataError, match="at least 1 user"):
+        next(Source.fitted(model, people).draw(0))
+
+
+def test_one_person_is_enough_to_draw_from():
+    model = recsys.create_model("vae", {"hidden": 4, "latent": 2}).untrained(6)
+    torch.manual_seed(0)
+    made = drawn(Source.fitted(model, csr_matrix(np.float32([[1, 0, 1, 0, 0, 1]]))), 10)
+    assert (np.diff(made.indptr) == 3).all()
