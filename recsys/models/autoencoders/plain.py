@@ -33,6 +33,7 @@ class AEConfig:
     hidden: int = 0  # width of a layer on each side of the code; 0: none
     likelihood: Likelihood = tunable("multinomial", Categorical(("multinomial", "gaussian")))  # of a row's cells
     normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
+    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
     l2: float = tunable(1e-3, Range(1e-5, 1.0, log=True))  # weight decay
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
@@ -42,7 +43,7 @@ class AEConfig:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
         require(self.hidden >= 0, f"Expected hidden of 0 or more, found {self.hidden}.")
         check_likelihood(self.likelihood)
-        check_training(0, self.epochs, self.batch_size, self.learning_rate, self.l2)
+        check_training(0, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
 @dataclass(frozen=True)
