@@ -29,6 +29,7 @@ from recsys.data.reading import ReadingOptions
 from recsys.data.reading.id_files import read_columns
 from recsys.errors import ConfigError, DataError, GateError, StorageError
 from recsys.evaluation.tasks import TASKS
+from recsys.models.contributions import MEANING
 from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
 from recsys.system.memory import now_and_peak
@@ -90,6 +91,7 @@ class ScoreJob:
     ratings: tuple[Location, ...]
     output: Location = setting(Path("lists"), "Folder or address for the lists.", "--output", "-o")
     n: int = setting(10, "Length of each list.", "-n")
+    reasons: int = setting(0, "Reasons of each listed item: items of the history with their shares, as columns.")
     choice: Choice = field(default_factory=Choice)
     format: Literal["parquet", "csv"] = setting("parquet", "Format of the lists.")
     csv_safe: bool = setting(False, "Prefix ids that a spreadsheet would run as formulas with a '.")
@@ -142,6 +144,8 @@ def run(job: ScoreJob) -> Scored:
         require_finished(job.previous, "items" if job.choice.item_to_item else "users")
     refuse_output(job.output, job.resume, job.overwrite)
     saved = load_model(job.model, job.device)
+    if job.reasons:
+        saved.model.check_explainable()
     program_bytes = process_bytes()
     interactions, histories = make_histories(job, saved)
     unknown = unknown_ids(job.choice, saved, histories)
@@ -199,6 +203,7 @@ def facts_of(
             "items": len(saved.items),
             "items_allowed": len(saved.items) if allowed is None else int(allowed.sum()),
             "pairs_excluded": 0 if targets.excluded is None else targets.excluded.nnz,
+            "reasons_by": saved.model.explained_by if batch.plan.reasons else None,
         },
     }
 
@@ -286,6 +291,7 @@ def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | N
         device=job.execution.device_type,
         precision=job.precision,
         tile=job.execution.tile,
+        reasons=job.reasons,
     )
     return BatchJob(plan, saved, job.model, targets, rules, job.execution)
 
@@ -353,4 +359,7 @@ def report(scored: Scored, job: ScoreJob) -> None:
     if manifest["short_lists"]:
         lists = plural(manifest["short_lists"], "list is", "lists are")
         say(f"{lists} shorter than n: see {scored.directory}/short_lists")
+    if job.reasons:
+        found = manifest["rules"]["reasons_by"]
+        say(wrapped(f"Reasons: columns reason_1, share_1, ...; {found}: {MEANING[found]}"))
     say(f"Lists: {scored.directory}/recommendations")

@@ -13,6 +13,7 @@ from recsys.batch.plan import ScoringPlan
 from recsys.batch.shards import block_scorer, tiles_per_group, widest_block
 from recsys.batch.targets import Targets
 from recsys.errors import ConfigError
+from recsys.models.contributions import WORKING_BYTES
 from recsys.system.memory import now_and_peak
 
 RAY_CLIENT_BYTES = 80_000_000  # main memory that Ray adds to the command and to each actor, about
@@ -84,7 +85,8 @@ def working_bytes(plan: ScoringPlan, block: int, threads: int) -> int:
     """Return the memory of the work itself, beyond the model and the histories, at most.
 
     It is threads x tile x block x 12 (scores and the work of selecting the best) + 4 x rows of a row group x 64 (lists,
-    as positions, as a table, and while Parquet encodes them).
+    as positions, as a table, and while Parquet encodes them). With reasons, a row is as much larger as it has columns
+    more, and each thread finds contributions (`recsys.models.contributions.WORKING_BYTES`).
 
     Parameters
     ----------
@@ -100,7 +102,9 @@ def working_bytes(plan: ScoringPlan, block: int, threads: int) -> int:
     int
         Bytes.
     """
-    return threads * plan.tile * block * 12 + 4 * tiles_per_group(plan) * plan.tile * min(plan.n, block) * 64
+    row = 64 + 32 * plan.reasons
+    lists = 4 * tiles_per_group(plan) * plan.tile * min(plan.n, block) * row
+    return threads * (plan.tile * block * 12 + (WORKING_BYTES if plan.reasons else 0)) + lists
 
 
 def shard_bytes(targets: Targets, plan: ScoringPlan) -> int:

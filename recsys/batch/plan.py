@@ -55,6 +55,8 @@ class ScoringPlan:
         Type of the scores.
     tile : int
         Users scored in one product, whose last bits depend on its shape.
+    reasons : int
+        Reasons given for each item of a list: items of the history and their shares; 0 for none.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class ScoringPlan:
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     tile: int = TILE
+    reasons: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -84,6 +87,14 @@ class ScoringPlan:
                 raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
         if self.csv_safe and self.format != "csv":
             raise ConfigError("Expected csv_safe only for the format csv, found parquet: only spreadsheets need it.")
+        if self.reasons < 0:
+            raise ConfigError(f"Expected reasons of 0 or more, found {self.reasons}.")
+        if self.reasons and self.lists_for == "items":
+            raise ConfigError(
+                "Expected reasons for lists of users, found lists of similar items: they have no history."
+            )
+        if self.reasons and self.precision == "bf16":
+            raise ConfigError("Expected precision fp32 with reasons, found bf16: contributions are small differences.")
 
     @property
     def target_column(self) -> str:
@@ -95,6 +106,8 @@ class ScoringPlan:
         """sha256 of the plan."""
         content = asdict(self)
         content["audience"] = content.pop("inputs")  # its name in 0.1, whose outputs can be resumed
+        if not self.reasons:  # 0.1 had none
+            del content["reasons"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

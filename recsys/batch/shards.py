@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from torch import Tensor
 from recsys.artifacts import load_model
 from recsys.batch.output import ShardSummary
 from recsys.batch.plan import ScoringPlan, Shard
+from recsys.batch.reasons import ListReasons
 from recsys.batch.rules import ListRules
 from recsys.batch.targets import Targets
 from recsys.data.interactions import Vocabulary
@@ -93,7 +94,9 @@ class Lists:
     cold : ndarray of bool, shape (users,)
         Users who could not be scored.
     short : dict of int to str
-        Row of each user with a short list, and the reason.
+        Row of each user with a short list, and why.
+    reasons : ListReasons, optional
+        Of the listed items, if the plan asks for them.
     """
 
     targets: Targets
@@ -101,6 +104,7 @@ class Lists:
     scores: NDArray[np.float32]
     cold: NDArray[np.bool_]
     short: dict[int, str]
+    reasons: ListReasons | None = None
 
 
 class ShardWriter:
@@ -128,6 +132,7 @@ class ShardWriter:
         self.items = saved.items
         self.rules = rules
         self.threads = threads
+        self.model = saved.model
         self.scorer = block_scorer(saved, plan)
 
     def __call__(self, shard_input: ShardInput) -> tuple[str, ShardSummary]:
@@ -193,7 +198,10 @@ class ShardWriter:
             self.rules.cap,
         )
         refuse_infinite(scores)
-        return self._lists(tile, positions[:users], scores[:users], cold)
+        lists = self._lists(tile, positions[:users], scores[:users], cold)
+        if not self.plan.reasons:
+            return lists
+        return replace(lists, reasons=ListReasons.of(self.model, tile.history, lists.positions, self.plan.reasons))
 
     def _blocks(
         self, history: csr_matrix, training_rows: NDArray[np.int64] | None, cold: NDArray[np.bool_]
@@ -242,6 +250,9 @@ class ShardWriter:
         if self.plan.cold == "popularity":
             cold = np.concatenate([lists.cold for lists in group])[row]
             columns["source"] = pa.array(np.where(cold, "popularity", "model"), pa.string())
+        if self.plan.reasons:
+            reasons = ListReasons.joined([lists.reasons for lists in group if lists.reasons is not None])
+            columns |= reasons.columns(row, rank, self.items)
         table = pa.table(columns)
         return spreadsheet_safe(table) if self.plan.csv_safe else table
 
@@ -262,7 +273,7 @@ class ShardWriter:
 
     def _open(self, file: Path, targets: Targets) -> Any:
         """A writer of lists in the format of the plan."""
-        schema = self._table([_no_lists(targets)]).schema
+        schema = self._table([_no_lists(targets, self.plan.reasons)]).schema
         if self.plan.format == "csv":
             return pa_csv.CSVWriter(file, schema)
         return pq.ParquetWriter(file, schema, compression="zstd")
@@ -367,10 +378,11 @@ def _take(group: list[Lists], rows: NDArray[np.int64]) -> pa.Array:
     return Vocabulary(ids).take(rows)
 
 
-def _no_lists(targets: Targets) -> Lists:
+def _no_lists(targets: Targets, reasons: int) -> Lists:
     """Lists of no users, for the schema of a file."""
-    none = np.empty((0, 0))
-    return Lists(targets.rows(0, 0), none.astype(np.int32), none.astype(np.float32), np.empty(0, dtype=bool), {})
+    items, scores = np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.float32)
+    empty = ListReasons(np.empty((0, 0, reasons), dtype=np.int32), np.empty((0, 0, reasons), dtype=np.float32))
+    return Lists(targets.rows(0, 0), items, scores, np.empty(0, dtype=bool), {}, empty)
 
 
 def _padded(matrix: csr_matrix, rows: int) -> csr_matrix:

@@ -36,7 +36,8 @@ MEANING: dict[Method, str] = {
     "none": "no item of the history contributes",
 }
 
-_NUMBERS = 4_000_000  # scores held at once (16 MB): a part of the batch for long histories over large catalogs
+_NUMBERS = 4_000_000  # scores held at once: a part of the batch for long histories over large catalogs
+WORKING_BYTES = 16 * _NUMBERS  # memory that finding the contributions of one history takes, at most, about
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,7 @@ def leave_one_out(score: Callable[[csr_matrix], Tensor], history: csr_matrix) ->
         several batches, so that memory stays bounded.
     """
     whole = score(history)
-    size = max(1, _NUMBERS // history.shape[1])
-    parts = [whole - score(part) for part in _parts(_without_each(history), size)]
+    parts = [whole - score(_without_each(history, places)) for places in _parts(history)]
     return torch.cat(parts) if parts else whole[:0]
 
 
@@ -254,9 +254,7 @@ def sum_of_terms(score: Callable[[csr_matrix], Tensor], history: csr_matrix) -> 
     -------
     Tensor, shape (n, m)
     """
-    pointers = np.arange(history.nnz + 1, dtype=np.int32)
-    alone = csr_matrix((history.data, history.indices, pointers), shape=(history.nnz, history.shape[1]))
-    parts = [score(part) for part in _parts(alone, max(1, _NUMBERS // history.shape[1]))]
+    parts = [score(_each_alone(history, places)) for places in _parts(history)]
     return torch.cat(parts) if parts else score(history)[:0]
 
 
@@ -284,17 +282,21 @@ def folded_in(table: Tensor, history: csr_matrix, confidence: Tensor, added: Ten
     return solved
 
 
-def _without_each(history: csr_matrix) -> csr_matrix:
-    """Row j is the history without its item number j, CSR (n, items)."""
-    n = history.nnz
-    kept = ~np.eye(n, dtype=bool)
-    columns, values = (np.broadcast_to(part, (n, n))[kept] for part in (history.indices, history.data))
-    pointers = (max(0, n - 1) * np.arange(n + 1)).astype(np.int32)
-    return csr_matrix((values, columns, pointers), shape=(n, history.shape[1]))
+def _without_each(history: csr_matrix, places: range) -> csr_matrix:
+    """A history without one of its items each time, CSR (len(places), items)."""
+    kept = np.arange(history.nnz) != np.array(places)[:, None]
+    columns, values = (np.broadcast_to(part, kept.shape)[kept] for part in (history.indices, history.data))
+    pointers = (history.nnz - 1) * np.arange(len(places) + 1, dtype=np.int32)
+    return csr_matrix((values, columns, pointers), shape=(len(places), history.shape[1]))
 
 
-def _parts(rows: csr_matrix, size: int) -> list[csr_matrix]:
-    """A matrix cut into parts of `size` rows."""
-    if rows.shape[0] <= size:
-        return [rows] if rows.shape[0] else []
-    return [rows[start : start + size] for start in range(0, rows.shape[0], size)]
+def _each_alone(history: csr_matrix, places: range) -> csr_matrix:
+    """One item of a history each time, CSR (len(places), items)."""
+    cells, pointers = slice(places.start, places.stop), np.arange(len(places) + 1, dtype=np.int32)
+    return csr_matrix((history.data[cells], history.indices[cells], pointers), shape=(len(places), history.shape[1]))
+
+
+def _parts(history: csr_matrix) -> list[range]:
+    """The places of a history's items, in parts for which the scores of all items can be held."""
+    size = max(1, _NUMBERS // history.shape[1])
+    return [range(start, min(start + size, history.nnz)) for start in range(0, history.nnz, size)]

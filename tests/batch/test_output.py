@@ -371,7 +371,7 @@ def test_every_field_of_a_plan_changes_its_hash():
     others = {
         "model": "x", "inputs": "x", "users": 8, "n": 9, "lists_for": "items", "filter_seen": False,
         "cold": "popularity", "shard_users": 3, "format": "parquet", "csv_safe": True, "device": "cuda",
-            "precision": "bf16", "tile": 9,
+            "precision": "bf16", "tile": 9, "reasons": 1,
     }  # fmt: skip
     assert others.keys() == plan.__dataclass_fields__.keys()
     assert len({plan.hash, *(replace(plan, **{key: value}).hash for key, value in others.items())}) == 1 + len(others)
