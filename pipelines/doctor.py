@@ -83,7 +83,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "disk", f"{_gb(found['disk_free_gb'])} free here"
     for card in found["gpus"] or [None]:
         yield "gpu", _card(card)
-    yield "torch", f"{found['packages'].get('torch')}, {found['torch_threads']} threads"
+    yield "torch", f"{found['packages'].get('torch')}, {plural(found['torch_threads'], 'thread')}"
     for kind, speed in found["gflops"].items():
         yield "speed", f"{kind} matrix product {speed:,.0f} GFLOP/s"
     yield "tracking", f"MLflow at {found['tracking_uri']}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from recsys.batch.predictions import (
 )
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
+from recsys.data.reading.layout import Columns
+from recsys.data.reading.rows import column_use
 from recsys.data.store import is_store
 from recsys.errors import ArtifactError, UnsupportedError
 from recsys.models.ratings.base import RatingRecommender
@@ -29,7 +31,7 @@ from recsys.system.storage import Location, local_copy
 from recsys.system.text import plural
 
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, print_json, say
+from .cli.output import as_json, note_columns, print_json, say
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
@@ -90,7 +92,7 @@ def run(job: PredictJob) -> Predicted:
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
         started = time.perf_counter()
         with activity("predicting"):
-            ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading))
+            ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading, _note_pairs))
         with activity(f"writing {job.output}"), new_file(job.output) as file:
             write_predictions(file, format, read_pairs(pairs, job.reading), ratings, reason)
         seconds = time.perf_counter() - started
@@ -102,6 +104,11 @@ def run(job: PredictJob) -> Predicted:
     return Predicted(
         job.output, len(reason), found.predicted, found.without, folded_in, interactions.ledger.line(), seconds
     )
+
+
+def _note_pairs(names: Sequence[str], columns: Columns) -> None:
+    """Say which columns of PAIRS are read."""
+    note_columns(column_use(names, columns), "pairs")
 
 
 def _reading_of_ratings(job: PredictJob) -> ReadingOptions:

@@ -22,7 +22,15 @@ from recsys.batch.output import OpenedOutput, draft_of, open_output, record_shar
 from recsys.batch.plan import ScoringPlan
 from recsys.batch.rules import ListRules, allowed_items, group_cap
 from recsys.batch.shards import WORKER_PEAK
-from recsys.batch.targets import Targets, add_new_users, excluded_pairs, fingerprint, item_targets, make_targets
+from recsys.batch.targets import (
+    Targets,
+    add_new_users,
+    excluded_pairs,
+    fingerprint,
+    item_targets,
+    make_targets,
+    require_new,
+)
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
@@ -227,6 +235,7 @@ def make_histories(job: ScoreJob, saved: TrainedModel) -> tuple[Interactions | N
     histories = _matrix(interactions, job, saved)
     if job.choice.new_users is not None:
         further = read_histories(saved, job.choice.new_users, job.reading, "new-users")
+        require_new(further.with_all_users().users, interactions.with_all_users().users)
         histories = add_new_users(histories, _matrix(further, job, saved))
     return interactions, histories
 

@@ -114,7 +114,9 @@ def _refused_by_disk(error: Exception, output: object) -> Exception | None:
 
     for link in _chain(error):
         file = getattr(link, "filename", None)
-        is_of_output = isinstance(output, Path) or file is None or getattr(link, "errno", None) == errno.ENOSPC
+        is_full = getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        in_words = file is None and not isinstance(link, OSError)  # of a library; a system error may be of reading
+        is_of_output = isinstance(output, Path) or is_full or in_words
         if isinstance(link, Exception) and is_of_output:
             place = output if isinstance(output, Path) else Path(_printable_path(file) or Path.cwd())
             if (refused := storage_error(link, place)) is not None:

@@ -10,13 +10,14 @@ The output lies in a folder of this machine or of an object store (recsys.system
 whole, then are recorded in progress.jsonl. A job that was killed continues after the shards recorded there; a shard
 whose files are damaged is written again. How a shard is made: recsys.batch.shards.
 
-A complete output on this machine that is to be replaced stays readable until the new one is complete: the new files go
-to a draft beside it (`lists.draft` beside `lists`), which then takes its name. An object store has no such renaming:
-there the earlier output loses its manifest, and then its files, before the first new file is written.
+A complete output that is to be replaced stays readable until the new one is complete: the new files go to a draft
+beside it (`lists.draft` beside `lists`), which then takes its name. An object store has no such renaming: there the
+files of the complete draft are copied over the earlier ones, which lose their manifest first and get the new one last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -62,12 +63,16 @@ class OpenedOutput:
         """Let a complete draft take the place of the earlier output; does nothing where there is no draft."""
         if self.location == self.target:
             return
+        if not isinstance(as_location(self.target), Path):
+            _copy_over(folder_at(self.location), folder_at(self.target))
+            return
         target = Path(self.target).resolve()
         with storage_errors(target), draft_beside(target) as hidden:
             draft = Path(self.location)
             if target.is_dir() and exchange(draft, target):  # at no moment is either output without a name
                 flush(target.parent)
-                draft.rename(hidden)  # the earlier output, removed at the end of the block
+                with contextlib.suppress(FileNotFoundError):  # another process may have removed it (_remove_replaced)
+                    draft.rename(hidden)  # the earlier output, removed at the end of the block
             else:
                 draft.rename(hidden)
                 put_folder(hidden, target, overwrite=True)
@@ -85,7 +90,7 @@ def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, ov
     resume : bool
         Continue a job that was stopped, or start it where nothing is there.
     overwrite : bool
-        Replace an earlier output. A complete one on this machine stays until the new one is complete.
+        Replace an earlier output. A complete one stays until the new one is complete.
 
     Returns
     -------
@@ -98,6 +103,7 @@ def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, ov
         If the folder holds something and neither `resume` nor `overwrite` is given, if `resume` finds the output of
         another plan, or if the plan or the manifest there is damaged.
     """
+    _remove_replaced(directory)
     draft = draft_of(directory)
     for location in ([draft] if resume and draft is not None and _has_plan(draft, plan) else []) + [directory]:
         folder = folder_at(location)
@@ -111,17 +117,20 @@ def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, ov
             return OpenedOutput(location, directory, _finished(folder, plan))
     refuse_output(directory, overwrite=overwrite)
     location = directory
-    if overwrite and draft is not None and folder_at(directory).is_file(_MANIFEST):
+    replaced = draft is not None and (folder_at(directory).is_file(_MANIFEST) or folder_at(draft).is_file(_PLAN))
+    if overwrite and draft is not None and replaced:
         refuse_output(draft, overwrite=True)
         location = draft
     _start(folder_at(location), plan)
     return OpenedOutput(location, directory, {})
 
 
-def draft_of(directory: Location) -> Path | None:
-    """Folder beside `directory` in which its replacement is written; None in an object store, or of a mounted disk."""
+def draft_of(directory: Location) -> Location | None:
+    """Folder beside `directory` in which its replacement is written; None of a mounted disk."""
     directory = as_location(directory)
-    if not isinstance(directory, Path) or directory.resolve().is_mount():
+    if not isinstance(directory, Path):
+        return f"{directory}.draft"
+    if directory.resolve().is_mount():
         return None
     directory = directory.resolve()
     return directory.with_name(f"{directory.name}.draft")
@@ -129,6 +138,7 @@ def draft_of(directory: Location) -> Path | None:
 
 def refuse_output(directory: Location, resume: bool = False, overwrite: bool = False) -> None:
     """Raise ArtifactError where something is in the way of an output: better before all the work than after it."""
+    _remove_replaced(directory)
     folder = folder_at(directory)
     if resume and folder.is_file(_PLAN):
         return
@@ -138,6 +148,27 @@ def refuse_output(directory: Location, resume: bool = False, overwrite: bool = F
             "another place, or set overwrite."
         )
     refuse_existing(directory, _PLAN, overwrite)
+
+
+def _remove_replaced(directory: Location) -> None:
+    """Remove the earlier output that a process left as the draft, killed right after the new one took its place."""
+    draft, target = draft_of(directory), as_location(directory)
+    if isinstance(draft, Path) and isinstance(target, Path) and (draft / _PLAN).is_file():
+        with contextlib.suppress(FileNotFoundError):
+            is_older = (draft / _MANIFEST).stat().st_mtime_ns < (target / _MANIFEST).stat().st_mtime_ns
+            if is_older:  # a complete draft that waits for its place is newer than what it replaces
+                with draft_beside(target.resolve()) as hidden:
+                    draft.rename(hidden)
+
+
+def _copy_over(draft: Folder, target: Folder) -> None:
+    """Copy a complete output over an earlier one in an object store; should it be stopped, `resume` goes on with it."""
+    _clear(target)
+    files = [name for inner in FOLDERS for name in draft.names(inner)]
+    for name in (_PLAN, *files, _MANIFEST):
+        target.copy_from(draft, name)
+    _clear(draft)
+    draft.remove(_PLAN)
 
 
 def _has_plan(directory: Location, plan: ScoringPlan) -> bool:

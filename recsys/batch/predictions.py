@@ -22,7 +22,8 @@ from recsys.data.reading import ReadingOptions
 from recsys.data.reading.delimited import read_text, sniff
 from recsys.data.reading.layout import Layout
 from recsys.data.reading.rows import Rows
-from recsys.data.reading.tables import read_parquet
+from recsys.data.reading.streams import first_bytes
+from recsys.data.reading.tables import NoteColumns, read_parquet
 from recsys.errors import ConfigError, DataError
 from recsys.inference.pairs import predict_pairs
 from recsys.models.ratings.base import RatingRecommender
@@ -36,7 +37,9 @@ _ROWS = 1 << 20  # written at once
 _REASONS = pa.array([None, UNKNOWN_ITEM, NO_HISTORY], pa.string())
 
 
-def read_pairs(file: Path, reading: ReadingOptions | None = None) -> Iterator[Rows]:
+def read_pairs(
+    file: Path, reading: ReadingOptions | None = None, note_columns: NoteColumns | None = None
+) -> Iterator[Rows]:
     """Read the pairs of a text or Parquet file, in parts.
 
     Parameters
@@ -46,6 +49,8 @@ def read_pairs(file: Path, reading: ReadingOptions | None = None) -> Iterator[Ro
     reading : ReadingOptions, optional
         How the ratings beside the pairs are read: names of columns, separator, header and encoding. Where the pairs
         do not have these columns, they are found as if nothing were given.
+    note_columns : callable, optional
+        Receives the names of all columns and the positions of those that are read.
 
     Yields
     ------
@@ -59,10 +64,13 @@ def read_pairs(file: Path, reading: ReadingOptions | None = None) -> Iterator[Ro
     """
     if not file.is_file():
         raise DataError(f"Expected a file of pairs, found {'a folder' if file.is_dir() else 'nothing'} at {file}.")
-    with file.open("rb") as start:
-        is_parquet = start.read(4) == b"PAR1"
+    is_parquet = first_bytes(file, 4) == b"PAR1"
     options, layout = _layout_of_pairs(file, reading or ReadingOptions(), is_parquet)
-    parts = read_parquet(file, options) if layout is None else read_text(file, layout, options)
+    if layout is not None and note_columns is not None:
+        note_columns(layout.names, layout.columns)
+    parts = (
+        read_parquet(file, options, note_columns=note_columns) if layout is None else read_text(file, layout, options)
+    )
     line = 1 if layout is None else 1 + layout.skip
     for part in parts:
         for reject in part.rejects:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Vocabulary
-from recsys.data.reading.id_files import read_columns, read_ids
+from recsys.data.reading.id_files import read_columns, read_ids, require_ids
 from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
 from recsys.system.storage import Location
@@ -59,21 +59,23 @@ def allowed_items(items: Vocabulary, only: Location | None, exclude: Location | 
     Raises
     ------
     DataError
-        If the model knows none of the ids of a file.
+        If the model knows none of the ids of a file, or `only` is empty: no item could be listed.
     """
     if only is None and exclude is None:
         return None
     allowed = np.full(len(items), only is None)
     if only is not None:
-        allowed[_known_positions(items, only)] = True
+        allowed[_known_positions(items, only, is_empty_allowed=False)] = True
     if exclude is not None:
         allowed[_known_positions(items, exclude)] = False
     return allowed
 
 
-def _known_positions(items: Vocabulary, path: Location) -> NDArray[np.int32]:
+def _known_positions(items: Vocabulary, path: Location, is_empty_allowed: bool = True) -> NDArray[np.int32]:
     """Positions of the items of a file."""
     named = read_ids(path, "item")
+    if not is_empty_allowed:
+        require_ids(named, "items", path)
     positions = items.positions(named.ids)
     if len(named) and (positions < 0).all():
         raise DataError(f"Expected items the model knows in {path}, found none among {len(named)}: check the ids.")

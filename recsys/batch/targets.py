@@ -15,7 +15,7 @@ from recsys.batch.rules import ListRules
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, empty_history, sparse_rows
 from recsys.data.reading import ReadingOptions, read_interactions
-from recsys.data.reading.id_files import read_ids
+from recsys.data.reading.id_files import read_ids, require_ids
 from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
 from recsys.models.trained import TrainedModel
@@ -85,10 +85,15 @@ def make_targets(histories: UserItemMatrix, trained: TrainedModel, users: Locati
     Returns
     -------
     Targets
+
+    Raises
+    ------
+    DataError
+        If the file names nobody: the output would be empty.
     """
     ids, history, seen = histories.users.ids, histories.matrix, histories.seen
     if users is not None:
-        ids = read_ids(users, "user").ids
+        ids = require_ids(read_ids(users, "user"), "users", users).ids
         positions = histories.users.positions(ids)
         history, seen = _take_rows(history, positions), None if seen is None else _take_rows(seen, positions)
     training_rows = None
@@ -128,9 +133,7 @@ def add_new_users(histories: UserItemMatrix, new: UserItemMatrix) -> UserItemMat
     DataError
         If an id is in both: two users would become one.
     """
-    both = int((histories.users.positions(new.users.ids) >= 0).sum())
-    if both:
-        raise DataError(f"Expected new users only, found {both} of {len(new.users)} among the others: rename them.")
+    require_new(new.users, histories.users)
     kind = histories.users.ids.type if histories.users.ids.type == new.users.ids.type else pa.large_string()
     ids = pa.concat_arrays([histories.users.ids.cast(kind), new.users.ids.cast(kind)])
     matrix = csr_matrix(vstack([histories.matrix, new.matrix], format="csr"))
@@ -139,6 +142,16 @@ def add_new_users(histories: UserItemMatrix, new: UserItemMatrix) -> UserItemMat
         parts = [part.matrix if part.seen is None else part.seen for part in (histories, new)]
         seen = csr_matrix(vstack(parts, format="csr"))
     return UserItemMatrix(matrix, Vocabulary(ids), histories.items, histories.unknown + new.unknown, seen)
+
+
+def require_new(new: Vocabulary, known: Vocabulary) -> None:
+    """Raise DataError where users that must be new are among the known ones."""
+    both = new.take(np.flatnonzero(known.positions(new.ids) >= 0))
+    if len(both):
+        raise DataError(
+            f"Expected new users only, found {len(both):,} of {len(new):,} among the others, the first "
+            f"{both[0].as_py()!r}: rename them."
+        )
 
 
 def excluded_pairs(path: Location, targets: Targets, items: Vocabulary) -> csr_matrix:

@@ -22,6 +22,7 @@ from recsys.splitting.holdout import Holdout, RowParts, Split, stored_cells
 from recsys.types import FloatArray
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
+LEAST_SHARE = 1e-9
 STAGES = ((VALIDATION, "validation"), (TEST, "test"))
 
 PROTOCOLS: dict[str, Callable[..., Split]] = {}  # by name, filled by `protocol`
@@ -216,9 +217,10 @@ def rank_within_users(
 
 
 def check_share(name: str, value: float, below: float) -> None:
-    """Raise ConfigError unless 0 < value < below."""
-    if not 0 < value < below:
-        raise ConfigError(f"Expected {name} above 0 and below {below}, found {value}.")
+    """Raise ConfigError unless 0 < value < below, and the value is not so small that no data could have such a part."""
+    if not LEAST_SHARE <= value < below:
+        least = f" (at least {LEAST_SHARE:g})" if value > 0 else ""
+        raise ConfigError(f"Expected {name} above 0 and below {below}{least}, found {value}.")
 
 
 def concatenate(files: list[Interactions]) -> Interactions:

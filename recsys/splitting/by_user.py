@@ -109,7 +109,7 @@ def strong(
     count = min(int(round_down(total * share)), at_most)
     if count < 1:
         raise DataError(
-            f"Expected at least {int(np.ceil(1 / share))} users to hold {share:.0%} of them out, found {total}: "
+            f"Expected at least {int(np.ceil(1 / share)):,} users to hold {share:g} of them out, found {total:,}: "
             "give a larger share, or use a protocol that keeps every user in training, such as weak."
         )
     order = rng.permutation(total)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -218,6 +219,11 @@ class Folder(ABC):
     def remove(self, name: str) -> None:
         """Remove a file; nothing where there is none."""
 
+    def copy_from(self, other: Folder, name: str) -> None:
+        """Copy a file of another folder of the same kind under its name."""
+        with other.local(name) as file, self.new_file(name) as draft:
+            shutil.copyfile(file, draft)
+
     def sha256(self, name: str) -> str:
         """Return the checksum of a file as it can be read back."""
         with self.local(name) as file:
@@ -342,6 +348,12 @@ class ObjectStoreFolder(Folder):
             with self._store_errors("read", name):
                 self.filesystem.get_file(self._key(name), str(file))
             yield file
+
+    def copy_from(self, other: Folder, name: str) -> None:
+        """Have the store copy the object, without a way over this machine."""
+        assert isinstance(other, ObjectStoreFolder)
+        with self._store_errors("copy", name):
+            self.filesystem.cp_file(other._key(name), self._key(name))
 
     def remove(self, name: str) -> None:
         """Remove the object."""

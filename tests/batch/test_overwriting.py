@@ -67,8 +67,14 @@ def test_lists_killed_while_they_take_their_name_are_not_lost(step, earlier, who
         patched.setattr(files.shutil, "rmtree", lambda *_, **__: None)  # a killed process tidies nothing
         write(lists, saved, plan, targets, overwrite=True)
     assert contents(lists) == (earlier if step == "exchange" else whole)
+    assert draft_of(lists).exists()  # the new lists, or the earlier ones
+    if step == "rename":  # whatever is asked for next
+        with pytest.raises(ArtifactError, match="already holds something"):
+            open_output(lists, plan)
+        assert not draft_of(lists).exists()
     write(lists, saved, plan, targets, resume=True)
     assert contents(lists) == whole
+    assert not draft_of(lists).exists()
 
 
 def test_a_stopped_replacement_gives_way_to_another_one(earlier, whole, saved, tmp_path):

@@ -62,3 +62,9 @@ def test_graphics_cards_are_listed(monkeypatch):
 def test_without_a_graphics_card_the_report_says_so(monkeypatch):
     monkeypatch.setattr("recsys.system.hardware.gpus", list)
     assert "gpu         none that torch can use" in invoke(*FAST)
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 thread\n"), (4, "4 threads\n")])
+def test_threads_are_counted_in_words(monkeypatch, count, said):
+    monkeypatch.setattr("torch.get_num_threads", lambda: count)
+    assert said in invoke(*FAST)

@@ -9,6 +9,8 @@ import time
 import pytest
 from scoring_case import bytes_of, save_vae, score
 
+from pipelines import score as score_job
+from recsys.batch import output as batch_output
 from recsys.errors import ArtifactError, DataError, StorageError
 
 s3fs = pytest.importorskip("s3fs", reason="the extra object-stores is not installed")
@@ -109,6 +111,30 @@ def test_an_output_in_the_store_is_replaced_only_when_asked(shop):
         score(MODEL, RATINGS, "s3://shop/models", n=20, overwrite=True)
     score(MODEL, RATINGS, output, n=20, shard_users=70, overwrite=True)
     assert stored(files, output) == whole
+    assert not files.find("shop/lists/replaced.draft")
+
+
+@pytest.mark.parametrize("stopped_in", ["write_manifest", "_clear"])
+def test_earlier_lists_in_the_store_stay_until_the_new_ones_are_complete(shop, monkeypatch, stopped_in):
+    files, whole = shop
+    output = f"s3://shop/lists/kept-{stopped_in.strip('_')}"
+    score(MODEL, RATINGS, output, n=5, shard_users=300)
+    before = stored(files, output)
+    calls = []
+
+    def stop(*folders, **_):
+        calls.append(folders)
+        if stopped_in != "_clear" or len(calls) == 2:  # the first clears the draft before anything is written
+            raise StorageError("away")
+
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="away"):
+        patched.setattr(score_job if stopped_in == "write_manifest" else batch_output, stopped_in, stop)
+        score(MODEL, RATINGS, output, n=20, shard_users=70, overwrite=True)
+    assert stored(files, output) == before
+    assert files.isfile(f"{output}/manifest.json")
+    score(MODEL, RATINGS, output, n=20, shard_users=70, resume=True)
+    assert stored(files, output) == whole
+    assert not files.find(f"{output.removeprefix('s3://')}.draft")
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])

@@ -72,7 +72,7 @@ def test_a_repeated_row_changes_nothing(popularity):
 def test_a_user_without_a_known_item_gets_no_list_and_is_counted(popularity, caplog):
     found = recommend_frame(popularity, histories(("u", "a"), ("stranger", "nowhere")))
     assert list(lists(found)) == ["u"]
-    assert "1 of 2 users get no list" in caplog.text
+    assert "1 of 2 users gets no list" in caplog.text
 
 
 def test_an_empty_request_gets_an_empty_table_with_its_columns(popularity):
@@ -91,7 +91,7 @@ def test_a_model_of_its_training_users_serves_them_and_counts_the_others(tmp_pat
     saved = load_model(save(tmp_path / "model", "bpr", users=Vocabulary.of(["u0", "u1", "u2", "u3"])))
     found = recommend_frame(saved, histories(("u3", "a"), ("new", "a")), n=4)
     assert {user: sorted(items) for user, items in lists(found).items()} == {"u3": ["b", "c", "d"]}
-    assert "1 of 2 users get no list" in caplog.text
+    assert "1 of 2 users gets no list" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_an_item_of_held_out_users_alone_is_taken_out_first_and_counted():
 
 
 def test_too_few_users_to_hold_any_out_is_a_clear_error():
-    with pytest.raises(DataError, match="Expected at least 10 users to hold 10% of them out, found 9"):
+    with pytest.raises(DataError, match=r"Expected at least 10 users to hold 0\.1 of them out, found 9"):
         strong(full(9, 3))
 
 

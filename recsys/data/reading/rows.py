@@ -91,6 +91,13 @@ class Rows:
     rejects: tuple[Reject, ...] = ()
 
 
+def column_use(names: Sequence[str], columns: Columns) -> ColumnUse:
+    """Return which of a file's columns are read, and which are not."""
+    kinds = {kind: place for kind, place in vars(columns).items() if place is not None}
+    read = {kind: names[place] for kind, place in kinds.items()}
+    return ColumnUse(read, tuple(name for place, name in enumerate(names) if place not in kinds.values()))
+
+
 class Account(AbstractContextManager["Account"]):
     """Keeps the ledger while files are read, and writes rejected rows to the rejects file.
 
@@ -155,13 +162,11 @@ class Account(AbstractContextManager["Account"]):
 
     def note_columns(self, names: Sequence[str], columns: Columns) -> None:
         """Note which of a file's columns are read, and which are not."""
-        kinds = {kind: place for kind, place in vars(columns).items() if place is not None}
-        read = {kind: names[place] for kind, place in kinds.items()}
-        unread = tuple(name for place, name in enumerate(names) if place not in kinds.values())
+        use = column_use(names, columns)
         if self.columns is not None:  # of an earlier file
-            read = {**read, **self.columns.read}
-            unread = tuple(dict.fromkeys([*self.columns.unread, *unread]))
-        self.columns = ColumnUse(read, unread)
+            unread = tuple(dict.fromkeys([*self.columns.unread, *use.unread]))
+            use = ColumnUse({**use.read, **self.columns.read}, unread)
+        self.columns = use
 
     def place(self, row: int) -> tuple[str, int]:
         """Return the file and the line (from 1) of a row number."""

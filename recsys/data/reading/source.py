@@ -16,6 +16,7 @@ from recsys.data.reading.layout import Layout
 from recsys.data.reading.options import ReadingOptions
 from recsys.data.reading.policies import apply_policies
 from recsys.data.reading.rows import Account, Rows
+from recsys.data.reading.streams import first_bytes
 from recsys.data.reading.tables import FRAME, read_frame, read_parquet
 from recsys.data.store import MANIFEST, is_store, open_store
 from recsys.errors import ConfigError, DataError
@@ -225,8 +226,7 @@ def _read_files(files: list[Path], account: Account, options: ReadingOptions) ->
 
 
 def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+    return first_bytes(path, 4) == b"PAR1"
 
 
 def _kind_of_time(piece: Rows) -> str | None:

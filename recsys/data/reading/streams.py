@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ from recsys.data.reading.records import MAX_LINE
 from recsys.errors import DataError
 
 BLOCK = 8 << 20  # bytes; large enough for Arrow, small enough for many in flight
-SAMPLE = 1 << 18  # bytes from which the layout is found
+SAMPLE = 1 << 18  # bytes from which the layout is found; more where they hold only a few lines
+FEW_LINES, LONGEST_SAMPLE = 8, 1 << 22
 SIGNATURES = {  # first bytes of files that are no text, or no data
     b"PK\x03\x04": "a zip archive or a spreadsheet",
     b"\xd0\xcf\x11\xe0": "a spreadsheet or another Office file",
@@ -54,11 +56,10 @@ def read_pieces(path: Path, encoding: str) -> Iterator[bytes]:
         If gzip data are damaged, or if the text is not in the encoding.
     """
     codec = codecs.lookup(encoding).name
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
+    packed = first_bytes(path, 2) == b"\x1f\x8b"
     opened: Callable[..., Any] = gzip.open if packed else open
     try:
-        with opened(path, "rb") as file:
+        with _read_errors(path), opened(path, "rb") as file:
             if codec in ("utf-8", "utf-8-sig"):
                 while piece := file.read(BLOCK):
                     yield piece
@@ -74,6 +75,23 @@ def read_pieces(path: Path, encoding: str) -> Iterator[bytes]:
             f"Expected text in the encoding {encoding}, found {path.name} to be in another ({error}). "
             "Give the right `encoding`."
         ) from error
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file. Raises DataError where the system cannot read it."""
+    with _read_errors(path), path.open("rb") as file:
+        return file.read(count)
+
+
+@contextlib.contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Raise DataError for what the system refuses while a file is read."""
+    try:
+        yield
+    except gzip.BadGzipFile:
+        raise
+    except OSError as error:
+        raise DataError(f"Expected to read {path}, found: {error.strerror or error}.") from error
 
 
 def _encoded(text: str) -> bytes:
@@ -130,7 +148,8 @@ def read_sample(path: Path, encoding: str) -> list[bytes]:
     Returns
     -------
     list of bytes
-        Whole lines of the first SAMPLE bytes, in UTF-8, without line feeds.
+        Whole lines of the first SAMPLE bytes, or of more where lines are long, in UTF-8, without line feeds. One of the
+        first two lines that is too long even for that is there in part.
 
     Raises
     ------
@@ -140,13 +159,16 @@ def read_sample(path: Path, encoding: str) -> list[bytes]:
     sample = b""
     for piece in read_pieces(path, encoding):
         sample += piece
-        if len(sample) >= SAMPLE:
-            sample = sample[:SAMPLE]
+        if len(sample) >= LONGEST_SAMPLE:
             break
-    is_cut = len(sample) == SAMPLE
+    size = SAMPLE
+    while size < min(len(sample), LONGEST_SAMPLE) and sample.count(b"\n", 0, size) < FEW_LINES:
+        size *= 2
+    is_cut = len(sample) > size
+    sample = sample[:size]
     refuse_other_kinds(sample, path)
     lines = without_byte_order_marks(sample).split(b"\n")
-    if is_cut and len(lines) > 1:
+    if is_cut and len(lines) > 2:
         lines.pop()
     return lines
 
@@ -182,7 +204,7 @@ def refuse_other_kinds(sample: bytes, path: Path) -> None:
     Parameters
     ----------
     sample : bytes
-        Its first bytes, SAMPLE of them or the whole file.
+        Its first bytes, at least SAMPLE of them or the whole file.
     path : Path
         For messages.
 
@@ -214,5 +236,5 @@ def refuse_other_kinds(sample: bytes, path: Path) -> None:
         raise DataError(f"Expected columns of text, found a web page or XML in {path.name}. Fetch the data themselves.")
     if b"\n" not in sample and sample.count(b"\r") > 1:
         raise DataError(f"Expected lines that end in LF or CRLF, found only CR in {path.name}. Convert its line ends.")
-    if len(sample) == SAMPLE and b"\n" not in sample:
-        raise DataError(f"Expected lines of text, found none that ends within {SAMPLE:,} bytes in {path.name}.")
+    if len(sample) >= SAMPLE and b"\n" not in sample:
+        raise DataError(f"Expected lines of text, found none that ends within {len(sample):,} bytes in {path.name}.")

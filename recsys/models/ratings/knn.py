@@ -52,7 +52,7 @@ class RatingKNN(RatingRecommender[RatingKNNConfig]):
     """
 
     name = "rating-knn"
-    family = "neighborhood"
+    family = "neighbors"
     Config = RatingKNNConfig
     is_random = False
     similarities: Tensor
