@@ -93,6 +93,7 @@ class Recommender(Queries, Generic[ConfigT]):
         self.config: ConfigT = self.Config() if config is None else config
         self.n_items: int | None = None
         self.epochs: list[Epoch] = []
+        self._planned = 0  # epochs of the last fit
 
     @classmethod
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
@@ -163,6 +164,7 @@ class Recommender(Queries, Generic[ConfigT]):
         if take_finished(self, matrix, context):
             return self
         self.n_items, self.epochs = matrix.shape[1], []
+        self._planned = context.planned(getattr(self.config, "epochs", 1))
         try:
             with _forked_random_stream(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 torch.manual_seed(context.seed)
@@ -315,7 +317,7 @@ class Recommender(Queries, Generic[ConfigT]):
     @property
     def stopped(self) -> str:
         """Where training ended and which weights were kept, in one sentence; empty for models without epochs."""
-        return describe_training(self.epochs, getattr(self.config, "epochs", len(self.epochs)))
+        return describe_training(self.epochs, self._planned)
 
     def to_bf16(self) -> None:
         """Score in bfloat16 from now on: about three significant digits, faster on hardware that supports it.

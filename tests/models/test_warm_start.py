@@ -168,6 +168,7 @@ def test_a_quarter_of_the_epochs_is_planned_with_less_patience(fitted):
     start = WarmStart(fitted("vae").get_state(), share=0.25, patience=2)
     model = create("vae", epochs=40).fit(two_tastes("vae"), TrainingContext(start=start))
     assert len(model.epochs) == 10
+    assert model.stopped.startswith("trained for 10 of 10 epochs")
     never_better = TrainingContext(start=start, validate=lambda score: 0.0)
     assert len(create("vae", epochs=40).fit(two_tastes("vae"), never_better).epochs) == 1 + 2
     assert TrainingContext(start=start).rate(0.5) == 0.5 * start.learning_rate
