@@ -51,7 +51,7 @@ DAY = 86_400_000  # the other rows are a day later
 BRIEF = {"epochs": 15, "batch_size": 64}
 MODELS: dict[str, dict[str, Any]] = {
     "vae": {"latent": 200, "gamma": 0.002, "smoothing": 0.1, "average": 0.8, "learning_rate": 1e-3, **BRIEF},
-    "recvae": {"hidden": 300, "latent": 200, **BRIEF},
+    "recvae": {"hidden": 200, "latent": 128, **BRIEF},
     "ials": {"factors": 128, "l2": 0.007, "unobserved": 0.3, "iterations": 8},
     "als": {},
 }
