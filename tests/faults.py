@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,30 @@ class Fault:
         return wrapped
 
 
-class Laboratory:
-    """A folder with ratings and models, and the content that every command makes there undisturbed."""
+def run_in_fork(words: list[str], fault: Fault | None = None, kill_after: float | None = None) -> tuple[int, str]:
+    """Run a command in a fork; its exit code (minus the signal that ended it) and what it said."""
+    with tempfile.TemporaryFile() as said:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if child == 0:
+            os._exit(_in_child(words, said.fileno(), fault))
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        said.seek(0)
+        return os.waitstatus_to_exitcode(status), said.read().decode("utf-8", "replace")
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+
+class Laboratory:
+    """A folder with ratings and models, and the content that every command makes there undisturbed.
+
+    `names`: some of the commands, all if not given.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str] = ()):
+        self.folder, self.names = folder, names
         folder.mkdir(parents=True, exist_ok=True)
         write_ratings(folder / "ratings.csv")
         pd.read_csv(folder / "ratings.csv")[["user_id", "item_id"]].to_csv(folder / "pairs.csv", index=False)
@@ -124,7 +143,11 @@ class Laboratory:
 
     @property
     def commands(self) -> list[Command]:
-        """All commands that write."""
+        """The commands that write."""
+        return [command for command in self._commands() if not self.names or command.name in self.names]
+
+    def _commands(self) -> list[Command]:
+        """All of them."""
         ratings, ease = str(self.folder / "ratings.csv"), str(self.folder / "ease")
         pairs = "predict", str(self.folder / "stars"), str(self.folder / "pairs.csv"), "--ratings", ratings
         return [
@@ -157,20 +180,7 @@ class Laboratory:
             ),
         ]
 
-    def run(self, words: list[str], fault: Fault | None = None, kill_after: float | None = None) -> tuple[int, str]:
-        """Run a command in a fork; its exit code (minus the signal that ended it) and what it said."""
-        with tempfile.TemporaryFile() as said:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            child = os.fork()
-            if child == 0:
-                os._exit(_in_child(words, said.fileno(), fault))
-            if kill_after is not None:
-                time.sleep(kill_after)
-                os.kill(child, signal.SIGKILL)
-            status = os.waitpid(child, 0)[1]
-            said.seek(0)
-            return os.waitstatus_to_exitcode(status), said.read().decode("utf-8", "replace")
+    run = staticmethod(run_in_fork)
 
     def _undisturbed(self, command: Command) -> dict[str, Any]:
         """Content of the command and of an older run, seconds and file operations of a run."""

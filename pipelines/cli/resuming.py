@@ -29,7 +29,18 @@ from .output import note
 MARK = "model.json"
 
 # What a job says of where and how it happens, not of what it trains; the ratings count by their content.
-_OUTSIDE = {"ratings", "reading", "output", "overwrite", "tracking", "keeping", "model", "settings", "device"}
+_OUTSIDE = {
+    "ratings",
+    "reading",
+    "output",
+    "overwrite",
+    "tracking",
+    "keeping",
+    "model",
+    "settings",
+    "device",
+    "register",
+}
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,8 @@ class Training:
 
 
 def folder_of(output: Path) -> Path:
-    """Where the checkpoints of a training are: beside its model directory."""
-    target = output.resolve()
+    """Where the checkpoints of a training are: beside its model directory; behind a link, beside what it points to."""
+    target = output.resolve() if output.is_symlink() or output.name in ("", "..") else output
     return target.with_name(f"{target.name}.checkpoint")
 
 
@@ -140,7 +151,7 @@ def complete_model(output: Path, facts: Mapping[str, Any]) -> dict[str, Any] | N
         about = parse_json(file.read_bytes(), file)
     except (OSError, ArtifactError):
         return None
-    data, split = (about.get(name) if isinstance(about.get(name), dict) else {} for name in ("data", "split"))
+    data, split = (_table(about.get(name)) for name in ("data", "split"))
     found = {
         **{name: about.get(name) for name in ("model", "seed")},
         "settings": about.get("config"),
@@ -148,6 +159,10 @@ def complete_model(output: Path, facts: Mapping[str, Any]) -> dict[str, Any] | N
         **{name: split.get(name) for name in ("held_out", "refit")},
     }
     return about if all(value == facts[name] for name, value in found.items()) else None
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def training_facts(job: Any, interactions: Interactions, model: Recommender) -> dict[str, Any]:

@@ -204,6 +204,38 @@ def test_a_run_ends_finished_failed_or_killed_and_the_error_passes_unchanged(tra
 # Failures of tracking
 
 
+def test_the_run_of_an_interrupted_job_goes_on_and_nothing_is_recorded_twice(tracker):
+    class KilledError(Exception):
+        """Leaves the run as a kill would."""
+
+    def record(run, losses):
+        run.log_params({"latent": 4})
+        run.log_dataset("interactions", "abc", {"rows": 2})
+        for epoch, loss in enumerate(losses, start=1):
+            run.log_metrics({"loss": loss}, step=epoch)
+
+    with pytest.raises(KilledError), tracker.run("train vae", "train") as first:
+        record(first, [3.0, 2.0])
+        raise KilledError
+    with tracker.run("train vae", "train", first.id) as again:
+        record(again, [3.0, 2.0, 1.0])
+    found, client = stored(tracker, again), mlflow.MlflowClient(tracker.uri)
+    assert again.id == first.id
+    assert found.info.status == "FINISHED"
+    assert [(one.step, one.value) for one in client.get_metric_history(again.id, "loss")] == [(1, 3), (2, 2), (3, 1)]
+    assert len(found.inputs.dataset_inputs) == 1
+
+
+def test_where_the_earlier_run_is_gone_a_new_one_names_it(tracker):
+    with tracker.run("train vae", "train", "0" * 32) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+    assert stored(tracker, run).data.tags["recsys.resumed_from"] == "0" * 32
+    mlflow.MlflowClient(tracker.uri).delete_run(run.id)
+    with tracker.run("train vae", "train", run.id) as next_one:
+        pass
+    assert next_one.id != run.id
+
+
 def test_a_failing_call_is_one_warning_and_the_rest_of_the_run_is_kept(tracker, caplog, tmp_path):
     with tracker.run("vae", "train") as run:
         run.log_params({"seed": 1})
