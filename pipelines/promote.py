@@ -79,7 +79,7 @@ def run(job: PromoteJob) -> Promotion:
         reason = f"Version {asking} of {job.name} is its first champion: there was none to compare it with."
         return crown(job.name, registry, asking, None, None, reason)
     if reigning == asking:
-        raise GateError(f"Version {asking} of {job.name} is the champion already.")
+        return Promotion(job.name, asking, asking, None, f"Version {asking} of {job.name} is the champion already.")
     with tempfile.TemporaryDirectory() as folder, activity("downloading both models"):
         models = {
             version: load_model(registry.fetch(ModelAddress(job.name, version), Path(folder) / version), job.device)

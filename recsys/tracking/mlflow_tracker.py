@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
+
+# Id of the run whose children are opened next, where another tracker of this process keeps it.
+parent_run: ContextVar[str | None] = ContextVar("parent_run", default=None)
 
 SCHEMA_VERSION = "1"  # of the names used here; raised when a tag, parameter or metric changes its meaning
 
@@ -157,8 +161,9 @@ class _MLflowRun:
             if earlier is not None and self._reopen(client, earlier):
                 return
             tags = {**_environment_tags(), "recsys.kind": kind}
-            if parent:
-                tags["mlflow.parentRunId"] = str(parent.id)
+            above = parent_run.get() if parent is None else parent.id
+            if above is not None:
+                tags["mlflow.parentRunId"] = above
             if earlier is not None:
                 tags["recsys.resumed_from"] = earlier
             self.id = client.create_run(self._tracker.experiment_id, tags=tags, run_name=name).info.run_id
