@@ -253,15 +253,16 @@ def earlier_training(trained: TrainedModel, interactions: Interactions) -> UserI
 
 def _first_parts(interactions: Interactions, facts: Mapping[str, Any]) -> Iterator[NDArray[np.bool_]]:
     """Masks of the rows that may be those of an earlier table: the first in time, the first of the source."""
-    times, ledger = facts.get("time"), facts.get("ledger")
+    times, count = facts.get("time"), facts.get("rows")
     if interactions.timestamp is not None and isinstance(times, list) and len(times) == 2:
         last = pd.to_datetime(str(times[1]), errors="coerce")
         if last is not pd.NaT:
             yield interactions.timestamp < last.value // 1_000_000 + 1000  # the record holds whole seconds
-    read = ledger.get("read") if isinstance(ledger, Mapping) else None
-    if isinstance(read, int):
-        row = np.arange(len(interactions)) if interactions.row is None else interactions.row
-        yield row < read
+    if isinstance(count, int) and 0 < count <= len(interactions):
+        first = np.zeros(len(interactions), dtype=bool)
+        order = np.arange(len(interactions)) if interactions.row is None else np.argsort(interactions.row)
+        first[order[:count]] = True
+        yield first
 
 
 def take_rows(interactions: Interactions, rows: NDArray[np.bool_]) -> Interactions:

@@ -180,7 +180,7 @@ def test_an_average_that_holds_an_epoch_already_moves_half_of_the_way():
         one.weight.fill_(2.0)
         average.weight.fill_(0.0)
     with_weight_averaging(lambda: 0.0, one, average, 0.9, Counter(1))()
-    assert float(average.weight) == 2 * 1 / 2
+    assert average.weight.item() == 2 * 1 / 2
 
 
 def test_the_earlier_model_is_left_as_it_was(fitted):
