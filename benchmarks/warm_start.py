@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from recsys.models import Recommender, create_model
 from recsys.models.trained import TrainedModel
 from recsys.models.warm_start import Earlier
 from recsys.splitting.holdout import Split
-from recsys.training.context import TrainingContext, WarmStart
+from recsys.training.context import TrainingContext
 
 METRIC = "ndcg@100"
 USERS = 3000  # drawn at random, for time; 6,040 are all
@@ -55,8 +55,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "ials": {"factors": 128, "l2": 0.007, "unobserved": 0.3, "iterations": 8},
     "als": {},
 }
-# learning rate, share of the planned epochs: compared with --choose
-SCHEDULES = ((1.0, 0.2), (0.5, 0.2))
+RATES = (1.0, 0.5)  # factors of the learning rate, compared with --choose
 
 
 @dataclass(frozen=True)
@@ -132,12 +131,13 @@ def choose(row: str, flags: argparse.Namespace) -> None:
     before, after, _ = divide(flags.data)
     earlier = Earlier(fit(row, "earlier", before, flags).trained)
     validate = Validator(after.validation, METRIC)
-    for rate, share in SCHEDULES:
-        start = earlier.start(unfitted(row), after.train)
-        start = WarmStart(start.state, share, rate, patience=100)
-        model = unfitted(row).fit(after.train.matrix, TrainingContext(validate=validate, start=start))
+    for rate in RATES:
+        slower = {"learning_rate": rate * earlier.trained.model.config.learning_rate}
+        model = earlier.create(settings=slower)
+        start = replace(earlier.start(model, after.train), patience=None)
+        model.fit(after.train.matrix, TrainingContext(validate=validate, start=start))
         values = " ".join(f"{epoch.value:.4f}" for epoch in model.epochs) or f"{validate(model.score):.4f}"
-        print(f"{row}: learning rate x {rate}, {share:.0%} of the epochs: {values}", flush=True)
+        print(f"{row}: learning rate x {rate}: {values}", flush=True)
 
 
 def compare(row: str, flags: argparse.Namespace) -> str:

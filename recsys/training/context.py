@@ -91,7 +91,8 @@ def _ignore_phase(name: str, done: int, total: int) -> None:
 class WarmStart:
     """What a fit begins with instead of random weights, and how it goes on from there.
 
-    The schedule was chosen on validation (`benchmarks/warm_start.py`). Annealing does not start over: it has ended.
+    Annealing does not start over: it has ended. The learning rate is the configured one; half of it was not better on
+    validation (`benchmarks/warm_start.py`).
 
     Parameters
     ----------
@@ -99,15 +100,12 @@ class WarmStart:
         What the model declares to begin with (`recsys.models.warm_start.carry_state`), over the columns of the matrix.
     share : float
         Share of the configured epochs or iterations that is planned, in (0, 1]; at least one is.
-    learning_rate : float
-        Factor of the configured learning rate.
     patience : int, optional
         Largest patience; that of the context without it.
     """
 
     state: Mapping[str, Tensor]
     share: float = 0.2
-    learning_rate: float = 1.0
     patience: int | None = 3
 
     def part(self, prefix: str) -> WarmStart | None:
@@ -191,10 +189,6 @@ class TrainingContext:
     def planned(self, configured: int) -> int:
         """Return how many of the configured epochs or iterations are planned: a share of them in a warm start."""
         return configured if self.start is None else max(1, int(self.start.share * configured))
-
-    def rate(self, configured: float) -> float:
-        """Return the learning rate: that configured, or the warm start's share of it."""
-        return configured if self.start is None else self.start.learning_rate * configured
 
     def resolve_device(self) -> torch.device:
         """Return the torch device; `auto` is the GPU if there is one.

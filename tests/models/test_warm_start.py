@@ -171,7 +171,6 @@ def test_a_quarter_of_the_epochs_is_planned_with_less_patience(fitted):
     assert model.stopped.startswith("trained for 10 of 10 epochs")
     never_better = TrainingContext(start=start, validate=lambda score: 0.0)
     assert len(create("vae", epochs=40).fit(two_tastes("vae"), never_better).epochs) == 1 + 2
-    assert TrainingContext(start=start).rate(0.5) == 0.5 * start.learning_rate
 
 
 def test_an_average_that_holds_an_epoch_already_moves_half_of_the_way():

@@ -298,7 +298,7 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
             context.precision == "bf16" and on_cpu and context.group.size == 1
         )  # several processes add up float32 gradients
         config, beta2 = self.config, getattr(self.config, "beta2", 0.999)
-        optimizer = make_optimizer(part, tables, context.rate(config.learning_rate), config.l2, mixed, beta2)
+        optimizer = make_optimizer(part, tables, config.learning_rate, config.l2, mixed, beta2)
         if context.group.size == 1:
             return optimizer
         if tables:

@@ -365,7 +365,7 @@ def train_masked(
     batch_size = config.batch_size or max(1, min(500, -(-len(rows) // 3)))
     epochs = context.planned(config.epochs)
     cells, planned = len(rows.items), epochs * steps_per_epoch(len(rows), batch_size)
-    optimizer = torch.optim.Adam(network.parameters(), lr=context.rate(config.learning_rate), fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _FINAL_RATE, planned)
     optimizer.register_step_post_hook(lambda *_: decay.step())
     context.checkpoints.keep(optimizer=OptimizerState(optimizer, network), rate=RateState(decay))
