@@ -286,11 +286,11 @@ class Checkpoints:
             return
         self._reset(json.loads(json.dumps(facts, default=str)), group, device or torch.device("cpu"))
         found = newest_checkpoint(self.folder) if group.is_main else None
-        refusal = "" if found is None else different(found[1].get("facts"), self._facts)
+        differ = group.broadcast_text("" if found is None else different(found[1].get("facts"), self._facts))
         self._found = _shared(found, group)
-        if group.broadcast_value(float(bool(refusal))):
+        if differ:
             raise ArtifactError(
-                f"Expected the training in {self.folder} to go on with the same data and settings; {refusal}. "
+                f"Expected the training in {self.folder} to go on with the same data and settings; {differ}. "
                 "Give the same ones, or remove it (overwrite) to start again."
             )
         seconds = None if self._found is None else self._found[1].get("seconds")

@@ -73,12 +73,12 @@ class Group:
         """Return the main process's text; what the others pass is ignored."""
         if self.size == 1:
             return text
-        sent = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+        sent = torch.tensor([*text.encode(), 0], dtype=torch.uint8)  # a byte more: an empty tensor cannot be sent
         length = torch.tensor([len(sent)])
         self.broadcast([length])
         sent = sent if self.is_main else torch.empty(int(length), dtype=torch.uint8)
         self.broadcast([sent])
-        return sent.numpy().tobytes().decode()
+        return sent[:-1].numpy().tobytes().decode()
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors of all processes, which have equal shapes (...), as (size, ...)."""

@@ -14,8 +14,9 @@ from scipy.sparse import csr_matrix
 from tastes import two_tastes, write_csv
 
 from pipelines.train import refuse_several
-from recsys.errors import UnsupportedError
+from recsys.errors import ArtifactError, UnsupportedError
 from recsys.models import create_model
+from recsys.training.checkpoint import Checkpoints
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import ALONE, Group, process_group
 
@@ -96,6 +97,7 @@ with process_group() as group:
             print(refused)
         else:
             raise AssertionError(error)
+    goes_on_in_every_process(group)
 threads = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
 assert not any("gloo" in thread for thread in threads), threads  # they abort a process that ends before them
 """
@@ -111,8 +113,34 @@ def fitted(batch_size, group=ALONE):
     return create_model("dae", settings).fit(preferences(), TrainingContext(device="cpu", group=group)).get_state()
 
 
+def goes_on_in_every_process(group):
+    """After an interruption, with dropout, whose draws are each process's own, from what the main one kept."""
+
+    def interrupt(epoch, epochs):
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    def weights(**more):
+        settings = {"latent": 3, "epochs": 4, "batch_size": 3}
+        context = TrainingContext(device="cpu", group=group, **more)
+        return create_model("vae", {**settings, "hidden": 4}).fit(preferences(), context).get_state()
+
+    folder = Path("kept") if group.is_main else Path("seen-by-the-main-process-only")
+    whole = weights()
+    with pytest.raises(KeyboardInterrupt):
+        weights(checkpoints=Checkpoints(folder, every=0), on_epoch=interrupt)
+    epochs = []
+    again = weights(
+        checkpoints=Checkpoints(folder, every=0), on_epoch=lambda epoch, planned: epochs.append(epoch.number)
+    )
+    assert epochs == [2, 3, 4]
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(ArtifactError, match="seed was 0 and is 1"):
+        weights(checkpoints=Checkpoints(folder), seed=1)
+
+
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one_and_refuse_unsupported_models(tmp_path):
+def test_two_processes_take_the_steps_of_one_go_on_and_refuse_unsupported_models(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tests=[str(Path(__file__).parent), str(ROOT / "tests")]))
     code, said, errors = torchrun(tmp_path, program)
