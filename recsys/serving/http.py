@@ -4,6 +4,7 @@
 GET  /recommend/{user_id}    a list for a user with a known history
 POST /recommend              a list for a history that comes with the request
 GET  /similar/{item_id}      the nearest items
+GET  /explain/{user_id}/{item_id}    the items of the user's history that support and oppose an item
 GET  /                       the page, where it was asked for
 GET  /v2/health/live, /v2/health/ready, /metrics, /openapi.json
 ```
@@ -17,7 +18,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -32,6 +33,8 @@ from recsys.serving.current import CurrentModel, Loaded
 from recsys.serving.gatekeeper import Gatekeeper, ServiceMetrics
 from recsys.serving.lists import ListMaker, UnknownIdError, Wishes
 from recsys.serving.page import PAGE, POLICY, Catalog
+
+MOST_REASONS = 10
 
 ItemId = StrictStr | StrictInt
 Entries = list[dict[str, Any]]
@@ -82,6 +85,7 @@ class ListRequest(BaseModel):
     filter_seen: bool = True
     exclude_items: list[ItemId] = []
     candidate_items: list[ItemId] | None = None
+    reasons: StrictInt = Field(0, ge=0, le=MOST_REASONS)
 
 
 class Service:
@@ -172,10 +176,11 @@ def _add_lists(app: FastAPI, service: Service) -> None:
         user_id: Annotated[str, Path()],
         n: Annotated[int, Query(ge=1)] = 10,
         filter_seen: bool = True,
+        reasons: Annotated[int, Query(ge=0, le=MOST_REASONS)] = 0,
     ) -> Response:
         lists.check_most(n, limits.n)
         loaded = service.current.loaded
-        query = loaded.lists.for_user(user_id, Wishes(n, filter_seen))
+        query = loaded.lists.for_user(user_id, Wishes(n, filter_seen, reasons=reasons))
         return _answer(request, loaded, await service.list_for(loaded, query), user_id=user_id)
 
     @app.post("/recommend", summary="A list for a history that comes with the request")
@@ -185,7 +190,7 @@ def _add_lists(app: FastAPI, service: Service) -> None:
             if len(ids) > limits.history:
                 raise ConfigError(f"Expected lists of at most {limits.history:,} items, found {len(ids):,}.")
         loaded = service.current.loaded
-        wishes = Wishes(asked.n, asked.filter_seen, asked.exclude_items, asked.candidate_items)
+        wishes = Wishes(asked.n, asked.filter_seen, asked.exclude_items, asked.candidate_items, asked.reasons)
         query = loaded.lists.for_history([one.item_id for one in asked.history], _ratings(asked.history), wishes)
         entries = await service.list_for(loaded, query)
         return _answer(request, loaded, entries, unknown_items=list(query.unknown))
@@ -198,6 +203,12 @@ def _add_lists(app: FastAPI, service: Service) -> None:
         loaded = service.current.loaded
         return _answer(request, loaded, await asyncio.to_thread(loaded.lists.similar, item_id, n), item_id=item_id)
 
+    @app.get("/explain/{user_id}/{item_id}", summary="Why an item is recommended to a known user, or is not")
+    async def explain(request: Request, user_id: Annotated[str, Path()], item_id: Annotated[str, Path()]) -> Response:
+        loaded = service.current.loaded
+        found = await asyncio.to_thread(loaded.lists.explain, user_id, item_id)
+        return _json(request, {"user_id": user_id, **asdict(found), **_model(loaded)})
+
 
 def _add_health(app: FastAPI, service: Service, metrics: ServiceMetrics) -> None:
     @app.get("/v2/health/live", summary="Whether the process answers")
@@ -208,6 +219,7 @@ def _add_health(app: FastAPI, service: Service, metrics: ServiceMetrics) -> None
     async def ready(request: Request) -> Response:
         loaded, full = service.current.loaded, len(service.batcher) >= service.limits.waiting
         facts = {"ready": not full, "known_users": loaded.lists.n_users, "items": len(loaded.lists.item_ids)}
+        facts |= {"explains": loaded.lists.can_explain}
         return _json(request, {**facts, **_model(loaded)}, 503 if full else 200)
 
     @app.get("/metrics", summary="Counters and times, for Prometheus")

@@ -17,8 +17,11 @@ from scipy.sparse import csr_matrix
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.errors import ConfigError, DataError, UnsupportedError
+from recsys.explain.reasons import Explanation, explain_item, reasons_of_lists
 from recsys.inference.topn import BLOCK, check_length, top_n, top_n_of_blocks
 from recsys.models.trained import TrainedModel
+
+LONGEST_EXPLAINED = 500  # items of a history: a network is asked once without each of them
 
 Row = tuple[NDArray[np.int32], NDArray[np.float32]]  # positions of items, in order, and their values
 
@@ -41,12 +44,15 @@ class Wishes:
         Never these.
     candidate_items : sequence of ids, optional
         Only these.
+    reasons : int
+        For each item of the list, at most so many items of the history that support it most.
     """
 
     n: int = 10
     filter_seen: bool = True
     exclude_items: Sequence[str | int] = ()
     candidate_items: Sequence[str | int] | None = None
+    reasons: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Query:
         The only positions that may be listed.
     user : int, optional
         Row of the training matrix, for models that know no other users.
+    reasons : int
+        Reasons of each item, at most.
     unknown : tuple
         Ids of the request that the model does not know.
     """
@@ -74,6 +82,7 @@ class Query:
     n: int
     candidates: NDArray[np.int32] | None = None
     user: int | None = None
+    reasons: int = 0
     unknown: tuple[str | int, ...] = ()
 
 
@@ -214,7 +223,15 @@ class ListMaker:
         if wishes.candidate_items is not None:
             candidates, others = self._positions(wishes.candidate_items)
             more = (*more, *others)
-        return Query(history, masked, min(wishes.n, len(self.item_ids)), candidates, user, (*unknown, *more))
+        if wishes.reasons:
+            self.trained.model.check_explainable()
+            if len(history[0]) > LONGEST_EXPLAINED:
+                raise ConfigError(
+                    f"Expected a history of at most {LONGEST_EXPLAINED} items together with reasons, found "
+                    f"{len(history[0])}."
+                )
+        n = min(wishes.n, len(self.item_ids))
+        return Query(history, masked, n, candidates, user, wishes.reasons, (*unknown, *more))
 
     def _positions(self, items: Iterable[str | int]) -> tuple[NDArray[np.int32], tuple[str | int, ...]]:
         """Positions in order, each once, and the ids that the model does not know."""
@@ -250,7 +267,7 @@ class ListMaker:
             blocks = self.trained.model.score_blocks(*self._histories(some), width=BLOCK)
             listed, scores = top_n_of_blocks(blocks, max(query.n for query in some), _stacked(some, self._n_items))
             for at, places, values in zip(together, listed, scores, strict=True):
-                lists[at] = self._entries(places[: queries[at].n], values)
+                lists[at] = self._entries(queries[at], places[: queries[at].n], values)
         for at in able:
             if (candidates := queries[at].candidates) is not None:
                 lists[at] = self._of_candidates(queries[at], candidates)
@@ -262,7 +279,7 @@ class ListMaker:
             return []
         history, users = self._histories([query])
         listed, scores = top_n(self.trained.model.score(history, left, users), query.n)
-        return self._entries(left[listed[0]], scores[0])
+        return self._entries(query, left[listed[0]], scores[0])
 
     def _histories(self, queries: Sequence[Query]) -> tuple[csr_matrix, NDArray[np.int64] | None]:
         positions, values = zip(*(query.history for query in queries), strict=True)
@@ -274,15 +291,46 @@ class ListMaker:
     def _n_items(self) -> int:
         return len(self.item_ids)
 
-    def _entries(self, places: NDArray[np.int32], scores: NDArray[np.float32]) -> list[dict[str, Any]]:
+    def _entries(
+        self, query: Query | None, places: NDArray[np.int32], scores: NDArray[np.float32]
+    ) -> list[dict[str, Any]]:
         found = zip(places.tolist(), scores.tolist(), strict=False)
-        return [self.named(at, rank=rank, score=score) for rank, (at, score) in enumerate(found, 1) if at >= 0]
+        entries = [self.named(at, rank=rank, score=score) for rank, (at, score) in enumerate(found, 1) if at >= 0]
+        if query is not None and query.reasons:
+            history, _ = self._histories([query])
+            items, shares = reasons_of_lists(self.trained.model, history, places[None], query.reasons)
+            for entry, own, part in zip(entries, items[0], shares[0], strict=False):
+                named = zip(own.tolist(), part.tolist(), strict=True)
+                entry["reasons"] = [self.named(at, share=share) for at, share in named if at >= 0]
+        return entries
 
     def named(self, position: int, **more: Any) -> dict[str, Any]:
         """Return an item as it is written in an answer: item_id, its title where one is known, and what is given."""
         item = self.item_ids[position]
         title = self._titles.get(str(item))
         return {"item_id": item, **({"title": title} if title else {}), **more}
+
+    @property
+    def can_explain(self) -> bool:
+        """Whether the model has reasons for its scores."""
+        try:
+            self.trained.model.check_explainable()
+        except UnsupportedError:
+            return False
+        return True
+
+    def explain(self, user: str, item: str | int, count: int = 5) -> Explanation:
+        """Explain the score of an item for a known user; see `recsys.explain.reasons.explain_item`.
+
+        Raises
+        ------
+        UnknownIdError
+            If there is no such user or item.
+        """
+        position, row = self.position(item), self._row.get(user)
+        if self._known is None or row is None:
+            raise UnknownIdError(f"Expected a user with a known history, found {user!r}.")
+        return explain_item(self.trained, self._known, row, position, count)
 
     def similar(self, item: str | int, n: int) -> list[dict[str, Any]]:
         """Find the items nearest to an item.
@@ -312,7 +360,7 @@ class ListMaker:
         position = self.position(item)
         best, cosines = self.trained.model.similar_items(position, N=min(n, self._n_items - 1) + 1)
         kept = (best >= 0) & (best != position)
-        return self._entries(best[kept][:n], cosines[kept])
+        return self._entries(None, best[kept][:n], cosines[kept])
 
 
 def check_most(n: int, most: int) -> None:

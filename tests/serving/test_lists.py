@@ -86,6 +86,27 @@ def test_what_was_rated_low_is_no_history_but_is_not_listed():
     assert ids(made.answer([query])[0]) == ids(entries)
 
 
+def test_reasons_are_items_of_the_history_with_shares_strongest_first():
+    made = maker("ease")
+    entries = made.answer([made.for_history(["a", "b"], None, Wishes(2, reasons=2))])[0]
+    frame = made.trained.explain(RATINGS, "u3", [entry["item_id"] for entry in entries], n=2)  # u3 has had a and b
+    expected = [(row.item_id, row.reason_id, row.share) for row in frame.itertuples()]
+    found = [(one["item_id"], why["item_id"], why["share"]) for one in entries for why in one["reasons"]]
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert [row[2] for row in found] == pytest.approx([row[2] for row in expected])
+    assert made.can_explain and made.explain("u3", "c").reasons[0].item_id == entries[0]["reasons"][0]["item_id"]
+
+
+def test_reasons_that_cannot_be_given_are_refused():
+    made = maker("popularity")
+    assert not made.can_explain
+    with pytest.raises(UnsupportedError):
+        made.for_history(["a"], None, Wishes(reasons=1))
+    long = maker("ease", pd.DataFrame({"user_id": "u", "item_id": [f"i{i}" for i in range(600)]}))
+    with pytest.raises(ConfigError, match="at most 500 items together with reasons, found 600"):
+        long.for_user("u", Wishes(reasons=1))
+
+
 def test_a_model_of_ratings_needs_ratings():
     made = maker("biases", LIKED)
     with pytest.raises(UnsupportedError, match="needs a rating for every item"):

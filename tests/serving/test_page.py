@@ -78,6 +78,7 @@ def test_by_keyboard_titles_are_chosen_and_the_list_changes(address):
         await page.press("Enter")
         await page.until("document.getElementById('list-heading').textContent === 'For you'")
         chosen, changed = await page.value(CHIPS), await page.value(LIST)
+        assert "because of Alien Nation <b>" in await page.value("document.getElementById('list').textContent")
         await page.value("document.getElementById('search').focus()")
         await page.type("zzz")
         await page.press("Enter")
