@@ -80,6 +80,26 @@ class UserItemMatrix:
         return np.bincount(self.matrix.indices, minlength=len(self.items)).astype(np.int64)
 
 
+def with_items(data: UserItemMatrix, items: Vocabulary) -> csr_matrix:
+    """Return the matrix over the items of another vocabulary.
+
+    Parameters
+    ----------
+    data : UserItemMatrix
+    items : Vocabulary
+        Ids of the columns to return.
+
+    Returns
+    -------
+    csr_matrix of float32, shape (users, items)
+        Cells of items that are not among these are left out.
+    """
+    column = items.positions(data.items.ids)[data.matrix.indices]
+    row = np.repeat(np.arange(data.matrix.shape[0], dtype=np.int32), np.diff(data.matrix.indptr))
+    known = column >= 0
+    return sparse_rows(row[known], column[known], data.matrix.data[known], (data.matrix.shape[0], len(items)))
+
+
 def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocabulary) -> csr_matrix | None:
     """Combine the cells of a history with rows that were seen and are no preference.
 

@@ -147,8 +147,7 @@ class Source:
         """
         if users < 1:
             raise DataError(f"Expected at least 1 user to generate, found {users}.")
-        items = len(self.model.embed_items())
-        rows = max(1, min(_ROWS, _SCORES // items))
+        rows, items = self._rows, self.model.n_items or 0
         for number, start in enumerate(range(0, users, rows)):
             rng = np.random.default_rng((seed, number))
             normal = rng.standard_normal((rows, len(self.center)))  # whole blocks: more users change none of the first
@@ -158,6 +157,15 @@ class Source:
             spread = max(float(np.linalg.norm(self.root[-1])), 1e-12)
             lengths = self._lengths((drawn[:, -1] - self.center[-1]) / spread)
             yield _take(self._log_shares(drawn[:, :-1]) + noise[:count], np.minimum(lengths, items))
+
+    def count_blocks(self, users: int) -> int:
+        """Return how many blocks `draw` yields."""
+        return -(-users // self._rows)
+
+    @property
+    def _rows(self) -> int:
+        """Users of a block; of the catalog alone, so that the seed decides."""
+        return max(1, min(_ROWS, _SCORES // max(1, self.model.n_items or 0)))
 
     def _lengths(self, activity: Values) -> NDArray[np.int64]:
         """Numbers of items whose rank among real users is that of a standard normal activity."""

@@ -1,0 +1,179 @@
+"""`recsys generate`: draw made-up users from a variational autoencoder, and report how they compare with real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from recsys import splitting
+from recsys.artifacts import load_model
+from recsys.batch.generated_users import write_users
+from recsys.batch.predictions import file_format
+from recsys.data.interactions import Interactions
+from recsys.data.matrix import UserItemMatrix, with_items
+from recsys.data.reading import ReadingOptions
+from recsys.errors import ArtifactError, ConfigError, DataError
+from recsys.evaluation.generated import (
+    Likeness,
+    Membership,
+    Usefulness,
+    check_membership,
+    compare_training,
+    compare_users,
+)
+from recsys.evaluation.tasks import TASKS
+from recsys.latent.generate import Source, check_generative
+from recsys.models import MODELS
+from recsys.models.trained import TrainedModel
+from recsys.reporting.generated_page import GeneratedFacts, findings, render_generated
+from recsys.splitting.holdout import Split
+from recsys.system.files import new_file, write_text
+from recsys.system.packages import versions
+from recsys.system.storage import Location
+from recsys.system.text import plural
+from recsys.training.context import TrainingContext
+
+from .cli.options import SEED, LocationType, options_from, setting
+from .cli.output import as_json, note, print_json, say, wrapped
+from .cli.progress import activity, watch
+from .cli.reading import read_histories
+
+UNSEEN = "The generating model has not seen them."
+SEEN = "The generating model may have been trained on them, so the figure of generated users may be too high."
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """Which model, like whom, how many users, and where they go."""
+
+    model: Location
+    ratings: tuple[Location, ...]
+    users: int = setting(1000, "Number of users to generate.")
+    output: Path = setting(Path("generated.csv"), "File to write: .csv or .parquet.", "--output", "-o")
+    codes: Literal["fitted", "prior"] = setting(
+        "fitted", "Draw codes from the distribution of real ones, or from the prior of a vae, which is less like them."
+    )
+    report: bool = setting(True, "Write a report beside the file: the same name, .html.")
+    learner: str = setting(
+        "ease", "Model to train on generated and on real users for the report.", kind=click.Choice(list(MODELS))
+    )
+    overwrite: bool = setting(False, "Replace existing files.")
+    seed: int = setting(0, "Seed; the same seed gives the same bytes.", kind=SEED)
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    def __post_init__(self) -> None:
+        file_format(self.output)
+        if self.users < 1:
+            raise ConfigError(f"Expected users of at least 1, found {self.users}.")
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.output.with_suffix(".html")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The file, its users and rows, the report, the findings in sentences and in figures, the account of the ratings.
+
+    likeness, membership and usefulness are None without a report, the last also where nobody could be held out.
+    """
+
+    file: Path
+    users: int
+    rows: int
+    report: Path | None
+    findings: Sequence[str]
+    likeness: Likeness | None
+    membership: Membership | None
+    usefulness: Usefulness | None
+    ledger: str
+
+
+def run(job: GenerateJob) -> Generated:
+    """Draw the users. What can be refused is refused before the data are read."""
+    for file in (job.output, *([job.page] if job.report else [])):
+        if file.exists() and not job.overwrite:
+            raise ArtifactError(f"{file} already exists: choose another place, or set overwrite.")
+    saved = load_model(job.model, job.device)
+    check_generative(saved.model)
+    interactions = read_histories(saved, job.ratings, job.reading)
+    split, seen = hold_out(saved, interactions, job.seed)
+    real = with_items(split.train, saved.items)
+    with activity("fitting the distribution of codes"):
+        source = (Source.fitted if job.codes == "fitted" else Source.prior)(saved.model, real)
+    with new_file(job.output) as file:
+        blocks = watch(source.draw(job.users, job.seed), source.count_blocks(job.users), "generating", "block")
+        written = write_users(file, file_format(job.output), blocks, saved.items)
+    ledger = interactions.ledger.line()
+    if not job.report:
+        return Generated(job.output, written.users, written.rows, None, (), None, None, None, ledger)
+    with activity("comparing with real users"):
+        likeness, membership = compare_users(real, written.first), check_membership(real, written.first, job.seed)
+    usefulness = None
+    if split.validation is not None:
+        task, first = TASKS[saved.model.task], UserItemMatrix(written.first, split.train.users, saved.items)
+        learned = with_items(first, split.train.items)
+        with activity(f"training {job.learner} on generated and on real users"):
+            usefulness = compare_training(
+                job.learner, split.train.matrix, learned, split.validation, task.metric, TrainingContext(job.seed)
+            )
+    about = {
+        "model": saved.model.name,
+        "codes": job.codes,
+        "seed": job.seed,
+        "rows": written.rows,
+        "real users": ledger,
+    }
+    facts = GeneratedFacts(
+        written.users, written.first.shape[0], real.shape[0], likeness, membership, usefulness, about, seen
+    )
+    write_text(job.page, render_generated(facts, versions().get("recsys", "")))
+    return Generated(
+        job.output, written.users, written.rows, job.page, findings(facts), likeness, membership, usefulness, ledger
+    )
+
+
+def hold_out(saved: TrainedModel, interactions: Interactions, seed: int) -> tuple[Split, str]:
+    """Divide the users: like whom to generate, and whom to test on; those held out from the training, if known.
+
+    The second value says whether the model has seen the latter. Of too few users none is held out.
+    """
+    about, data = saved.about.get("split", {}), saved.about.get("data", {})
+    share, trained = about.get("held_out"), saved.about.get("seed")
+    again = data.get("fingerprint") == interactions.fingerprint() and about.get("protocol") == "strong"
+    ratings = saved.model.task == "rating"
+    if again and isinstance(share, float) and isinstance(trained, int) and not about.get("refit"):
+        return splitting.strong(interactions, share=share, seed=trained, test=False, ratings=ratings), UNSEEN
+    try:
+        return splitting.strong(interactions, seed=seed, test=False, ratings=ratings), SEEN
+    except DataError as error:
+        note(f"Nothing is trained on the generated users, as nobody is held out to test on: {error}")
+        return splitting.everybody(interactions, ratings), ""
+
+
+@click.command("generate")
+@click.argument("model", type=LocationType())
+@click.argument("ratings", type=LocationType(), nargs=-1, required=True)
+@options_from(GenerateJob)
+def command(job: GenerateJob) -> None:
+    """Generate users who take items as those of RATINGS do, with the model directory MODEL, a vae or recvae.
+
+    They are nobody: for load tests, examples, and sharing data without people in it. The report beside the file says
+    how like real users they are, and whether any is a copy of one.
+    """
+    found = run(job)
+    if as_json():
+        print_json(asdict(found))
+        return
+    say(found.ledger)
+    say(f"{plural(found.users, 'user')} with {plural(found.rows, 'interaction')} generated: {found.file}")
+    for sentence in found.findings:
+        say(f"\n{wrapped(sentence)}")
+    if found.report is not None:
+        say(f"\nReport: {found.report}")
