@@ -37,6 +37,7 @@ from recsys.system.storage import Location
 from recsys.system.text import plural
 from recsys.training.context import TrainingContext
 
+from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, setting
 from .cli.output import as_json, note, print_json, say, wrapped
 from .cli.progress import activity, watch
@@ -158,7 +159,7 @@ def hold_out(saved: TrainedModel, interactions: Interactions, seed: int) -> tupl
 
 
 @click.command("generate")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @click.argument("ratings", type=LocationType(), nargs=-1, required=True)
 @options_from(GenerateJob)
 def command(job: GenerateJob) -> None:

@@ -27,7 +27,8 @@ from recsys.system.packages import versions
 from recsys.system.storage import Location
 from recsys.system.text import plural
 
-from .cli.options import SEED, LocationType, options_from, setting
+from .cli.models import ModelType
+from .cli.options import SEED, options_from, setting
 from .cli.output import as_json, print_json, say, shorten, table, wrapped
 from .cli.progress import activity
 from .cli.reading import read_histories
@@ -89,8 +90,8 @@ def run(job: MapJob) -> Mapped:
     titles = {} if job.titles is None else read_titles(job.titles)
     groups = None if job.groups is None else read_groups(job.groups)
     saved = load_model(job.model, job.device)
-    files = {"titles": titles, "groups": groups or {}}
-    unknown = {name: find_unknown(ids, saved.items) for name, ids in files.items() if ids}
+    files: dict[str, Mapping[str, object]] = {"titles": titles, "groups": groups or {}}
+    unknown = {name: find_unknown(list(ids), saved.items) for name, ids in files.items() if ids}
     drawn, texts = draw_items(job, saved, titles, groups) if job.users is None else draw_users(job, saved, titles)
     with activity(f"writing {job.output}"), new_file(job.output) as file:
         if job.output.suffix.lower() == ".png":
@@ -155,7 +156,7 @@ def phases(label: str) -> Iterator[Callable[[str], None]]:
 
 
 @click.command("map")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @options_from(MapJob)
 def command(job: MapJob) -> None:
     """Draw the items of the model directory MODEL, or users, as points on a plane.

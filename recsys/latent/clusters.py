@@ -48,7 +48,8 @@ def find_clusters(vectors: FloatArray, count: int | None = None, seed: int = 0) 
     wanted = min(wanted, len(np.unique(vectors, axis=0)))
     labels = KMeans(wanted, n_init=4, random_state=seed).fit_predict(vectors)
     by_size = np.argsort(-np.bincount(labels, minlength=wanted), kind="stable")
-    return np.argsort(by_size, kind="stable").astype(np.int32)[labels]
+    renamed: IntArray = np.argsort(by_size, kind="stable").astype(np.int32)[labels]
+    return renamed
 
 
 def typical_points(vectors: FloatArray, labels: IntArray, popularity: NDArray[np.int64]) -> list[NDArray[np.int64]]:

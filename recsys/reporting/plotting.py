@@ -336,7 +336,7 @@ def latent_map(drawn: LatentMap, texts: MapTexts) -> Figure:
     shown = drawn.clusters if texts.groups is None else numbers
     face = [LIGHT[number] if number >= 0 else MUTED for number in shown]
     sizes = 3 + 60 * drawn.popularity / max(1, drawn.popularity.max())
-    axes.scatter(*drawn.plane.T, s=sizes, c=face, alpha=0.75, linewidths=0)
+    axes.scatter(drawn.plane[:, 0], drawn.plane[:, 1], s=sizes, c=face, alpha=0.75, linewidths=0)
     halo = [withStroke(linewidth=2.5, foreground="white")]
     for cluster, titles in enumerate(texts.clusters):
         x, y = np.median(drawn.plane[drawn.clusters == cluster], axis=0)
