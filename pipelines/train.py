@@ -38,6 +38,7 @@ from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
 from .cli.interrupts import resumable
+from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, cells_text, metrics_table, note, print_json, program, say, wrapped
 from .cli.progress import activity
@@ -66,12 +67,15 @@ class TrainJob:
     seed: int = setting(0, "Seed of the split, the weights and the batches.", kind=SEED)
     overwrite: bool = setting(False, "Replace an existing model directory.")
     init_from: Location | None = setting(
-        None, "Warm start: go on from this model directory, with its model and settings; fewer epochs are needed."
+        None,
+        "Warm start: go on from this model, with its settings; a fifth of the epochs is planned.",
+        kind=ModelType(),
     )
     grow: bool = setting(False, "With --init-from: keep all of its items, at their positions; new ones follow.")
     encoder_from: Location | None = setting(
         None,
         "Ratings: begin with the first layers of this vae, dae, ae or sparse-ae, which was trained on a larger log.",
+        kind=ModelType(),
     )
     keep_gram: bool = setting(
         False, "ease, edlae: also save the Gram matrix, to which a warm start adds only the rows that are new."

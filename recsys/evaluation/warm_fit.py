@@ -193,7 +193,8 @@ def begin(origin: Origin, model: Recommender, train: UserItemMatrix, interaction
     if facts["items_left_out"]:
         known += f", and {facts['items_left_out']:,} of its own are gone"
     if start is not None:
-        return Beginning(start, f"{known}; new ones begin like the items they are taken with.")
+        fresh = "; new ones begin like the items they are taken with" if facts["new_items"] else ""
+        return Beginning(start, f"{known}{fresh}.")
     if not isinstance(model, ClosedForm):
         return Beginning(None, f"{known}, but a fit of {model.name} begins with nothing: fitted in full.")
     found = _gram(origin.trained, model, train, interactions)
