@@ -2,19 +2,25 @@
 
     python benchmarks/reliability.py --output docs/reliability.md
 
-takes the better part of an hour on two cores; --quick tries a tenth.
+takes the better part of an hour on two cores; --quick tries a tenth. It can be divided over processes, and joined:
+
+    python benchmarks/reliability.py --parts faults --commands score --save 1.json
+    python benchmarks/reliability.py --parts faults --commands train,tune --save 2.json
+    python benchmarks/reliability.py --join 1.json 2.json --output docs/reliability.md
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -30,58 +36,100 @@ PYTEST = {
 }
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What was tried on one thing.
+
+    Attributes
+    ----------
+    what : str
+        A command, or a kind of input.
+    operations : int
+        File operations of the command; 0 for inputs.
+    disturbed : int
+        How many of them were disturbed.
+    faults, kills, inputs : int
+        Faults before file operations, kills at random moments, inputs.
+    refused : int
+        Inputs that were refused with a message; the others were read right.
+    problems : list of str
+        What did not survive.
+    """
+
+    what: str
+    operations: int = 0
+    disturbed: int = 0
+    faults: int = 0
+    kills: int = 0
+    inputs: int = 0
+    refused: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def tried(self) -> int:
+        """How much was tried in all."""
+        return self.faults + self.kills + self.inputs
+
+
 def main() -> None:
-    """Try everything and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Try what is asked for, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="page to write")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    parser.add_argument("--parts", default="faults,inputs,tests", help="what to try")
+    parser.add_argument("--commands", default="", help="commands to disturb, all if not given")
     parser.add_argument("--inputs", type=int, default=21_000, help="damaged inputs in all")
     parser.add_argument("--kills", type=int, default=30, help="kills at random moments, of each command")
-    parser.add_argument(
-        "--operations", type=int, default=200, help="file operations of each command to disturb, at most"
-    )
+    parser.add_argument("--operations", type=int, default=10_000, help="file operations to disturb, of each command")
+    parser.add_argument("--save", type=Path, help="JSON file for what was tried, for --join")
+    parser.add_argument("--join", type=Path, nargs="+", help="make the page of such files; nothing is tried")
     asked = parser.parse_args()
-    part = 10 if asked.quick else 1
-    rows, problems = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for found_rows, found_problems in (
-            disturb(Path(folder) / "laboratory", max(2, asked.kills // part), max(3, asked.operations // part)),
-            damage(Path(folder) / "bench", asked.inputs // part),
-            pytest_counts(),
-        ):
-            rows += found_rows
-            problems += found_problems
-    text = page(rows, problems)
+    if asked.join:
+        tried = [Tried(**one) for file in asked.join for one in json.loads(file.read_text())]
+    else:
+        tried = list(try_all(asked, 10 if asked.quick else 1))
+    if asked.save:
+        asked.save.write_text(json.dumps([asdict(one) for one in tried]))
+    text = page(tried)
     print(text)
     if asked.output:
         asked.output.write_text(text, encoding="utf-8")
-    sys.exit(bool(problems))
+    sys.exit(any(one.problems for one in tried))
 
 
-def disturb(folder: Path, kills: int, operations: int) -> tuple[list[tuple[str, str, int, int]], list[str]]:
-    """Faults before file operations, spread over all of a command, and kills at random moments."""
+def try_all(asked: argparse.Namespace, part: int) -> Iterator[Tried]:
+    """Try the parts that are asked for."""
+    parts, names = asked.parts.split(","), [name for name in asked.commands.split(",") if name]
+    with tempfile.TemporaryDirectory() as folder:
+        if "faults" in parts:
+            yield from disturb(Path(folder) / "laboratory", names, asked.kills // part, asked.operations // part)
+        if "inputs" in parts:
+            yield from damage(Path(folder) / "bench", asked.inputs // part)
+        if "tests" in parts:
+            yield from pytest_counts()
+
+
+def disturb(folder: Path, names: list[str], kills: int, operations: int) -> Iterator[Tried]:
+    """Faults before file operations, two kinds before each, and kills at random moments."""
     import faults
 
     faults.import_everything()
-    laboratory, chance = faults.Laboratory(folder), random.Random(0)
-    tried: Counter[tuple[str, str]] = Counter()
-    problems = []
+    laboratory, chance = faults.Laboratory(folder, names), random.Random(0)
     for command in laboratory.commands:
         expected = laboratory.expected[command.name]
-        trials = [
-            (kind, at, None) for at in _spread(expected["operations"], operations) for kind in faults.KINDS[at % 2 :: 2]
-        ]
+        places = _spread(expected["operations"], operations)
+        trials = [(kind, at, None) for at in places for kind in faults.KINDS[at % 2 :: 2]]
         trials += [("kill at a random moment", None, chance.uniform(0, expected["seconds"])) for _ in range(kills)]
+        problems = []
         for number, (kind, at, moment) in enumerate(trials):
             outcome = laboratory.trial(command, kind, at, moment, over_old=bool(number // 4 % 2))
-            tried[command.name, kind] += 1
             if outcome.problem:
                 problems.append(f"{command.name}, {kind}: {outcome.state}: {outcome.problem}")
                 print(problems[-1], flush=True)
         print(f"{command.name}: {len(trials)} disturbances", flush=True)
-    bad = Counter((problem.split(", ")[0], problem.split(", ")[1].split(":")[0]) for problem in problems)
-    rows = [(f"`recsys {name}`", kind, count, count - bad[name, kind]) for (name, kind), count in tried.items()]
-    return rows, problems
+        yield Tried(
+            f"`recsys {command.name}`", expected["operations"], len(places), len(trials) - kills, kills, 0, 0, problems
+        )
 
 
 def _spread(operations: int, most: int) -> list[int]:
@@ -90,45 +138,48 @@ def _spread(operations: int, most: int) -> list[int]:
     return [1 + number * operations // count for number in range(count)]
 
 
-def damage(folder: Path, inputs: int) -> tuple[list[tuple[str, str, int, int]], list[str]]:
+def damage(folder: Path, inputs: int) -> Iterator[Tried]:
     """Damaged inputs of every kind."""
     import fuzzing
 
     folder.mkdir()
     bench, trials = fuzzing.Bench(folder), -(-inputs // len(fuzzing.TARGETS))
-    rows, problems = [], []
     for name in fuzzing.TARGETS:
         found, refused = fuzzing.run(name, bench, trials)
-        problems += found
-        kind = f"damaged or made-up input ({refused:,} refused, the others read right)"
-        rows.append((name.replace("_", " "), kind, trials, trials - len(found)))
         print(f"{name}: {trials} inputs, {len(found)} findings", flush=True)
-    return rows, problems
+        yield Tried(name.replace("_", " "), inputs=trials, refused=refused, problems=list(found))
 
 
-def pytest_counts() -> tuple[list[tuple[str, str, int, int]], list[str]]:
+def pytest_counts() -> Iterator[Tried]:
     """Cases of the test suite that belong on the page."""
-    rows, problems = [], []
     for name, words in PYTEST.items():
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
         )
         passed = sum(map(int, re.findall(r"(\d+) passed", done.stdout)))
         failed = sum(map(int, re.findall(r"(\d+) (?:failed|error)", done.stdout)))
-        rows.append((name, "test cases", passed + failed, passed))
-        problems += [f"{name}: {failed} failed"] if failed or not passed else []
-    return rows, problems
+        problems = [f"{name}: {failed} failed"] if failed or not passed else []
+        yield Tried(name, inputs=passed + failed, problems=problems)
 
 
-def page(rows: list[tuple[str, str, int, int]], problems: list[str]) -> str:
+def page(tried: list[Tried]) -> str:
     """The page in Markdown."""
     from recsys.system.hardware import cpu_name, usable_cores
 
-    table = "\n".join(f"| {what} | {kind} | {tried:,} | {survived:,} |" for what, kind, tried, survived in rows)
-    found = "\n".join(f"- {problem[:300]}" for problem in problems) or "None."
+    commands, others = [one for one in tried if one.operations], [one for one in tried if not one.operations]
+    rows = [
+        f"| {one.what} | {one.operations} | {one.disturbed} | {one.faults:,} | {one.kills} "
+        f"| {one.tried - len(one.problems):,} of {one.tried:,} |"
+        for one in commands
+    ]
+    inputs = [
+        f"| {one.what} | {one.inputs:,} | {one.refused or ''} | {one.inputs - len(one.problems):,} |" for one in others
+    ]
+    found = "\n".join(f"- {problem[:300]}" for one in tried for problem in one.problems) or "Nothing."
+    total, lost = sum(one.tried for one in tried), sum(len(one.problems) for one in tried)
     return f"""# Reliability
 
 What is promised, and tested:
@@ -137,24 +188,35 @@ What is promised, and tested:
 - A command that is killed at any moment leaves the old result or the new one, never a part of either. `score --resume`,
   `compare --resume` and `tune --resume` continue, and `score` ends with the same bytes.
 - The same seed gives the same model and the same lists on the same machine; the lists of `score` do not depend on the
-  number of workers, the batch size or the engine.
+  number of workers, the batch size or the engine, and nothing depends on the order of the rows in a file.
 - A damaged file is refused with the reason. No traceback is shown without `-v`.
 
 What was tried, by `benchmarks/reliability.py` on {date.today()}, on {cpu_name()}, {usable_cores()} cores:
 
-A disturbed command must leave the old content, the new content, nothing, or a job that can be resumed. Run again, it
-must end with the bytes of an undisturbed run and leave nothing over. "Kill", "full disk", "error" and "interrupt"
-happen before a file operation of the command, two of them before each; half of the runs replace an older output
-(`--overwrite`). A damaged input must be read right or be refused with a message of ours: no traceback, no crash, no
-number that is not finite.
+## Commands that are disturbed
 
-| what | disturbance or input | tried | survived |
-| --- | --- | --- | --- |
-{table}
+Before file operations of a command (opening, writing, flushing, renaming, removing) it is killed, interrupted, or the
+operation fails as on a full or a failing disk: two of the four before each operation. Others are killed at a random
+moment. Half of the runs replace an older output (`--overwrite`). What is left must be the old content, the new content,
+nothing, or a job that can be resumed. Run again, the command must end with the bytes of an undisturbed run, and leave
+nothing over.
 
-In all: {sum(row[2] for row in rows):,} tried, {sum(row[3] for row in rows):,} survived.
+| command | file operations | disturbed | faults | random kills | survived |
+| --- | ---: | ---: | ---: | ---: | ---: |
+{chr(10).join(rows)}
 
-What did not survive:
+## Inputs
+
+A damaged or made-up input must be read right or be refused with a message of ours: no traceback, no crash, no number
+that is not finite.
+
+| input | tried | refused | survived |
+| --- | ---: | ---: | ---: |
+{chr(10).join(inputs)}
+
+In all: {total:,} tried, {total - lost:,} survived.
+
+## What did not survive
 
 {found}
 """

@@ -178,6 +178,13 @@ class Laboratory:
                 ("-n", "4"),
                 True,
             ),
+            Command(
+                "score --reasons 2",
+                ("score", ease, ratings, "-n", "5", "--reasons", "2", *SETTINGS),
+                lists_content,
+                ("-n", "4"),
+                True,
+            ),
         ]
 
     run = staticmethod(run_in_fork)

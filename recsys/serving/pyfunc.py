@@ -49,8 +49,8 @@ def recommend_frame(
     Returns
     -------
     DataFrame
-        user_id and item_id as text, rank from 1, score; users in canonical order (`recsys.data.id_order`). Users who
-        cannot be scored have no rows; a warning counts them.
+        user_id and item_id as text, rank from 1, score; users in order of first appearance. Users who cannot be scored
+        have no rows; a warning counts them.
 
     Raises
     ------
@@ -73,7 +73,9 @@ def recommend_frame(
     if len(frame):
         with contextlib.suppress(NoRowsLeftError):  # nothing was liked: empty histories, which are no error here
             read = trained.read_histories(frame, _reading(frame))
-            lists = trained.recommend(read, n, filter_seen=filter_seen).astype(_OUTPUT)
+            asked = frame["user_id"].unique()
+            asked = asked[read.users.positions(asked) >= 0]  # the others liked nothing
+            lists = trained.recommend(read, n, users=asked, filter_seen=filter_seen).astype(_OUTPUT)
     without = users - lists["user_id"].nunique()
     if without:
         get = "gets" if without == 1 else "get"
