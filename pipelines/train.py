@@ -154,6 +154,8 @@ def _train(job: TrainJob, named: Recommender | None, origin: Origin | None, grou
     interactions = read(job, task, origin)
     model = pick(interactions, job, group) if named is None else named
     facts = training_facts(job, interactions, model)
+    if origin is not None:  # not its path, which is another for each download of a registered model
+        facts |= {"init_from": origin.trained.digest, "encoder_from": origin.trained.digest}
     training = open_training(job.output, job.keeping, job.overwrite, facts, group)
     if training.complete is not None:
         return already_trained(training.complete, job, interactions) if group.is_main else None
