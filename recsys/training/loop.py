@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from recsys.errors import ConfigError, DataError
 from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseBatch, SparseRows
-from recsys.training.checkpoint import State, check_like, copy_into
 from recsys.training.context import Epoch, TrainingContext
+from recsys.training.parts import State, check_like, copy_into
 from recsys.types import ScoreFunction
 
 logger = logging.getLogger(__name__)
@@ -224,9 +224,7 @@ _EPOCHS = "epochs"  # a table, float64 (epochs, 6): what an Epoch holds, and whe
 
 def with_epochs(state: State, epochs: Sequence[Epoch]) -> dict[str, Tensor]:
     """Return a state with a record of epochs as one more tensor."""
-    rows = [
-        (e.loss, e.value or 0.0, e.value is not None, e.train_seconds, e.validate_seconds, e.best) for e in epochs
-    ]
+    rows = [(e.loss, e.value or 0.0, e.value is not None, e.train_seconds, e.validate_seconds, e.best) for e in epochs]
     return {**state, _EPOCHS: torch.tensor(rows, dtype=torch.float64).reshape(len(rows), 6)}
 
 

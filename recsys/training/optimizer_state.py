@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import DataError
-from recsys.training.checkpoint import State, check_like, copy_into
+from recsys.training.parts import State, check_like, copy_into
 
 
 @runtime_checkable

@@ -14,8 +14,8 @@ from recsys.models.autoencoders.mult_vae import VAENetwork
 from recsys.models.autoencoders.network import with_weight_averaging
 from recsys.models.trained import TrainedModel
 from recsys.models.warm_start import Earlier, IdMap, carry_state, item_axes, taken_together
-from recsys.training.checkpoint import Counter
 from recsys.training.context import TrainingContext, WarmStart
+from recsys.training.parts import Counter
 
 ITEMS = Vocabulary.of(list("abcdefghij"))
 OTHER_ORDER = np.array([3, 1, 2, 0, 9, 8, 7, 6, 5, 4])

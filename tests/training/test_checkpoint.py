@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from recsys.errors import ArtifactError, DataError, StorageError
 from recsys.training import checkpoint
 from recsys.training.batches import SparseRows
-from recsys.training.checkpoint import NO_CHECKPOINTS, Checkpoints, Counter, copy_into, different
+from recsys.training.checkpoint import NO_CHECKPOINTS, Checkpoints, different
 from recsys.training.checkpoint_files import (
     has_checkpoints,
     list_checkpoints,
@@ -22,6 +22,7 @@ from recsys.training.checkpoint_files import (
     write_description,
 )
 from recsys.training.optimizer_state import OptimizerState, RateState
+from recsys.training.parts import Counter, copy_into
 
 
 @pytest.fixture

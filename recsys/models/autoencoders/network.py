@@ -24,11 +24,11 @@ from recsys.models.base import Recommender
 from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
-from recsys.training.checkpoint import Counter, Part
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import DataParallelOptimizer
 from recsys.training.loop import Optimizer, one_pass, steps_per_epoch, train
 from recsys.training.optimizer_state import OptimizerState
+from recsys.training.parts import Counter, Part
 
 
 class Network(nn.Module):

@@ -19,7 +19,7 @@ from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.config import check_training, require
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
-from recsys.training.checkpoint import State, copy_into
+from recsys.training.parts import State, copy_into
 
 
 @dataclass(frozen=True)

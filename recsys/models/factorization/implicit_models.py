@@ -26,10 +26,10 @@ from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
 from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
+from recsys.models.factorization.factors import Factors
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import USERS, StateSpec, TensorSpec
 from recsys.system.packages import missing_package
-from recsys.training.checkpoint import State, copy_into
 from recsys.training.context import TrainingContext
 
 
@@ -140,7 +140,7 @@ class ALS(Recommender[ALSConfig]):
         with _one_blas_thread():
             model = self._model(self.config.factors, context.seed)
             _begin(model, matrix.shape[0], context)
-            factors = _Factors(model, matrix.shape)
+            factors = Factors(model, matrix.shape)
             context.checkpoints.keep(factors=factors)
             context.checkpoints.restore()
             _fit_with_implicit(model, matrix, context.planned(self.config.iterations), context, factors)
@@ -350,23 +350,6 @@ def _implicit(module: str) -> Any:
         raise missing_package("implicit", "baselines") from error
 
 
-class _Factors:
-    """The factors of a model of `implicit`, and how many iterations are behind them: its fit goes on from both."""
-
-    def __init__(self, model: Any, shape: tuple[int, int]):
-        self._model, self._shape, self.done = model, shape, 0
-
-    def get_state(self) -> State:
-        users, items = torch.as_tensor(self._model.user_factors), torch.as_tensor(self._model.item_factors)
-        return {"done": torch.tensor(self.done), "users": users, "items": items}
-
-    def set_state(self, state: State) -> None:
-        users, items = (torch.empty(rows, self._model.factors) for rows in self._shape)
-        copy_into(own := {"done": torch.tensor(0), "users": users, "items": items}, state)
-        self.done = int(own["done"])
-        self._model.user_factors, self._model.item_factors = users.numpy(), items.numpy()
-
-
 def _begin(model: Any, users: int, context: TrainingContext) -> None:
     """Set the factors of a warm start; `implicit` draws those that are not set, and ALS solves those of zeros."""
     if context.start is not None:
@@ -375,7 +358,7 @@ def _begin(model: Any, users: int, context: TrainingContext) -> None:
 
 
 def _fit_with_implicit(
-    model: Any, matrix: csr_matrix, iterations: int, context: TrainingContext, kept: _Factors | None = None
+    model: Any, matrix: csr_matrix, iterations: int, context: TrainingContext, kept: Factors | None = None
 ) -> None:
     """Fit, or go on with what is `kept`. Generators of `implicit` cannot be kept: with them a fit begins anew."""
     from implicit.recommender_base import ModelFitError
