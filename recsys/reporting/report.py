@@ -131,7 +131,7 @@ def _charts(facts: ComparisonFacts, models: Sequence[ModelFacts], colors: Mappin
     if models[0]["item_slices"]:
         charts["by_items"] = _slices(models, colors, "item_slices", facts["slice_metric"])
     charts |= _training_curves(models, colors) | _search_curves(models, colors, metric)
-    if len(models) > 1:
+    if len(facts["models"]) > 1:
         charts |= _trade_offs(models, colors, metric)
     return trusted(charts)
 

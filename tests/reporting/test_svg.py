@@ -61,3 +61,12 @@ def test_the_diagonal_is_drawn_where_y_equals_x():
     for point in re.search(r'points="([^"]+)"', drawn)[1].split():
         x, y = map(float, point.split(","))
         assert y == pytest.approx(y1 + (x - x1) / (x2 - x1) * (y2 - y1), abs=0.2)
+
+
+def test_a_band_goes_along_the_lower_ends_and_back_along_the_upper_ones():
+    drawn = svg.line_chart([Series("one", 0, [(1, 2), (2, 3)], [(1, 3), (2, 4)])], "size")
+    corners = [tuple(map(float, pair.split(","))) for pair in re.search(r'band s0" points="([^"]+)"', drawn)[1].split()]
+    (x1, y1), (x2, y2), (x3, y3), (x4, y4) = corners
+    assert x1 == x4 < x2 == x3
+    assert y1 > y4 and y2 > y3  # downwards in SVG
+    ElementTree.fromstring(drawn)
