@@ -40,6 +40,7 @@ COMMANDS = {
     "score": "Write the top-n items of every user to files.",
     "nightly": "Check, train, challenge, score and publish; resumable.",
     "promote": "Make a registered challenger the champion, if it is better.",
+    "explore": "Write a page of a model that opens offline: choose titles.",
     "serve": "Answer requests for recommendations over HTTP.",
     "audit": "Find the interactions that a model finds least plausible.",
     "plan": "Estimate what training and scoring will need.",
