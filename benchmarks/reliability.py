@@ -185,8 +185,8 @@ def page(tried: list[Tried]) -> str:
 What is promised, and tested:
 
 - Every row of a ratings file is kept, or rejected with a reason.
-- A command that is killed at any moment leaves the old result or the new one, never a part of either. `score --resume`,
-  `compare --resume` and `tune --resume` continue, and `score` ends with the same bytes.
+- A command that is killed at any moment leaves the old result or the new one, never a part of either. `train --resume`,
+  `score --resume`, `compare --resume` and `tune --resume` continue; `train` and `score` end with the same bytes.
 - The same seed gives the same model and the same lists on the same machine; the lists of `score` do not depend on the
   number of workers, the batch size or the engine, and nothing depends on the order of the rows in a file.
 - A damaged file is refused with the reason. No traceback is shown without `-v`.
