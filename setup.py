@@ -36,7 +36,7 @@ EXTRAS = {
         "mkdocstrings[python]>=0.30,<2",  # the API reference, from docstrings
         "latex2mathml>=3.77,<4",  # formulas that browsers draw without scripts
     ],
-    "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4"],
+    "notebooks": ["ipykernel>=6.29", "nbmake>=1.5.4", "scikit-learn>=1.5,<2"],  # scikit-learn: digits, PCA
     "test": [
         "pytest>=8",
         "pytest-timeout>=2.3",  # a hanging test is a failing test
