@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -81,15 +82,19 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=21_000, help="damaged inputs in all")
     parser.add_argument("--kills", type=int, default=30, help="kills at random moments, of each command")
     parser.add_argument("--operations", type=int, default=10_000, help="file operations to disturb, of each command")
+    parser.add_argument("--kinds", type=int, default=2, help="of the four faults before each operation")
+    parser.add_argument("--minutes", type=float, default=60, help="time for faults; what is left out is counted")
     parser.add_argument("--save", type=Path, help="JSON file for what was tried, for --join")
     parser.add_argument("--join", type=Path, nargs="+", help="make the page of such files; nothing is tried")
     asked = parser.parse_args()
     if asked.join:
         tried = [Tried(**one) for file in asked.join for one in json.loads(file.read_text())]
     else:
-        tried = list(try_all(asked, 10 if asked.quick else 1))
-    if asked.save:
-        asked.save.write_text(json.dumps([asdict(one) for one in tried]))
+        tried = []
+        for one in try_all(asked, 10 if asked.quick else 1):
+            tried.append(one)
+            if asked.save:
+                asked.save.write_text(json.dumps([asdict(each) for each in tried]))
     text = page(tried)
     print(text)
     if asked.output:
@@ -102,33 +107,46 @@ def try_all(asked: argparse.Namespace, part: int) -> Iterator[Tried]:
     parts, names = asked.parts.split(","), [name for name in asked.commands.split(",") if name]
     with tempfile.TemporaryDirectory() as folder:
         if "faults" in parts:
-            yield from disturb(Path(folder) / "laboratory", names, asked.kills // part, asked.operations // part)
+            limits = asked.kills // part, asked.operations // part, asked.kinds, asked.minutes
+            yield from disturb(Path(folder) / "laboratory", names, *limits)
         if "inputs" in parts:
             yield from damage(Path(folder) / "bench", asked.inputs // part)
         if "tests" in parts:
             yield from pytest_counts()
 
 
-def disturb(folder: Path, names: list[str], kills: int, operations: int) -> Iterator[Tried]:
-    """Faults before file operations, two kinds before each, and kills at random moments."""
+def disturb(folder: Path, names: list[str], kills: int, operations: int, kinds: int, minutes: float) -> Iterator[Tried]:
+    """Faults before file operations, `kinds` before each, and kills at random moments; all within `minutes`."""
     import faults
+
+    ends = time.monotonic() + 60 * minutes
 
     faults.import_everything()
     laboratory, chance = faults.Laboratory(folder, names), random.Random(0)
     for command in laboratory.commands:
         expected = laboratory.expected[command.name]
         places = _spread(expected["operations"], operations)
-        trials = [(kind, at, None) for at in places for kind in faults.KINDS[at % 2 :: 2]]
+        trials = [(faults.KINDS[(at + 2 * turn) % 4], at, None) for at in places for turn in range(kinds)]
         trials += [("kill at a random moment", None, chance.uniform(0, expected["seconds"])) for _ in range(kills)]
-        problems = []
-        for number, (kind, at, moment) in enumerate(trials):
-            outcome = laboratory.trial(command, kind, at, moment, over_old=bool(number // 4 % 2))
+        chance.shuffle(trials)  # what there is no time for is then of any kind
+        problems, done = [], []
+        for kind, at, moment in trials:
+            if time.monotonic() > ends:
+                break
+            done.append(at)
+            outcome = laboratory.trial(command, kind, at, moment, over_old=chance.random() < 0.5)
             if outcome.problem:
                 problems.append(f"{command.name}, {kind}: {outcome.state}: {outcome.problem}")
                 print(problems[-1], flush=True)
-        print(f"{command.name}: {len(trials)} disturbances", flush=True)
+        print(f"{command.name}: {len(done)} disturbances of {len(trials)}", flush=True)
+        faulty = [at for at in done if at is not None]
         yield Tried(
-            f"`recsys {command.name}`", expected["operations"], len(places), len(trials) - kills, kills, 0, 0, problems
+            f"`recsys {command.name}`",
+            expected["operations"],
+            len(set(faulty)),
+            len(faulty),
+            len(done) - len(faulty),
+            problems=problems,
         )
 
 
@@ -195,11 +213,11 @@ What was tried, by `benchmarks/reliability.py` on {date.today()}, on {cpu_name()
 
 ## Commands that are disturbed
 
-Before file operations of a command (opening, writing, flushing, renaming, removing) it is killed, interrupted, or the
-operation fails as on a full or a failing disk: two of the four before each operation. Others are killed at a random
-moment. Half of the runs replace an older output (`--overwrite`). What is left must be the old content, the new content,
-nothing, or a job that can be resumed. Run again, the command must end with the bytes of an undisturbed run, and leave
-nothing over.
+Before a file operation of a command (opening, writing, flushing, renaming, removing) it is killed, interrupted, or the
+operation fails as on a full or a failing disk: at least one of the four before each operation. Other runs are killed at
+a random moment. Half of the runs replace an older output (`--overwrite`). What is left must be the old content, the new
+content, nothing, or a job that can be resumed. Run again, the command must end with the bytes of an undisturbed run,
+and leave nothing over.
 
 | command | file operations | disturbed | faults | random kills | survived |
 | --- | ---: | ---: | ---: | ---: | ---: |

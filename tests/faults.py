@@ -29,6 +29,7 @@ import pandas as pd
 
 KINDS = ("kill", "full disk", "error", "interrupt")
 SETTINGS = ("--no-track",)
+VAE = ("vae", "-s", "epochs=3", "-s", "latent=4", "-s", "hidden=8")
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,9 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
         write_ratings(folder / "ratings.csv")
         pd.read_csv(folder / "ratings.csv")[["user_id", "item_id"]].to_csv(folder / "pairs.csv", index=False)
-        for name, model in (("ease", "ease"), ("stars", "biases")):
-            code, text = self.run(
-                ["train", str(folder / "ratings.csv"), "-m", model, "-o", str(folder / name), *SETTINGS]
-            )
+        for name, *model in (("ease", "ease"), ("stars", "biases"), ("vae", *VAE)):
+            words = ["train", str(folder / "ratings.csv"), "-m", *model, "-o", str(folder / name)]
+            code, text = self.run([*words, *SETTINGS])
             assert code == 0, text
         self.expected = {command.name: self._undisturbed(command) for command in self.commands}
 
@@ -149,13 +149,14 @@ class Laboratory:
     def _commands(self) -> list[Command]:
         """All of them."""
         ratings, ease = str(self.folder / "ratings.csv"), str(self.folder / "ease")
+        generate = "generate", str(self.folder / "vae"), ratings, "--users", "20", "--no-report"
         pairs = "predict", str(self.folder / "stars"), str(self.folder / "pairs.csv"), "--ratings", ratings
         return [
             Command("prepare", ("prepare", ratings), store_content, ("--min-user-items", "3")),
             Command("train ease", ("train", ratings, "-m", "ease", *SETTINGS), model_content, ("-s", "l2=7")),
             Command(
                 "train vae",
-                ("train", ratings, "-m", "vae", "-s", "epochs=3", "-s", "latent=4", "-s", "hidden=8", *SETTINGS),
+                ("train", ratings, "-m", *VAE, *SETTINGS),
                 model_content,
                 ("--seed", "5"),
             ),
@@ -171,6 +172,7 @@ class Laboratory:
             ),
             Command("evaluate", ("evaluate", ease, ratings, *SETTINGS), evaluate_content, ("--seed", "5")),
             Command("predict", pairs + SETTINGS, file_content, (), suffix=".csv"),
+            Command("generate", generate, file_content, ("--seed", "5"), suffix=".csv"),
             Command(
                 "score",
                 ("score", ease, ratings, "-n", "5", "--shard-users", "10", *SETTINGS),
@@ -283,7 +285,7 @@ def speak_into(file: int) -> None:
 
 def import_everything() -> None:
     """What a fork should find imported."""
-    for name in ("prepare", "train", "tune", "compare", "evaluate", "predict", "score"):
+    for name in ("prepare", "train", "tune", "compare", "evaluate", "predict", "generate", "score"):
         importlib.import_module(f"pipelines.{name}")
     for name in ("optuna", "jinja2", "implicit.als", "torch._dynamo"):
         importlib.import_module(name)

@@ -6,7 +6,18 @@ import faults
 import pytest
 from faults import KINDS, Laboratory
 
-NAMES = ("prepare", "train ease", "train vae", "tune", "compare", "evaluate", "predict", "score", "score --reasons 2")
+NAMES = (
+    "prepare",
+    "train ease",
+    "train vae",
+    "tune",
+    "compare",
+    "evaluate",
+    "predict",
+    "generate",
+    "score",
+    "score --reasons 2",
+)
 TRIALS = 4  # of each command: more by the script
 
 pytestmark = pytest.mark.slow
