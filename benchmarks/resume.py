@@ -96,7 +96,8 @@ def disturb(words: list[str], output: Path, seconds: float, expected: Any, tally
     """Kill a training, and every second run that resumes it, until it is complete; look at what it made."""
     import faults
 
-    kills, again = 0, []
+    kills = 0
+    again: list[str] = []
     while True:
         left = output.with_name(f"{output.name}.checkpoint")
         tally.resumed += bool(again) and any(left.glob("*.safetensors"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
+from torch import Tensor
 
 from recsys.training.context import TrainingContext
 from recsys.training.loop import with_epochs, without_epochs
@@ -63,9 +64,7 @@ def _describe(model: Recommender, matrix: csr_matrix, context: TrainingContext) 
         "model": model.name,
         "settings": asdict(model.config),
         "ratings": f"{matrix.shape[0]} x {matrix.shape[1]}, {_digest((matrix.indptr, matrix.indices, matrix.data))}",
-        "start": None
-        if start is None
-        else _digest(start.state[name].numpy(force=True) for name in sorted(start.state)),
+        "start": None if start is None else f"{_digest(map(start.state.get, sorted(start.state)))}, {start.share}",
         "seed": context.seed,
         "precision": context.precision,
         "validated": context.validate is not None,
@@ -76,8 +75,9 @@ def _describe(model: Recommender, matrix: csr_matrix, context: TrainingContext) 
 
 
 def _digest(arrays: Iterable[Any]) -> str:
-    """A checksum of the numbers in some arrays, as the beginning of a sha256."""
+    """A checksum of the numbers in some arrays or tensors, the beginning of a sha256."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        plain = array.numpy(force=True) if isinstance(array, Tensor) else array
+        digest.update(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ from recsys.errors import ArtifactError
 from recsys.models import create_model
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.checkpoint_files import list_checkpoints
-from recsys.training.context import TrainingContext
+from recsys.training.context import TrainingContext, WarmStart
 
 SHORT = {"epochs": 3, "iterations": 4}
 WITHOUT_PROGRESS = ("bpr", "lmf")  # the generator of `implicit` cannot be read: they begin anew
@@ -194,3 +194,14 @@ def test_a_finished_member_of_a_blend_is_not_fitted_again(tmp_path):
     create_model("blend", settings).fit(two_tastes("blend"), context)
     assert "matrix inverse" not in phases
     assert phases.count("iterations") == 3  # one of three was done: said at once, then two
+
+
+@pytest.mark.parametrize("name", ["ials", "vae"])
+def test_a_warm_start_is_resumed_and_another_one_refused(name, tmp_path):
+    whole, moments = fit(short(name))
+    start = WarmStart(copy_state(whole), share=1.0)
+    assert_resumes(lambda: short(name), tmp_path, start=start)
+    with pytest.raises(Killed):
+        fit(short(name), tmp_path / "refused", moments - 1, start=start)
+    with pytest.raises(ArtifactError, match="start was .* and is not set"):
+        fit(short(name), tmp_path / "refused")
