@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from scipy.sparse import csr_matrix
 
 from recsys import splitting
 from recsys.artifacts import load_model
@@ -26,7 +27,8 @@ from recsys.evaluation.generated import (
     compare_users,
 )
 from recsys.evaluation.tasks import TASKS
-from recsys.latent.generate import Source, check_generative
+from recsys.latent.decoders import check_generative
+from recsys.latent.generate import Source
 from recsys.models import MODELS
 from recsys.models.trained import TrainedModel
 from recsys.reporting.generated_page import GeneratedFacts, findings, render_generated
@@ -43,6 +45,7 @@ from .cli.output import as_json, note, print_json, say, wrapped
 from .cli.progress import activity, watch
 from .cli.reading import read_histories
 
+LARGEST = 20_000  # items, for ease: it holds a matrix of items x items
 UNSEEN = "The generating model has not seen them."
 SEEN = "The generating model may have been trained on them, so the figure of generated users may be too high."
 
@@ -59,8 +62,11 @@ class GenerateJob:
         "fitted", "Draw codes from the distribution of real ones, or from the prior of a vae, which is less like them."
     )
     report: bool = setting(True, "Write a report beside the file: the same name, .html.")
-    learner: str = setting(
-        "ease", "Model to train on generated and on real users for the report.", kind=click.Choice(list(MODELS))
+    learner: str | None = setting(
+        None,
+        "Model to train on generated and on real users for the report; by default ease (sparse-ease beyond "
+        f"{LARGEST:,} items), for ratings biased-mf.",
+        kind=click.Choice(list(MODELS)),
     )
     overwrite: bool = setting(False, "Replace existing files.")
     seed: int = setting(0, "Seed; the same seed gives the same bytes.", kind=SEED)
@@ -103,6 +109,7 @@ def run(job: GenerateJob) -> Generated:
             raise ArtifactError(f"{file} already exists: choose another place, or set overwrite.")
     saved = load_model(job.model, job.device)
     check_generative(saved.model)
+    learner = find_learner(job, saved)
     interactions = read_histories(saved, job.ratings, job.reading)
     split, seen = hold_out(saved, interactions, job.seed)
     real = with_items(split.train, saved.items)
@@ -110,20 +117,13 @@ def run(job: GenerateJob) -> Generated:
         source = (Source.fitted if job.codes == "fitted" else Source.prior)(saved.model, real)
     with new_file(job.output) as file:
         blocks = watch(source.draw(job.users, job.seed), source.count_blocks(job.users), "generating", "block")
-        written = write_users(file, file_format(job.output), blocks, saved.items)
+        written = write_users(file, file_format(job.output), blocks, saved.items, TASKS[saved.model.task].ratings)
     ledger = interactions.ledger.line()
     if not job.report:
         return Generated(job.output, written.users, written.rows, None, (), None, None, None, ledger)
     with activity("comparing with real users"):
         likeness, membership = compare_users(real, written.first), check_membership(real, written.first, job.seed)
-    usefulness = None
-    if split.validation is not None:
-        task, first = TASKS[saved.model.task], UserItemMatrix(written.first, split.train.users, saved.items)
-        learned = with_items(first, split.train.items)
-        with activity(f"training {job.learner} on generated and on real users"):
-            usefulness = compare_training(
-                job.learner, split.train.matrix, learned, split.validation, task.metric, TrainingContext(job.seed)
-            )
+    usefulness = None if split.validation is None else learn(learner, job.seed, saved, split, written.first)
     about = {
         "model": saved.model.name,
         "codes": job.codes,
@@ -138,6 +138,24 @@ def run(job: GenerateJob) -> Generated:
     return Generated(
         job.output, written.users, written.rows, job.page, findings(facts), likeness, membership, usefulness, ledger
     )
+
+
+def find_learner(job: GenerateJob, saved: TrainedModel) -> str:
+    """The model to train for the report: one of the same task, for new users."""
+    task, default = saved.model.task, "ease" if len(saved.items) <= LARGEST else "sparse-ease"
+    learner = job.learner or ("biased-mf" if task == "rating" else default)
+    if MODELS[learner].task != task or MODELS[learner].needs_training_users:
+        raise ConfigError(f"Expected a learner of the {task} task that takes new users, found {learner}.")
+    return learner
+
+
+def learn(learner: str, seed: int, saved: TrainedModel, split: Split, generated: csr_matrix) -> Usefulness:
+    """Train a model on generated and on real users, and test both on the held-out ones."""
+    assert split.validation is not None
+    with activity(f"training {learner} on generated and on real users"):
+        first = with_items(UserItemMatrix(generated, split.train.users, saved.items), split.train.items)
+        metric = TASKS[saved.model.task].metric
+        return compare_training(learner, split.train.matrix, first, split.validation, metric, TrainingContext(seed))
 
 
 def hold_out(saved: TrainedModel, interactions: Interactions, seed: int) -> tuple[Split, str]:

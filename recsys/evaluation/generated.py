@@ -79,6 +79,8 @@ class Likeness:
         Correlation of the items' shares of users.
     tail : sequence of (int, float, float)
         Rank of an item by popularity, share of the real and of the generated users who have it; each in its own order.
+    mean_values : (float, float)
+        Mean value of a cell: the mean rating, where cells are ratings; else 1.
     together : float
         Correlation, over pairs of the most popular items, of the shares of users who have both.
     pairs : sequence of (float, float)
@@ -90,6 +92,7 @@ class Likeness:
     catalog: tuple[float, float]
     popularity: float
     tail: Sequence[tuple[int, float, float]]
+    mean_values: tuple[float, float]
     together: float
     pairs: Sequence[tuple[float, float]]
 
@@ -145,13 +148,14 @@ def compare_users(real: csr_matrix, generated: csr_matrix) -> Likeness:
     pairs = [_pair_shares(one, popular) for one in both]
     groups = np.array_split(np.argsort(pairs[0], kind="stable"), min(_BINS, max(1, len(pairs[0]))))
     ranks = np.unique(np.geomspace(1, real.shape[1], 60).astype(int))
-    sorted_shares = [np.sort(one)[::-1] for one in shares]
+    tails = [np.sort(one)[::-1] for one in shares]
     return Likeness(
-        [(q, *(float(np.quantile(one, q)) for one in lengths)) for q in _QUANTILES],
+        [(q, float(np.quantile(lengths[0], q)), float(np.quantile(lengths[1], q))) for q in _QUANTILES],
         (float(lengths[0].mean()), float(lengths[1].mean())),
         (float((shares[0] > 0).mean()), float((shares[1] > 0).mean())),
         _correlation(*shares),
-        [(int(rank), *(float(one[rank - 1]) for one in sorted_shares)) for rank in ranks],
+        [(int(rank), float(tails[0][rank - 1]), float(tails[1][rank - 1])) for rank in ranks],
+        (_mean_value(real), _mean_value(generated)),
         _correlation(*pairs),
         [(float(pairs[0][group].mean()), float(pairs[1][group].mean())) for group in groups if len(group)],
     )
@@ -245,11 +249,10 @@ def compare_training(
     -------
     Usefulness
     """
-    found = [
-        evaluate(create_model(name).fit(matrix, context), holdout, (metric,), with_users=False)
-        for matrix in (real, generated)
-    ]
-    return compare_evaluations(name, metric, *found, seed=context.seed)
+    on_real, on_generated = (
+        evaluate(create_model(name).fit(matrix, context), holdout, (metric,)) for matrix in (real, generated)
+    )
+    return compare_evaluations(name, metric, on_real, on_generated, context.seed)
 
 
 def compare_evaluations(model: str, metric: str, real: Evaluation, generated: Evaluation, seed: int = 0) -> Usefulness:
@@ -258,7 +261,7 @@ def compare_evaluations(model: str, metric: str, real: Evaluation, generated: Ev
     Parameters
     ----------
     model, metric : str
-        Name of the model, and a metric of both evaluations; higher is better.
+        Name of the model, and a metric of both evaluations.
     real, generated : Evaluation
         Of the same holdout.
     seed : int
@@ -268,16 +271,15 @@ def compare_evaluations(model: str, metric: str, real: Evaluation, generated: Ev
     -------
     Usefulness
     """
-    each = [one.values[metric] for one in (real, generated)]
-    counted = ~np.isnan(each[0]) & ~np.isnan(each[1])
-    values = np.stack([one[counted] for one in each])
-    count = values.shape[1]
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
-    sums = draws @ values.T  # (resamples, 2)
-    low, high = np.quantile(sums[:, 1] / np.maximum(sums[:, 0], 1e-12), (0.025, 0.975))
-    means = values.mean(axis=1)
-    ratio = means[1] / max(means[0], 1e-12)
-    return Usefulness(model, metric, float(means[0]), float(means[1]), float(ratio), float(low), float(high), count)
+    averages = [one.averages[metric] for one in (real, generated)]
+    users = len(averages[0])
+    draws = np.random.default_rng(seed).multinomial(users, np.full(users, 1 / users), size=_RESAMPLES)
+    found = [draws @ one.totals / np.maximum(draws @ one.weights, 1e-12) for one in averages]
+    found = [np.sqrt(each) if one.root else each for one, each in zip(averages, found, strict=True)]
+    low, high = np.quantile(found[1] / np.maximum(found[0], 1e-12), (0.025, 0.975))
+    mean, other = (one.mean for one in averages)
+    ratio, counted = other / max(mean, 1e-12), averages[0].n_users
+    return Usefulness(model, metric, mean, other, ratio, float(low), float(high), counted)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -301,8 +303,14 @@ def _check(real: csr_matrix, generated: csr_matrix) -> None:
 def _pair_shares(users: csr_matrix, items: NDArray[np.int64]) -> Values:
     """Share of users who have both items of each pair."""
     chosen = csr_matrix(users[:, items], dtype=np.float64)
+    chosen.data[:] = 1
     together = (chosen.T @ chosen).toarray() / users.shape[0]
     return np.asarray(together[np.triu_indices(len(items), 1)])
+
+
+def _mean_value(users: csr_matrix) -> float:
+    """The mean of the cells; 0 without any."""
+    return float(users.data.mean(dtype=np.float64)) if users.nnz else 0.0
 
 
 def _correlation(first: Values, second: Values) -> float:

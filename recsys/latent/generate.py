@@ -17,21 +17,18 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.special import ndtr
-from torch import Tensor
 
 from recsys.data.matrix import sparse_rows
 from recsys.errors import DataError, UnsupportedError
+from recsys.latent.decoders import Decoder, make_decoder
 from recsys.models.autoencoders.mult_vae import VAE
-from recsys.models.autoencoders.recvae import RecVAE
 from recsys.models.base import Recommender
 from recsys.types import Values
 
-GENERATIVE = ("vae", "recvae")
-
 _SCORES = 8_000_000  # drawn at once
 _ROWS = 2_048  # users drawn at once, at most
-_LEAST = 1e-30  # share of an item that is never drawn before others
-_EMBEDDED = 10_000  # users embedded at once
+_TINY = 1e-30
+_FLOOR = 1e-6  # variance that is added, so that features that do not vary have a square root too
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,18 @@ class Source:
 
     Attributes
     ----------
-    model : VAE or RecVAE
-        Decodes the codes.
+    decoder : Decoder
+        Turns what is drawn into items and values.
     center : ndarray of float64, shape (size + 1,)
-        Mean of code and activity; activity is the logarithm of a user's number of items.
+        Mean of the features (the code; for ratings also the bias) and of the activity, which is the logarithm of a
+        user's number of items.
     root : ndarray of float64, shape (size + 1, size + 1)
         A square root of their covariance, lower triangular.
     activity : ndarray of int64, shape (real users,)
         Sorted numbers of items of real users: those of generated users are its quantiles.
     """
 
-    model: VAE | RecVAE
+    decoder: Decoder
     center: Values
     root: Values
     activity: NDArray[np.int64]
@@ -73,29 +71,31 @@ class Source:
         Raises
         ------
         UnsupportedError
-            If the model has no prior to draw from; that of RecVAE is made of the posteriors of histories.
+            If the model has no prior of users to draw from: that of `recvae` is made of the posteriors of histories,
+            and `rating-vae` has one of items, or users with biases beside it.
         DataError
             If no user has an item.
         """
-        generative = check_generative(model)
-        if not isinstance(generative, VAE):
+        decoder = make_decoder(model, history)
+        if not isinstance(model, VAE):
             raise UnsupportedError(
-                f"Expected a vae to draw codes from its prior, found {model.name}, whose prior is made of the codes of "
-                "users: draw from the codes fitted to users instead."
+                f"Expected a vae to draw codes from its prior, found {model.name}, whose prior is not one of users "
+                "alone: draw from the codes fitted to users instead."
             )
-        size = generative.config.latent + 1
-        return cls(generative, np.zeros(size), np.eye(size), _activity(history))
+        size = model.config.latent + 1
+        return cls(decoder, np.zeros(size), np.eye(size), _activity(history))
 
     @classmethod
     def fitted(cls, model: Recommender, history: csr_matrix) -> Source:
-        """Draw codes from the normal distribution of the codes of real users, jointly with their number of items.
+        """Draw from the normal distribution of what describes real users, jointly with their number of items.
 
         Parameters
         ----------
-        model : VAE or RecVAE
-            Fitted.
+        model : Recommender
+            A fitted `vae`, `recvae` or `rating-vae`.
         history : csr_matrix, shape (users, items)
-            Real users, over the items of the model. Its mean and covariance are all that is kept of them.
+            Real users, over the items of the model; ratings for `rating-vae`. Their mean and covariance, and how many
+            items they have, are all that is kept of them.
 
         Returns
         -------
@@ -104,22 +104,17 @@ class Source:
         Raises
         ------
         UnsupportedError
-            If the model is no variational autoencoder of lists.
+            If users cannot be drawn from the model.
         DataError
             If no user has an item.
         """
-        generative = check_generative(model)
-        activity = _activity(history)
+        decoder, activity = make_decoder(model, history), _activity(history)
         lengths = np.diff(history.indptr)
-        real = csr_matrix(history[lengths > 0])
-        starts = range(0, real.shape[0], _EMBEDDED)
-        parts = [generative.embed_users(real[start : start + _EMBEDDED]) for start in starts]
-        codes = np.concatenate([part.mean.numpy(force=True) for part in parts]).astype(np.float64)
-        noise = np.concatenate([_deviation(part.deviation) for part in parts]) ** 2
-        joint = np.column_stack([codes, np.log(lengths[lengths > 0])])
+        features, variance = decoder.features(csr_matrix(history[lengths > 0]))
+        joint = np.column_stack([features, np.log(lengths[lengths > 0])])
         covariance = np.atleast_2d(np.cov(joint.T, bias=True))
-        covariance += np.diag([*noise.mean(0), 1e-6])  # a user's code is itself a draw from its posterior
-        return cls(generative, joint.mean(0), np.linalg.cholesky(covariance), activity)
+        covariance += np.diag([*variance, 0.0]) + _FLOOR * np.eye(len(covariance))
+        return cls(decoder, joint.mean(0), np.linalg.cholesky(covariance), activity)
 
     def draw(self, users: int, seed: int = 0) -> Iterator[csr_matrix]:
         """Draw generated users.
@@ -138,7 +133,7 @@ class Source:
         Yields
         ------
         csr_matrix of float32, shape (some users, items)
-            Cells of 1. Together they are all users, in constant memory.
+            Ones, or ratings. Together they are all users, in constant memory.
 
         Raises
         ------
@@ -147,16 +142,17 @@ class Source:
         """
         if users < 1:
             raise DataError(f"Expected at least 1 user to generate, found {users}.")
-        rows, items = self._rows, self.model.n_items or 0
+        rows, items = self._rows, self.decoder.items
         for number, start in enumerate(range(0, users, rows)):
             rng = np.random.default_rng((seed, number))
             normal = rng.standard_normal((rows, len(self.center)))  # whole blocks: more users change none of the first
-            noise = -np.log(np.maximum(rng.standard_exponential((rows, items), dtype=np.float32), _LEAST))
+            noise = -np.log(np.maximum(rng.standard_exponential((rows, items), dtype=np.float32), _TINY))
             count = min(rows, users - start)
             drawn = self.center + normal[:count] @ self.root.T
-            spread = max(float(np.linalg.norm(self.root[-1])), 1e-12)
-            lengths = self._lengths((drawn[:, -1] - self.center[-1]) / spread)
-            yield _take(self._log_shares(drawn[:, :-1]) + noise[:count], np.minimum(lengths, items))
+            lengths = self._lengths((drawn[:, -1] - self.center[-1]) / np.linalg.norm(self.root[-1]))
+            features = drawn[:, :-1]
+            chosen = _take(self.decoder.log_shares(features) + noise[:count], np.minimum(lengths, items))
+            yield self.decoder.values(chosen, features, rng)
 
     def count_blocks(self, users: int) -> int:
         """Return how many blocks `draw` yields."""
@@ -165,32 +161,12 @@ class Source:
     @property
     def _rows(self) -> int:
         """Users of a block; of the catalog alone, so that the seed decides."""
-        return max(1, min(_ROWS, _SCORES // max(1, self.model.n_items or 0)))
+        return max(1, min(_ROWS, _SCORES // max(1, self.decoder.items)))
 
     def _lengths(self, activity: Values) -> NDArray[np.int64]:
         """Numbers of items whose rank among real users is that of a standard normal activity."""
         place = np.floor(ndtr(activity) * len(self.activity)).astype(np.int64)
         return self.activity[np.clip(place, 0, len(self.activity) - 1)]
-
-    def _log_shares(self, codes: Values) -> NDArray[np.float32]:
-        """Logarithms of the items' probabilities (rows, items), without what smoothing spread over all items."""
-        shares = self.model.decode(codes)
-        smoothing = self.model.config.smoothing
-        if smoothing:
-            shares = (shares - smoothing / shares.shape[1]) / (1 - smoothing)
-        return np.asarray(shares.clamp_min(_LEAST).log().numpy(force=True), dtype=np.float32)
-
-
-def check_generative(model: Recommender) -> VAE | RecVAE:
-    """Return the model, if users can be drawn from it; raise UnsupportedError if not."""
-    if not isinstance(model, (VAE, RecVAE)):
-        raise UnsupportedError(f"Expected a model of {' or '.join(GENERATIVE)} to draw users from, found {model.name}.")
-    likelihood = getattr(model.config, "likelihood", "multinomial")
-    if likelihood != "multinomial":
-        raise UnsupportedError(
-            f"Expected a {model.name} of multinomial likelihood to draw items from, found {likelihood}: train one."
-        )
-    return model
 
 
 def _activity(history: csr_matrix) -> NDArray[np.int64]:
@@ -199,11 +175,6 @@ def _activity(history: csr_matrix) -> NDArray[np.int64]:
     if not len(lengths):
         raise DataError("Expected users with an item that the model knows, found none: give the ratings it is for.")
     return lengths
-
-
-def _deviation(deviation: Tensor | None) -> NDArray[np.float64]:
-    assert deviation is not None  # a variational autoencoder has one
-    return np.asarray(deviation.numpy(force=True), dtype=np.float64)
 
 
 def _take(scores: NDArray[np.float32], lengths: NDArray[np.int64]) -> csr_matrix:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys.evaluation.generated import Likeness, Membership, Usefulness
+from recsys.evaluation.metrics import lower_is_better
 from recsys.reporting import svg
 from recsys.reporting.page import template, trusted
 from recsys.reporting.svg import Series
@@ -49,15 +50,19 @@ def findings(facts: GeneratedFacts) -> list[str]:
     likeness, useful = facts.likeness, facts.usefulness
     sentences = []
     if useful is not None:
+        reaches = "has" if lower_is_better(useful.metric) else "reaches"
+        better = ", lower is better" if lower_is_better(useful.metric) else ""
         sentences.append(
-            f"{useful.model} trained on generated users reaches {useful.ratio:.1%} of the {useful.metric} that real "
-            f"ones give ({useful.low:.1%} to {useful.high:.1%})."
+            f"{useful.model} trained on generated users {reaches} {useful.ratio:.1%} of the {useful.metric} that real "
+            f"ones give ({useful.low:.1%} to {useful.high:.1%}{better})."
         )
     sentences.append(
         f"Correlation with the original: {likeness.popularity:.3f} over the popularity of items, "
         f"{likeness.together:.3f} over pairs of popular items. Mean number of items: {likeness.mean_items[1]:.1f}, "
         f"real {likeness.mean_items[0]:.1f}; of the catalog: {likeness.catalog[1]:.1%}, real {likeness.catalog[0]:.1%}."
     )
+    if likeness.mean_values != (1, 1):
+        sentences[-1] += f" Mean rating: {likeness.mean_values[1]:.2f}, real {likeness.mean_values[0]:.2f}."
     verdict = "Membership check passed" if facts.membership.passed else "Membership check FAILED"
     return [*sentences, f"{verdict}: {copying(facts.membership)}"]
 

@@ -7,6 +7,7 @@ from tastes import two_tastes
 import recsys
 from recsys.errors import DataError, UnsupportedError
 from recsys.latent.generate import Source
+from recsys.training.batches import SparseRows
 from recsys.training.context import TrainingContext
 
 
@@ -57,7 +58,7 @@ class Told:
 
     def source(self, people):
         found = Source.prior(recsys.create_model("vae", {"hidden": 4, "latent": 2}).untrained(len(self.shares)), people)
-        object.__setattr__(found, "_log_shares", lambda codes: np.tile(self.shares, (len(codes), 1)))
+        object.__setattr__(found.decoder, "log_shares", lambda codes: np.tile(self.shares, (len(codes), 1)))
         return found
 
 
@@ -87,7 +88,7 @@ def test_what_smoothing_spread_over_all_items_is_taken_off_again(people):
     smooth.set_state(plain.get_state(), 20)
     codes = np.zeros((1, 2))
     shares = plain.decode(codes).numpy()
-    found = np.exp(Source.fitted(smooth, people)._log_shares(codes))
+    found = np.exp(Source.fitted(smooth, people).decoder.log_shares(codes))
     np.testing.assert_allclose(found, np.maximum((shares - 0.2 / 20) / 0.8, 1e-30), rtol=1e-4)
 
 
@@ -96,12 +97,12 @@ def test_the_prior_is_that_of_a_vae_alone(model, people):
         made = drawn(Source.prior(model, people), 500)
         assert set(np.diff(made.indptr)) <= set(np.diff(people.indptr))
     else:
-        with pytest.raises(UnsupportedError, match="prior is made of the codes of users"):
+        with pytest.raises(UnsupportedError, match="not one of users alone"):
             Source.prior(model, people)
 
 
 def test_models_that_cannot_generate_and_empty_people_are_refused(people):
-    with pytest.raises(UnsupportedError, match="vae or recvae"):
+    with pytest.raises(UnsupportedError, match="vae, recvae, rating-vae"):
         Source.fitted(recsys.create_model("popularity").fit(people), people)
     gray = recsys.create_model("vae", {"hidden": 4, "latent": 2, "likelihood": "bernoulli"}).untrained(20)
     with pytest.raises(UnsupportedError, match="multinomial"):
@@ -118,3 +119,55 @@ def test_one_person_is_enough_to_draw_from():
     torch.manual_seed(0)
     made = drawn(Source.fitted(model, csr_matrix(np.float32([[1, 0, 1, 0, 0, 1]]))), 10)
     assert (np.diff(made.indptr) == 3).all()
+
+
+# Ratings
+
+
+@pytest.fixture(scope="module", params=["item", "user"])
+def rater(request):
+    """A model of ratings of two tastes: what one half gives 5 or 4, the other gives 1 or 2; half the items are rare."""
+    rng = np.random.default_rng(0)
+    taste = np.arange(160)[:, None] % 2 == np.arange(20)[None, :] % 2
+    rated = rng.random((160, 20)) < np.where(np.arange(20) < 10, 0.9, 0.4)
+    dense = np.where(rated, np.where(taste, rng.integers(4, 6, rated.shape), rng.integers(1, 3, rated.shape)), 0)
+    history = csr_matrix(dense.astype(np.float32))
+    settings = {"side": request.param, "hidden": 16, "latent": 4, "epochs": 40, "dropout": 0.2, "code_dropout": 0.0}
+    more = {"l2": 1.0, "input_l2": 0.1, "fold_l2": 1.0, "beta": 0.01, "learning_rate": 0.01}
+    model = recsys.create_model("rating-vae", settings | more).fit(history, TrainingContext(seed=0))
+    return model, history
+
+
+def test_generated_ratings_are_those_of_one_taste_or_the_other(rater):
+    model, history = rater
+    made = drawn(Source.fitted(model, history), 1500)
+    assert set(np.unique(made.data)) <= {1, 2, 4, 5}
+    assert set(np.diff(made.indptr)) <= set(np.diff(history.indptr))
+    counts, real = np.bincount(made.indices, minlength=20) / 1500, np.bincount(history.indices, minlength=20) / 160
+    assert np.corrcoef(counts, real)[0, 1] > 0.95  # items by popularity
+    assert made.data.mean() == pytest.approx(history.data.mean(), abs=0.3)
+    even = np.asarray(made[:, ::2].sum(1) / np.maximum(made[:, ::2].getnnz(1)[:, None], 1)).ravel()
+    odd = np.asarray(made[:, 1::2].sum(1) / np.maximum(made[:, 1::2].getnnz(1)[:, None], 1)).ravel()
+    assert np.corrcoef(even, odd)[0, 1] < -0.5  # who likes the ones dislikes the others
+
+
+def test_ratings_of_codes_are_the_predictions_of_the_users_who_have_them(rater):
+    model, history = rater
+    biases = model.baseline.split(SparseRows(history, torch.device("cpu")).everything())[1]
+    found = model.decode(model.embed_users(history).mean, biases)
+    torch.testing.assert_close(found, model.score(history), rtol=1e-4, atol=1e-4)
+
+
+def test_generated_ratings_follow_the_seed(rater):
+    source = Source.fitted(*rater)
+    first = drawn(source, 60, seed=2).toarray()
+    np.testing.assert_array_equal(drawn(source, 60, seed=2).toarray(), first)
+    np.testing.assert_array_equal(drawn(source, 20, seed=2).toarray(), first[:20])
+
+
+def test_ratings_of_many_levels_stay_within_the_scale(rater):
+    model, history = rater
+    finer = history.copy()
+    finer.data = (finer.data + np.random.default_rng(0).random(finer.nnz)).astype(np.float32)
+    made = drawn(Source.fitted(model, finer), 100)
+    assert made.data.min() >= 1 and made.data.max() <= 5 and len(np.unique(made.data)) > 100

@@ -101,9 +101,27 @@ def test_what_cannot_be_done_is_refused_before_the_work(job, tmp_path):
     with pytest.raises(ConfigError, match="at least 1"):
         replace(job, users=0)
     save(tmp_path / "ease")
-    with pytest.raises(UnsupportedError, match="vae or recvae"):
+    with pytest.raises(UnsupportedError, match="vae, recvae, rating-vae"):
         generate.run(replace(job, model=tmp_path / "ease"))
     job.page.write_text("mine", encoding="utf-8")
     with pytest.raises(ArtifactError, match="already exists"):
         generate.run(job)
     assert not job.output.exists()
+
+
+def test_ratings_are_generated_from_a_model_of_ratings(tmp_path):
+    rows = [f"u{u},i{i},{(u * i) % 5 + 1}" for u in range(40) for i in range(12) if (u + i) % 3]
+    ratings = tmp_path / "rated.csv"
+    ratings.write_text("\n".join(["user_id,item_id,rating", *rows]) + "\n", encoding="utf-8")
+    settings = ("hidden=8", "latent=2", "epochs=5")
+    train.run(
+        train.TrainJob((ratings,), tmp_path / "rater", "rating-vae", settings, seed=1, tracking=TrackingOptions(False))
+    )
+    job = GenerateJob(tmp_path / "rater", (ratings,), 50, tmp_path / "made.csv", learner="biases")
+    found = generate.run(job)
+    made = recsys.read_interactions(job.output)
+    assert set(made.rating) <= {1, 2, 3, 4, 5}
+    assert found.usefulness.metric == "rmse" and "lower is better" in found.findings[0]
+    for learner in ("ease", "bpr"):
+        with pytest.raises(ConfigError, match="learner of the rating task"):
+            generate.run(replace(job, learner=learner, overwrite=True))

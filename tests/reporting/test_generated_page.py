@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from browser import look, needs_browser
@@ -11,8 +12,10 @@ from recsys.reporting.generated_page import GeneratedFacts, findings, render_gen
 ROWS = [(0.1, 1.0, 2.0), (0.5, 3.0, 3.0), (0.9, 8.0, 7.0)]
 
 
-def facts(generated=0.0, high=0.004, low=0.0, useful=True, users=1000):
-    likeness = Likeness(ROWS, (3.5, 3.4), (1.0, 0.98), 0.97, [(1, 0.5, 0.4), (9, 0.1, 0.2)], 0.91, [(0.1, 0.1)] * 3)
+def facts(generated=0.0, high=0.004, low=0.0, useful=True, users=1000, values=(1, 1)):
+    likeness = Likeness(
+        ROWS, (3.5, 3.4), (1.0, 0.98), 0.97, [(1, 0.5, 0.4), (9, 0.1, 0.2)], values, 0.91, [(0.1, 0.1)] * 3
+    )
     membership = Membership(0.42, 0.012, generated, low, high, round(generated * users), users, ROWS)
     usefulness = Usefulness("ease", "ndcg@100", 0.5, 0.45, 0.9, 0.88, 0.93, 600) if useful else None
     about = {"model": "vae", "seed": 3, "note": "<script>"}
@@ -27,6 +30,17 @@ def test_the_findings_are_sentences_with_their_intervals():
     assert "0.970 over the popularity" in like and "3.4, real 3.5" in like
     assert copies.startswith("Membership check passed: 0.00% of generated users (0.00% to 0.40%)")
     assert "0 users of 1,000 have exactly the items of a real one" in copies
+
+
+def test_ratings_have_a_mean_and_an_error_that_should_be_low():
+    rated = replace(facts(values=(3.5, 3.6)), usefulness=Usefulness("biased-mf", "rmse", 0.9, 0.99, 1.1, 1.08, 1.2, 60))
+    learned, like, _ = findings(rated)
+    assert learned == (
+        "biased-mf trained on generated users has 110.0% of the rmse that real ones give (108.0% to 120.0%, lower is "
+        "better)."
+    )
+    assert like.endswith("Mean rating: 3.60, real 3.50.")
+    assert "Mean rating" not in findings(facts())[1]
 
 
 def test_copies_fail_the_check_in_plain_sight():

@@ -7,9 +7,11 @@ variance the negative log-likelihood is the squared error, and beta, the weight 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from recsys.models.config import require
@@ -135,3 +137,28 @@ class RatingVAE(MaskedAutoencoder[RatingVAEConfig]):
 
     def _build(self, columns: int) -> RatingVAENetwork:
         return RatingVAENetwork(columns, self.config, 2 * self.config.latent)
+
+    def decode(self, codes: ArrayLike, biases: ArrayLike) -> Tensor:
+        """Predict the ratings of users whom nobody has seen.
+
+        Parameters
+        ----------
+        codes : array, shape (users, size)
+            In the space of `embed_users(history).mean`.
+        biases : array, shape (users,)
+            How much higher than others each rates, in units of the ratings.
+
+        Returns
+        -------
+        Tensor
+            Float32 (users, items), within the scale.
+        """
+        self._require_fitted()
+        device = self.baseline.mean.device
+        given, users = (torch.as_tensor(one, dtype=torch.float32, device=device) for one in (codes, biases))
+        with torch.no_grad():
+            if self.by_items:
+                return self.baseline.join(given @ self.codes.T, users)
+            members = zip(self.network.each, given.chunk(self.config.members, dim=1), strict=True)
+            tastes = [member.decoder(cast(RatingVAENetwork, member).unfold(code)) for member, code in members]
+            return self.baseline.join(torch.stack(tastes).mean(0), users)
