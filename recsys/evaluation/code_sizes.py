@@ -12,7 +12,7 @@ history  x x x . . .     order of the scores, best first:  x . x | x . .     2 o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def at_sizes(models: Mapping[str, Recommender], sizes: Sequence[int]) -> dict[st
             found[name] = model
             continue
         for size in sizes:
-            found[f"{name}-{size}"] = type(model)(replace(model.config, **{model.size_setting: size}))
+            found[f"{name}-{size}"] = model.create({**asdict(model.config), model.size_setting: size})
     return found
 
 

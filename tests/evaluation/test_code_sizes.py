@@ -51,6 +51,7 @@ def test_the_size_of_a_code_is_the_setting_that_a_model_names():
         (["svd"], (2, 2), "different sizes"),
         (["ease"], (2,), "Expected models with a code"),
         (["svd"], (0,), "at least 1"),
+        (["svd"], (10**10,), "at most"),
     ],
 )
 def test_sizes_that_make_no_comparison_are_refused(split, models, sizes, message):
