@@ -47,7 +47,7 @@ from recsys.system.text import plural
 from .cli.exit_notice import exit_notice
 from .cli.interrupts import resumable
 from .cli.options import LocationType, options_from, setting
-from .cli.output import as_json, print_json, say, wrapped
+from .cli.output import as_json, note, print_json, say, wrapped
 from .cli.progress import watch
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
@@ -160,6 +160,8 @@ def run(job: ScoreJob) -> Scored:
     note_unknown(unknown)
     batch = make_batch(job, saved, histories)
     plan = batch.plan
+    if not plan.users:
+        refuse_to_empty(job)
     memory = plan_memory(batch, program_bytes)
     output = open_output(job.output, plan, job.resume, job.overwrite)
     with job.tracking.open().run(f"score {saved.model.name}", "score") as tracked:
@@ -193,6 +195,16 @@ def run(job: ScoreJob) -> Scored:
             raise GateError(not_published(refused, output))
         output.publish()
     return Scored(job.output, manifest, speed, ledger_line(interactions), unknown)
+
+
+def refuse_to_empty(job: ScoreJob) -> None:
+    """Say that nobody is to get a list. Raises DataError where lists would be replaced by none."""
+    if job.overwrite and not folder_at(job.output).is_empty():
+        raise DataError(
+            f"Expected users in {job.choice.users} to replace the lists in {job.output}, found none: no list would be "
+            "left. Choose another output, or remove the old one."
+        )
+    note("The file names no users: there will be no lists.", "users")
 
 
 def facts_of(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Vocabulary
-from recsys.data.reading.id_files import read_columns, read_ids, require_ids
+from recsys.data.reading.id_files import read_columns, read_ids
 from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
 from recsys.system.storage import Location
@@ -74,8 +74,8 @@ def allowed_items(items: Vocabulary, only: Location | None, exclude: Location | 
 def _known_positions(items: Vocabulary, path: Location, is_empty_allowed: bool = True) -> NDArray[np.int32]:
     """Positions of the items of a file."""
     named = read_ids(path, "item")
-    if not is_empty_allowed:
-        require_ids(named, "items", path)
+    if not len(named) and not is_empty_allowed:
+        raise DataError(f"Expected items in {path}, found an empty file: nothing could be listed.")
     positions = items.positions(named.ids)
     if len(named) and (positions < 0).all():
         raise DataError(f"Expected items the model knows in {path}, found none among {len(named)}: check the ids.")

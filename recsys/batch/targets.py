@@ -15,7 +15,7 @@ from recsys.batch.rules import ListRules
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, empty_history, sparse_rows
 from recsys.data.reading import ReadingOptions, read_interactions
-from recsys.data.reading.id_files import read_ids, require_ids
+from recsys.data.reading.id_files import read_ids
 from recsys.errors import DataError
 from recsys.inference.topn import GroupCap
 from recsys.models.trained import TrainedModel
@@ -85,15 +85,10 @@ def make_targets(histories: UserItemMatrix, trained: TrainedModel, users: Locati
     Returns
     -------
     Targets
-
-    Raises
-    ------
-    DataError
-        If the file names nobody: the output would be empty.
     """
     ids, history, seen = histories.users.ids, histories.matrix, histories.seen
     if users is not None:
-        ids = require_ids(read_ids(users, "user"), "users", users).ids
+        ids = read_ids(users, "user").ids
         positions = histories.users.positions(ids)
         history, seen = _take_rows(history, positions), None if seen is None else _take_rows(seen, positions)
     training_rows = None

@@ -25,14 +25,24 @@ def invoke(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-@pytest.mark.parametrize("option", ["users", "only_items"])
-def test_an_empty_file_of_those_who_are_chosen_leaves_the_lists_alone(shop, tmp_path, option):
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [("users", r"users in .*none\.txt to replace the lists in .*, found none"), ("only_items", "items in .*empty")],
+)
+def test_an_empty_file_of_those_who_are_chosen_leaves_the_lists_alone(shop, tmp_path, option, says):
     score(*shop, tmp_path / "lists", n=1)
     before = lists_of(tmp_path / "lists")
     (tmp_path / "none.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"Expected (users|items) in .*none\.txt, found an empty file"):
+    with pytest.raises(DataError, match=f"Expected {says}"):
         score(*shop, tmp_path / "lists", n=1, overwrite=True, **{option: tmp_path / "none.txt"})
     assert lists_of(tmp_path / "lists") == before
+
+
+def test_an_empty_file_of_users_makes_a_new_output_without_lists_and_says_so(shop, tmp_path):
+    (tmp_path / "none.txt").write_text("")
+    words = "score", *shop, "--users", tmp_path / "none.txt", "--no-track", "-o", tmp_path / "lists"
+    assert "The file names no users" in invoke(*words).output
+    assert json.loads((tmp_path / "lists" / "manifest.json").read_text())["users"] == 0
 
 
 def test_an_empty_file_of_what_is_left_out_leaves_nothing_out(shop, tmp_path):

@@ -35,13 +35,6 @@ def read_ids(path: Location, kind: str) -> Vocabulary:
     return Vocabulary(read_columns(path, kind, 1)[0].unique())
 
 
-def require_ids(ids: Vocabulary, what: str, path: Location) -> Vocabulary:
-    """Return the ids of a file that names those who are chosen. Raises DataError where it names none."""
-    if not len(ids):
-        raise DataError(f"Expected {what} in {path}, found an empty file: nothing would be listed.")
-    return ids
-
-
 def read_columns(path: Location, kind: str, width: int) -> list[pa.Array]:
     """Read the first columns of a small table.
 
