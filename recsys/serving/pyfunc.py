@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def recommend_frame(
-    trained: TrainedModel, histories: pd.DataFrame, n: int = 10, filter_seen: bool = True
+    trained: TrainedModel,
+    histories: pd.DataFrame,
+    n: int = 10,
+    filter_seen: bool = True,
+    exclude_items: Sequence[str] = (),
+    candidate_items: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Recommend to the users of a table of histories, read as the ratings of the training were read.
 
@@ -45,6 +51,9 @@ def recommend_frame(
         Length of a list, at least 1; lists are never longer than the catalog.
     filter_seen : bool
         Leave out what the user has had.
+    exclude_items, candidate_items : sequence of str
+        Items never to list, and, unless it is empty, the only ones. Ids that the model does not know are passed over; a
+        warning counts them.
 
     Returns
     -------
@@ -69,18 +78,30 @@ def recommend_frame(
             f"Expected at most {MAX_ANSWER_ROWS:,} rows of lists in an answer, found {users:,} users with {n:,} items: "
             "ask for shorter lists, or for fewer users at a time."
         )
+    excluded = _known(trained, exclude_items, "exclude_items")
+    candidates = _known(trained, candidate_items, "candidate_items") if len(candidate_items) else None
     lists = pd.DataFrame(columns=list(_OUTPUT)).astype(_OUTPUT)
     if len(frame):
         with contextlib.suppress(NoRowsLeftError):  # nothing was liked: empty histories, which are no error here
             read = trained.read_histories(frame, _reading(frame))
             asked = frame["user_id"].unique()
             asked = asked[read.users.positions(asked) >= 0]  # the others liked nothing
-            lists = trained.recommend(read, n, users=asked, filter_seen=filter_seen).astype(_OUTPUT)
+            rules = {"only_items": candidates, "exclude_items": excluded}
+            lists = trained.recommend(read, n, users=asked, filter_seen=filter_seen, **rules).astype(_OUTPUT)
     without = users - lists["user_id"].nunique()
     if without:
         get = "gets" if without == 1 else "get"
         logger.warning("%d of %s %s no list: the model cannot score them.", without, plural(users, "user"), get)
     return lists
+
+
+def _known(trained: TrainedModel, ids: Sequence[str], name: str) -> list[Any]:
+    """The ids that the model knows."""
+    positions = trained.items.positions([str(item) for item in ids])
+    unknown = int((positions < 0).sum())
+    if unknown:
+        logger.warning("%d of %d ids of %s are unknown to the model.", unknown, len(positions), name)
+    return list(trained.items.take(positions[positions >= 0]).to_pylist())
 
 
 def _checked(histories: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +175,7 @@ def _signature() -> Any:
     optional = [ColSpec(number, "rating", required=False), ColSpec(AnyType(), "timestamp", required=False)]
     outputs = [ColSpec(text, "user_id"), ColSpec(text, "item_id"), ColSpec(DataType.long, "rank")]
     params = [ParamSpec("n", DataType.long, 10), ParamSpec("filter_seen", DataType.boolean, True)]
+    params += [ParamSpec(name, text, [], shape=(-1,)) for name in ("exclude_items", "candidate_items")]
     return ModelSignature(Schema([*ids, *optional]), Schema([*outputs, ColSpec(number, "score")]), ParamSchema(params))
 
 

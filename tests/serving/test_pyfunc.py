@@ -58,6 +58,16 @@ def test_seen_items_are_recommended_when_filter_seen_is_off(popularity):
     assert lists(found) == {"new": ["a", "b"]}
 
 
+def test_items_are_excluded_or_are_the_only_ones_and_unknown_ids_are_counted(popularity, caplog):
+    rows = histories(("u", "a"))
+    assert lists(recommend_frame(popularity, rows, exclude_items=["b", "zz"])) == {"u": ["c", "d"]}
+    assert "1 of 2 ids of exclude_items are unknown" in caplog.text
+    assert lists(recommend_frame(popularity, rows, candidate_items=["d", "b", "a"])) == {"u": ["b", "d"]}
+    both = recommend_frame(popularity, rows, candidate_items=["d", "b"], exclude_items=["b"])
+    assert lists(both) == {"u": ["d"]}
+    assert lists(recommend_frame(popularity, rows, candidate_items=["zz"])) == {}  # none of these is known
+
+
 def test_users_stay_in_the_order_of_their_first_row(popularity):
     found = recommend_frame(popularity, histories(("z", "a"), ("m", "b"), ("z", "c"), ("b", "d")), n=1)
     assert list(lists(found)) == ["z", "m", "b"]
@@ -196,6 +206,8 @@ def test_a_logged_model_loads_without_pickle_and_recommends(served):
     found = served.predict(histories(("u", "a")), params={"n": 2})
     assert found.to_dict("list") == {"user_id": ["u", "u"], "item_id": ["b", "c"], "rank": [1, 2], "score": [3.0, 2.0]}
     assert lists(served.predict(histories(("u", "a")), params={"filter_seen": False})) == {"u": ITEMS}
+    wishes = {"exclude_items": ["b"], "candidate_items": ["b", "d"]}
+    assert lists(served.predict(histories(("u", "a")), params=wishes)) == {"u": ["d"]}
 
 
 def test_a_rating_column_is_optional(served):
