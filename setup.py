@@ -21,6 +21,7 @@ EXTRAS = {
     "baselines": ["implicit>=0.7.3,<0.8"],  # matrix factorization to compare with
     "mlflow": ["mlflow>=3.10,<4"],  # tracking; full, not skinny: SQLite store and UI
     "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
+    "index": ["voyager>=2.1,<3"],  # nearest neighbors among many vectors; wheels for all Pythons, no requirements
     "map": ["scikit-learn>=1.5,<2"],  # k-means and t-SNE of maps
     "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
     "tune": ["optuna>=4,<6"],  # the search of settings, resumable
@@ -51,7 +52,9 @@ EXTRAS = {
     "lint": ["ruff>=0.9", "mypy>=1.14", "pandas-stubs", "scipy-stubs", "types-tqdm"],
 }
 EXTRAS["all"] = [
-    package for extra in ("baselines", "map", "mlflow", "plots", "report", "serve", "tune") for package in EXTRAS[extra]
+    package
+    for extra in ("baselines", "index", "map", "mlflow", "plots", "report", "serve", "tune")
+    for package in EXTRAS[extra]
 ]
 EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["docs"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
 

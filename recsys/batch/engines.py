@@ -16,22 +16,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal
 
+from typing_extensions import TypeVar
+
+from recsys.artifacts import load_model
 from recsys.batch.output import ShardSummary
-from recsys.batch.plan import GPU_TILE, TILE, ScoringPlan
+from recsys.batch.plan import GPU_TILE, TILE, BatchPlan, ScoringPlan
 from recsys.batch.rules import ListRules
-from recsys.batch.shards import ShardWriter, load_shard_writer, shard_inputs
+from recsys.batch.shards import WORKER_PEAK, ShardInput, ShardWriter, WriterMaker, shard_inputs
 from recsys.batch.targets import Targets
 from recsys.errors import ConfigError, EngineError
 from recsys.models.trained import TrainedModel
 from recsys.system.hardware import gpus, usable_cores
+from recsys.system.memory import now_and_peak
 from recsys.system.packages import missing_package
 from recsys.system.storage import Location, absolute
 from recsys.training.context import TrainingContext
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
+PlanT = TypeVar("PlanT", bound=BatchPlan, default=ScoringPlan)
 
 _RETRIES = 5  # of a shard whose worker died; a shard that kills five workers has a reason
 
@@ -109,12 +114,12 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class BatchJob:
+class BatchJob(Generic[PlanT]):
     """A batch of lists to be written.
 
     Attributes
     ----------
-    plan : ScoringPlan
+    plan : BatchPlan
         What decides the bytes.
     saved : TrainedModel
         The model, loaded in this process.
@@ -126,18 +131,21 @@ class BatchJob:
         What may be in them.
     execution : Execution
         How the job is run.
+    writer : callable
+        Makes what writes a shard, from folder, plan, model, rules and threads.
     """
 
-    plan: ScoringPlan
+    plan: PlanT
     saved: TrainedModel
     model: Location
     targets: Targets
     rules: ListRules
     execution: Execution = field(default_factory=Execution)
+    writer: WriterMaker = ShardWriter
 
 
 def write_shards(
-    job: BatchJob, directory: Location, workers: int | None, finished: Mapping[str, ShardSummary]
+    job: BatchJob[Any], directory: Location, workers: int | None, finished: Mapping[str, ShardSummary]
 ) -> Iterator[tuple[str, ShardSummary]]:
     """Write the shards that are not finished, with the engine of the job.
 
@@ -165,9 +173,49 @@ def write_shards(
     plan, execution = job.plan, job.execution
     inputs = shard_inputs(job.targets, [shard for shard in plan.shards if shard.name not in finished])
     if execution.engine == "local" or len(finished) == len(plan.shards):
-        return map(ShardWriter(directory, plan, job.saved, job.rules, workers or 1), inputs)
-    make = partial(load_shard_writer, absolute(job.model), execution.device, absolute(directory), plan, job.rules)
+        return map(job.writer(directory, plan, job.saved, job.rules, workers or 1), inputs)
+    places = absolute(job.model), execution.device, absolute(directory)
+    make = partial(load_shard_writer, *places, plan, job.rules, job.writer)
     return map_on_ray(make, inputs, workers, execution.ray_address, execution.device_type == "cuda")
+
+
+def load_shard_writer(
+    model: Location,
+    device: str,
+    directory: Location,
+    plan: BatchPlan,
+    rules: ListRules,
+    writer: WriterMaker = ShardWriter,
+) -> Callable[[ShardInput], tuple[str, ShardSummary]]:
+    """Make a shard writer in another process, which loads the model itself.
+
+    Parameters
+    ----------
+    model : Path or str
+        Folder or address of the model, as the other process sees it.
+    device : str
+        Device the other process scores on.
+    directory : Path or str
+        Folder or address of the output.
+    plan : BatchPlan
+        What is written.
+    rules : ListRules
+        What may be in the lists.
+    writer : callable
+        Makes what writes a shard.
+
+    Returns
+    -------
+    callable
+        A shard writer whose summaries also hold the peak memory of the process, in bytes, as `peak_bytes`.
+    """
+    write_shard = writer(directory, plan, load_model(model, device), rules, 1)
+
+    def write(shard_input: ShardInput) -> tuple[str, ShardSummary]:
+        name, summary = write_shard(shard_input)
+        return name, summary | {WORKER_PEAK: (now_and_peak() or (0, 0))[1]}
+
+    return write
 
 
 def map_on_ray(

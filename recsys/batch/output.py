@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.batch.plan import FOLDERS, ScoringPlan, Shard
+from recsys.batch.plan import ENCODING_FOLDERS, FOLDERS, BatchPlan, Shard
 from recsys.errors import ArtifactError
 from recsys.system.atomic import parse_json, refuse_existing, write_json
 from recsys.system.disk import storage_errors
@@ -35,10 +36,9 @@ from recsys.system.storage import Folder, Location, as_location, folder_at
 SCHEMA_VERSION = 1
 
 _PLAN, _PROGRESS, _MANIFEST = "plan.json", "progress.jsonl", "manifest.json"
-_AGAIN = "Write the lists again, with overwrite instead of resume."
-_COUNTS = ("users", "rows", "short_lists")  # of a shard summary
+_AGAIN = "Write it again, with overwrite instead of resume."
 
-ShardSummary = dict[str, Any]  # of a finished shard: users, rows, short_lists (counts), sha256 of its files by name
+ShardSummary = dict[str, Any]  # of a finished shard: the counts of its plan, sha256 of its files by name
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ class OpenedOutput:
                 put_folder(hidden, target, overwrite=True)
 
 
-def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, overwrite: bool = False) -> OpenedOutput:
+def open_output(directory: Location, plan: BatchPlan, resume: bool = False, overwrite: bool = False) -> OpenedOutput:
     """Prepare the folder of an output and find the shards that are finished already.
 
     Parameters
     ----------
     directory : Path or str
         Folder of this machine, or address in an object store.
-    plan : ScoringPlan
+    plan : BatchPlan
         What will be written.
     resume : bool
         Continue a job that was stopped, or start it where nothing is there.
@@ -113,7 +113,7 @@ def open_output(directory: Location, plan: ScoringPlan, resume: bool = False, ov
                     f"{folder} holds the output of another job (other model, histories or settings): resume it with "
                     "its own settings, choose another place, or overwrite it instead of resuming."
                 )
-            folder.make(*FOLDERS)
+            folder.make(*plan.folders)
             return OpenedOutput(location, directory, _finished(folder, plan))
     refuse_output(directory, overwrite=overwrite)
     location = directory
@@ -164,36 +164,45 @@ def _remove_replaced(directory: Location) -> None:
 def _copy_over(draft: Folder, target: Folder) -> None:
     """Copy a complete output over an earlier one in an object store; should it be stopped, `resume` goes on with it."""
     _clear(target)
-    files = [name for inner in FOLDERS for name in draft.names(inner)]
+    files = [name for inner in (*FOLDERS, *ENCODING_FOLDERS) for name in draft.names(inner)]
     for name in (_PLAN, *files, _MANIFEST):
         target.copy_from(draft, name)
     _clear(draft)
     draft.remove(_PLAN)
 
 
-def _has_plan(directory: Location, plan: ScoringPlan) -> bool:
+def _has_plan(directory: Location, plan: BatchPlan) -> bool:
     """Whether a folder holds the output of this plan."""
     folder = folder_at(directory)
     return folder.is_file(_PLAN) and read_json(folder, _PLAN).get("hash") == plan.hash
 
 
-def _start(folder: Folder, plan: ScoringPlan) -> None:
+def _start(folder: Folder, plan: BatchPlan) -> None:
     """Make an empty output with its plan."""
     folder.make()
     _clear(folder)
     # The plan is never missing once there is anything else: it shows whose folder this is, should the job be killed.
     with folder.new_file(_PLAN) as file:
         write_json(file, {"hash": plan.hash, **asdict(plan)})
-    folder.make(*FOLDERS)
+    folder.make(*plan.folders)
 
 
 def _clear(folder: Folder) -> None:
     """Remove an earlier output, the manifest first: without it the rest is not taken for complete."""
     for name in (_MANIFEST, _PROGRESS):
         folder.remove(name)
-    for name in (name for inner in FOLDERS for name in folder.names(inner)):
+    for name in (name for inner in (*FOLDERS, *ENCODING_FOLDERS) for name in folder.names(inner)):
         if name.partition("/")[2].startswith("part-"):
             folder.remove(name)
+
+
+def remove_output(directory: Location) -> None:
+    """Remove an output whose content is kept elsewhere."""
+    folder = folder_at(directory)
+    _clear(folder)
+    folder.remove(_PLAN)
+    if isinstance(place := as_location(directory), Path):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:
@@ -227,7 +236,7 @@ def damaged(folder: Folder, name: str, reason: str) -> ArtifactError:
     return ArtifactError(f"{folder}/{name} is damaged or not from recsys: {reason}. {_AGAIN}")
 
 
-def _finished(folder: Folder, plan: ScoringPlan) -> dict[str, ShardSummary]:
+def _finished(folder: Folder, plan: BatchPlan) -> dict[str, ShardSummary]:
     """Summaries of the shards whose files are there and whole."""
     summaries: dict[str, ShardSummary] = {}
     if folder.is_file(_MANIFEST):
@@ -258,12 +267,12 @@ def _read_progress(text: str) -> Iterator[tuple[str, Any]]:
             yield name, summary
 
 
-def _is_whole(folder: Folder, plan: ScoringPlan, shard: Shard, summary: Any) -> bool:
+def _is_whole(folder: Folder, plan: BatchPlan, shard: Shard, summary: Any) -> bool:
     """Whether the summary is one of this shard and its files are as it says."""
     names = plan.files(shard)
     return (
         isinstance(summary, dict)
-        and all(type(summary.get(count)) is int for count in _COUNTS)
+        and all(type(summary.get(count)) is int for count in plan.counts)
         and isinstance(sums := summary.get("sha256"), dict)
         and sums.keys() == set(names)
         and all(folder.is_file(name) and folder.sha256(name) == sums[name] for name in names)
@@ -272,7 +281,7 @@ def _is_whole(folder: Folder, plan: ScoringPlan, shard: Shard, summary: Any) -> 
 
 def record_shards(
     directory: Location,
-    plan: ScoringPlan,
+    plan: BatchPlan,
     finished: Mapping[str, ShardSummary],
     written: Iterable[tuple[str, ShardSummary]],
 ) -> Iterator[tuple[str, ShardSummary]]:
@@ -282,7 +291,7 @@ def record_shards(
     ----------
     directory : Path or str
         Folder the shards are written to.
-    plan : ScoringPlan
+    plan : BatchPlan
         The plan of the job.
     finished : mapping of str to ShardSummary
         Shards that were finished before; they come first.
@@ -307,7 +316,7 @@ def record_shards(
         yield name, summary
 
 
-def _require_all(plan: ScoringPlan, summaries: Mapping[str, ShardSummary]) -> None:
+def _require_all(plan: BatchPlan, summaries: Mapping[str, ShardSummary]) -> None:
     """Raise ArtifactError where a shard has no summary."""
     missing = [shard.name for shard in plan.shards if shard.name not in summaries]
     if missing:
@@ -321,7 +330,7 @@ def _record(folder: Folder, name: str, summary: ShardSummary) -> None:
     folder.append(_PROGRESS, "\n" + json.dumps([name, summary]))
 
 
-def _require_own_plan(folder: Folder, plan: ScoringPlan) -> None:
+def _require_own_plan(folder: Folder, plan: BatchPlan) -> None:
     """Raise ArtifactError where another job has written its plan to the folder."""
     if not folder.is_file(_PLAN) or read_json(folder, _PLAN).get("hash") != plan.hash:
         raise ArtifactError(
@@ -331,7 +340,7 @@ def _require_own_plan(folder: Folder, plan: ScoringPlan) -> None:
 
 def write_manifest(
     directory: Location,
-    plan: ScoringPlan,
+    plan: BatchPlan,
     summaries: Mapping[str, ShardSummary],
     facts: Mapping[str, Any],
     refused: Sequence[str] = (),
@@ -340,7 +349,7 @@ def write_manifest(
 
     Parameters
     ----------
-    directory, plan : Path or str, ScoringPlan
+    directory, plan : Path or str, BatchPlan
         Folder the shards were written to, and the plan of the job.
     summaries : mapping of str to ShardSummary
         The summary of every shard, by name.
@@ -369,12 +378,12 @@ def write_manifest(
         "plan": asdict(plan),
         **facts,
         "users": plan.users,
-        **{name: sum(summary[name] for summary in summaries.values()) for name in ("rows", "short_lists")},
+        **{name: sum(summary[name] for summary in summaries.values()) for name in plan.counts if name != "users"},
         "shards": {shard.name: summaries[shard.name] for shard in plan.shards},
         "versions": versions(),
     }
     _require_own_plan(folder, plan)
-    folder.make(*FOLDERS)  # a worker that was killed may have left something half written
+    folder.make(*plan.folders)  # a worker that was killed may have left something half written
     with folder.new_file(_MANIFEST) as file:
         write_json(file, manifest)
     folder.remove(_PROGRESS)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from recsys.errors import ConfigError
 
-FOLDERS = ("recommendations", "short_lists")  # of an output: the lists, and who got a short one
+FOLDERS = ("recommendations", "short_lists")  # of lists: themselves, and who got a short one
+ENCODING_FOLDERS = ("embeddings", "left_out")  # of embeddings: themselves, and who has none
 
 TILE, GPU_TILE = 256, 4096  # users scored in one product: a GPU wants more of them at once than a core
 
@@ -23,8 +24,45 @@ class Shard:
     stop: int
 
 
+class BatchPlan:
+    """What the machinery of shards, resuming and manifests needs of a plan: a dataclass that names its files.
+
+    Attributes
+    ----------
+    folders : tuple of str
+        Folders of the output, one for each file of a shard.
+    counts : tuple of str
+        The counts in the summary of a shard, which the manifest adds up; "users" is always one.
+    users, shard_users, tile : int
+        Rows in all, in a file, and in one product.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    folders: ClassVar[tuple[str, ...]]
+    counts: ClassVar[tuple[str, ...]]
+    users: int
+    shard_users: int
+    tile: int
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the plan."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The users cut into consecutive shards."""
+        starts = range(0, self.users, self.shard_users)
+        ends = [min(start + self.shard_users, self.users) for start in starts]
+        return [Shard(f"part-{i:05d}", *bounds) for i, bounds in enumerate(zip(starts, ends, strict=True))]
+
+    def files(self, shard: Shard) -> list[str]:
+        """Names of the files of a shard, in the order of the folders."""
+        return [f"{folder}/{shard.name}.parquet" for folder in self.folders]
+
+
 @dataclass(frozen=True)
-class ScoringPlan:
+class ScoringPlan(BatchPlan):
     """Everything that decides the bytes of a batch output.
 
     Parameters
@@ -63,6 +101,9 @@ class ScoringPlan:
     ConfigError
         If a value is out of its range.
     """
+
+    folders = FOLDERS
+    counts = ("users", "rows", "short_lists")
 
     model: str
     inputs: str
@@ -109,13 +150,6 @@ class ScoringPlan:
         if not self.reasons:  # 0.1 had none
             del content["reasons"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def shards(self) -> list[Shard]:
-        """The users cut into consecutive shards."""
-        starts = range(0, self.users, self.shard_users)
-        ends = [min(start + self.shard_users, self.users) for start in starts]
-        return [Shard(f"part-{i:05d}", *bounds) for i, bounds in enumerate(zip(starts, ends, strict=True))]
 
     def files(self, shard: Shard) -> list[str]:
         """Names of the shard's two files: its lists, and its short lists (always Parquet)."""

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.artifacts import load_model
 from recsys.batch.output import ShardSummary
 from recsys.batch.plan import ScoringPlan, Shard
 from recsys.batch.reasons import ListReasons
@@ -35,7 +34,6 @@ from recsys.data.matrix import empty_history
 from recsys.inference.topn import BLOCK, refuse_infinite, top_n_of_blocks
 from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256
-from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at
 from recsys.system.threads import map_in_order
 from recsys.training.batches import SparseRows, weighted_sum
@@ -185,11 +183,11 @@ class ShardWriter:
         """The lists of the tile that begins at a user."""
         tile = targets.rows(start, start + self.plan.tile)
         users, cold = len(tile), tile.cold
-        history = _padded(tile.history, self.plan.tile)
+        history = padded(tile.history, self.plan.tile)
         rows = None if tile.training_rows is None else np.pad(tile.training_rows.clip(0), (0, self.plan.tile - users))
-        seen = history if tile.seen is None else _padded(tile.seen, self.plan.tile)
+        seen = history if tile.seen is None else padded(tile.seen, self.plan.tile)
         masked = [seen] if self.plan.filter_seen else []
-        masked += [] if tile.excluded is None else [_padded(tile.excluded, self.plan.tile)]
+        masked += [] if tile.excluded is None else [padded(tile.excluded, self.plan.tile)]
         positions, scores = top_n_of_blocks(
             self._blocks(history, rows, cold),
             min(self.plan.n, len(self.items)),
@@ -286,36 +284,9 @@ def block_scorer(saved: TrainedModel, plan: ScoringPlan) -> BlockScorer:
     return SimilarItems(saved.model.embed_items()) if plan.lists_for == "items" else saved.model
 
 
-def load_shard_writer(
-    model: Location, device: str, directory: Location, plan: ScoringPlan, rules: ListRules
-) -> Callable[[ShardInput], tuple[str, ShardSummary]]:
-    """Make a shard writer in another process, which loads the model itself.
-
-    Parameters
-    ----------
-    model : Path or str
-        Folder or address of the model, as the other process sees it.
-    device : str
-        Device the other process scores on.
-    directory : Path or str
-        Folder or address of the output.
-    plan : ScoringPlan
-        What is written.
-    rules : ListRules
-        What may be in the lists.
-
-    Returns
-    -------
-    callable
-        A ShardWriter whose summaries also hold the peak memory of the process, in bytes, as `peak_bytes`.
-    """
-    writer = ShardWriter(directory, plan, load_model(model, device), rules)
-
-    def write(shard_input: ShardInput) -> tuple[str, ShardSummary]:
-        name, summary = writer(shard_input)
-        return name, summary | {WORKER_PEAK: (now_and_peak() or (0, 0))[1]}
-
-    return write
+WriterMaker = Callable[
+    [Location, Any, TrainedModel, ListRules, int], Callable[[ShardInput], tuple[str, ShardSummary]]
+]  # folder, plan, model, rules, threads -> what writes a shard: ShardWriter, or another
 
 
 def shard_inputs(targets: Targets, shards: Iterable[Shard]) -> Iterator[ShardInput]:
@@ -385,8 +356,8 @@ def _no_lists(targets: Targets, reasons: int) -> Lists:
     return Lists(targets.rows(0, 0), items, scores, np.empty(0, dtype=bool), {}, empty)
 
 
-def _padded(matrix: csr_matrix, rows: int) -> csr_matrix:
-    """The matrix with empty rows below, `rows` in all."""
+def padded(matrix: csr_matrix, rows: int) -> csr_matrix:
+    """Return the matrix with empty rows below, `rows` in all."""
     indptr = np.pad(matrix.indptr, (0, rows - matrix.shape[0]), mode="edge")
     return csr_matrix((matrix.data, matrix.indices, indptr), shape=(rows, matrix.shape[1]))
 

@@ -16,8 +16,9 @@ from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import ConfigError, DataError, NoRatingsError, UnsupportedError
 from recsys.inference.pairs import predict_pairs
-from recsys.inference.topn import check_length, recommend
+from recsys.inference.topn import recommend
 from recsys.models.base import Recommender
+from recsys.models.embedding_frames import EmbeddingFrames, known_positions
 
 if TYPE_CHECKING:
     Source = str | Path | Sequence[str | Path] | pd.DataFrame | Interactions
@@ -26,7 +27,7 @@ READING = ("min_rating", "duplicates")  # what a model remembers of how its rati
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(EmbeddingFrames):
     """A fitted model and the ids it speaks of: all that recommending needs besides histories.
 
     Attributes
@@ -90,7 +91,7 @@ class TrainedModel:
             If `users` names somebody who is not in `histories`, or an item is unknown to the model.
         """
         data = self.to_matrix(self.read_histories(histories))
-        rows = np.arange(len(data.users)) if users is None else _known(data.users, users, "users", "histories")
+        rows = np.arange(len(data.users)) if users is None else known_positions(data.users, users, "users", "histories")
         trained = None if self.users is None else self.users.positions(data.users.ids).astype(np.int64)
         able = np.diff(data.matrix.indptr) > 0
         rows = rows[able[rows] if trained is None else able[rows] & (trained[rows] >= 0)]
@@ -138,87 +139,6 @@ class TrainedModel:
         if self.users is not None:
             raise UnsupportedError(f"{self.model.name} knows only its training users: use another model.")
         return self.recommend(history, n).drop(columns="user_id")
-
-    def similar_items(self, item: Any, n: int = 10) -> pd.DataFrame:
-        """Find the n items nearest to an item by the cosine of their embeddings.
-
-        Parameters
-        ----------
-        item : id
-            An item of the model.
-        n : int
-            How many, without the item itself.
-
-        Returns
-        -------
-        DataFrame
-            item_id, rank (from 1), score (cosine).
-
-        Raises
-        ------
-        DataError
-            If the model does not know the item.
-        UnsupportedError
-            If the model has no embeddings of items.
-        """
-        check_length(n)
-        position = int(_known(self.items, [item], "items", "the model's items")[0])
-        best, cosines = self.model.similar_items(position, N=min(n, len(self.items) - 1) + 1)
-        kept = (best >= 0) & (best != position)
-        frame = pd.DataFrame({"item_id": self.items.take(best[kept]).to_pandas()})
-        return frame.assign(rank=np.arange(1, len(frame) + 1), score=cosines[kept])
-
-    def explain(self, histories: Source, user: Any, items: Iterable[Any] | None = None, n: int = 3) -> pd.DataFrame:
-        """Explain recommendations to a user by the items of the history.
-
-        Parameters
-        ----------
-        histories : DataFrame, Interactions, path or list of paths
-            What each user has had: columns user_id, item_id, perhaps rating and timestamp.
-        user : id
-            A user of `histories`.
-        items : iterable of ids, optional
-            The items to explain; the ten best that `recommend` gives if not given.
-        n : int
-            Reasons of an item, at most.
-
-        Returns
-        -------
-        DataFrame
-            item_id, rank of the reason (from 1), reason_id (an item of the history), contribution (to the score, in its
-            unit) and share (of all contributions above 0 to that item), the strongest reason first. Items of the
-            history that contribute nothing, or speak against, are left out; `model.explained_by` says how it was found.
-
-        Raises
-        ------
-        DataError
-            If the user is not in `histories`, an item is unknown to the model, or the model knows no item of the
-            history.
-        UnsupportedError
-            If the scores of the model do not depend on the history.
-        """
-        check_length(n)
-        self.model.check_explainable()
-        interactions = self.read_histories(histories)
-        data = self.to_matrix(interactions)
-        history = data.matrix[int(_known(data.users, [user], "user", "histories")[0])]
-        if not history.nnz:
-            raise DataError(f"Expected a history of {user!r} with an item that the model knows, found none.")
-        ids = self.recommend(interactions, users=[user])["item_id"] if items is None else items
-        wanted = _known(self.items, ids, "items", "the model's items")
-        found = self.model.contributions(history, wanted)
-        places = found.strongest(n)
-        column, rank = np.nonzero(places.T >= 0)
-        place = places[rank, column]
-        return pd.DataFrame(
-            {
-                "item_id": self.items.take(wanted[column]).to_pandas(),
-                "rank": rank + 1,
-                "reason_id": self.items.take(found.history[place]).to_pandas(),
-                "contribution": found.values[place, column],
-                "share": found.shares[place, column],
-            }
-        )
 
     def predict(self, pairs: pd.DataFrame, histories: Source) -> pd.Series[float]:
         """Predict the rating of each (user, item) pair, for models of ratings.
@@ -301,7 +221,7 @@ class TrainedModel:
         allowed = np.full(len(self.items), only is None)
         for ids, name, value in ((only, "only_items", True), (exclude, "exclude_items", False)):
             if ids is not None:
-                allowed[_known(self.items, ids, name, "the model's items")] = value
+                allowed[known_positions(self.items, ids, name, "the model's items")] = value
         return allowed
 
     def _frame(
@@ -318,19 +238,6 @@ class TrainedModel:
 
 
 _NONE = np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.float32)
-
-
-def _known(vocabulary: Vocabulary, ids: Iterable[Any], name: str, where: str) -> NDArray[np.int32]:
-    """Positions of the ids; DataError names the first that is not there."""
-    if isinstance(ids, (str, bytes)):
-        raise DataError(f"Expected a list of ids as {name}, found the single {ids!r}: write [{ids!r}].")
-    given = list(ids)
-    positions = vocabulary.positions(given)
-    if (positions < 0).any():
-        first = given[int(np.argmax(positions < 0))]
-        count = int((positions < 0).sum())
-        raise DataError(f"Expected {name} that are among {where}, found {count} unknown, first {first!r}.")
-    return positions
 
 
 def read_for_task(task: str, source: Any, options: ReadingOptions) -> Interactions:
