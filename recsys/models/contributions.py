@@ -3,6 +3,8 @@
 exact           The score is a sum over the history's items, and a contribution is a term of it.
 closed form     Alternating least squares: the user's factors are W (sum of c_j y_j), so that the score of item i is the
                 sum over the history of c_j y_i' W y_j. W depends on the whole history and is held fixed.
+integrated gradients   Networks: the mean derivative along the line from an empty history to this one, times the item's
+                cell (see recsys.models.autoencoders.attribution).
 leave-one-out   Any other model: the score with the whole history minus the score without the item.
 
 Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, section 5 (closed form).
@@ -26,11 +28,12 @@ from recsys.errors import DataError, UnsupportedError
 from recsys.models.checks import check_positions
 from recsys.models.embeddings import EmbeddingModel
 
-Method = Literal["exact", "closed form", "leave-one-out", "weighted sum", "none"]
+Method = Literal["exact", "closed form", "integrated gradients", "leave-one-out", "weighted sum", "none"]
 
 MEANING: dict[Method, str] = {
     "exact": "the score is the sum of the contributions",
     "closed form": "the score is the sum of the contributions, weighted as the whole history decides",
+    "integrated gradients": "the score is about that of an empty history plus the sum of the contributions",
     "leave-one-out": "a contribution is what the score loses without the item",
     "weighted sum": "contributions are weighted sums of those to the members of the blend",
     "none": "no item of the history contributes",
@@ -52,7 +55,7 @@ class Contributions:
         Positions of the items whose scores are explained.
     values : ndarray of float32, shape (n, m)
         What each item of the history contributes to each score; below 0 it speaks against the item.
-    method : {"exact", "closed form", "leave-one-out", "weighted sum"}
+    method : {"exact", "closed form", "integrated gradients", "leave-one-out", "weighted sum"}
         How they were found; see `MEANING`.
     """
 
@@ -95,7 +98,7 @@ class ExplainableModel(EmbeddingModel):
 
     Attributes
     ----------
-    explained_by : {"exact", "closed form", "leave-one-out", "weighted sum", "none"}
+    explained_by : {"exact", "closed form", "integrated gradients", "leave-one-out", "weighted sum", "none"}
         How contributions are found; see `recsys.models.contributions.MEANING`.
     """
 

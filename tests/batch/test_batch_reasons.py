@@ -79,7 +79,7 @@ def test_workers_and_batches_change_no_byte(tmp_path):
     whole = score(model, ratings, tmp_path / "one", reasons=3, workers=1)
     score(model, ratings, tmp_path / "four", reasons=3, workers=4, batch_size=512)
     assert bytes_of(tmp_path / "one") == bytes_of(tmp_path / "four")
-    assert whole.manifest["rules"]["reasons_by"] == "leave-one-out"
+    assert whole.manifest["rules"]["reasons_by"] == "integrated gradients"
     table = lists(tmp_path / "one")
     assert table["share_1"].dropna().between(0, 1).all() and table["reason_1"].notna().mean() > 0.5
 

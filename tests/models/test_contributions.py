@@ -1,4 +1,4 @@
-"""What items of a history contribute to scores: exact where linear, closed form of ALS, leave-one-out elsewhere."""
+"""What items of a history contribute to scores: exact, closed form, integrated gradients and leave-one-out."""
 
 import inspect
 
@@ -14,6 +14,7 @@ from recsys.models.blend import Blend
 from recsys.models.contributions import MEANING, Contributions, leave_one_out, sum_of_terms
 
 ADDITIVE = [name for name, model in MODELS.items() if model.explained_by in ("exact", "closed form")]
+NETWORKS = [name for name, model in MODELS.items() if model.explained_by == "integrated gradients"]
 BY_LEAVING_OUT = [name for name, model in MODELS.items() if model.explained_by == "leave-one-out"]
 
 
@@ -25,6 +26,7 @@ def test_every_linear_model_is_exact_and_als_is_in_closed_form():
     exact = {name for name, model in MODELS.items() if model.explained_by == "exact"}
     assert exact == {"item-knn", "svd", "ease", "edlae", "sparse-ease", "elsa", "bspm"}
     assert {name for name in ADDITIVE if name not in exact} == {"als", "ials"}
+    assert set(NETWORKS) == {"dae", "vae", "recvae", "ae", "sparse-ae"}
     assert {model.explained_by for model in MODELS.values()} == set(MEANING)
 
 
@@ -66,6 +68,43 @@ def test_als_explains_as_implicit_does():
     assert [item for item, _ in our_top] == [item for item, _ in top]
     np.testing.assert_allclose([value for _, value in our_top], [value for _, value in top], rtol=1e-4)
     assert nothing is None
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("values", [[1, 1, 0, 1, 1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0, 3, 0, 0, 1]])
+def test_contributions_to_a_network_add_up_to_the_score_less_that_of_an_empty_history(name, values, fitted):
+    expected = (fitted(name).score(row(values)) - fitted(name).score(row([0] * 10))).numpy()[0]
+    found = fitted(name).contributions(row(values), np.arange(10))
+    tolerance = 0.02 if name in ("sparse-ae", "recvae") else 2e-4  # a rectifier, and the norm of so few units
+    np.testing.assert_allclose(found.values.sum(axis=0), expected, atol=tolerance * np.abs(expected).max() + 1e-6)
+
+
+def test_a_contribution_to_a_network_is_the_integral_of_its_derivative(fitted):
+    model, items = fitted("dae"), [0, 3, 8]
+    weight, bias = (model.network.encoder.weight[items].detach().numpy(), model.network.encoder.bias.detach().numpy())
+    out = model.network.decoder.weight[[1, 7]].detach().numpy()
+    x = np.float32([2, 1, 2]) / 3
+    points = (np.arange(1000) + 0.5)[:, None] / 1000
+    slopes = 1 - np.tanh(points * (x @ weight) + bias) ** 2  # (points, latent)
+    expected = x[:, None] * np.einsum("nk,pk,mk->nm", weight, slopes, out) / 1000
+    found = model.contributions(row([2, 0, 0, 1, 0, 0, 0, 0, 2, 0]), [1, 7])
+    np.testing.assert_allclose(found.values, expected, atol=1e-4)
+
+
+def test_explaining_a_network_leaves_no_gradient_and_changes_no_score(fitted):
+    model, history = fitted("vae"), two_tastes("vae")[:1]
+    before, gradients = model.score(history), [weight.grad for weight in model.network.parameters()]
+    with torch.inference_mode():
+        model.contributions(history, [1])
+    assert all(w.grad is g for w, g in zip(model.network.parameters(), gradients, strict=True))
+    torch.testing.assert_close(model.score(history), before, rtol=0, atol=0)
+
+
+def test_many_items_are_explained_in_parts_with_the_same_result(fitted, monkeypatch):
+    whole = fitted("recvae").contributions(two_tastes("recvae")[0], np.arange(10)).values
+    monkeypatch.setattr("recsys.models.autoencoders.attribution._CELLS", 100)
+    parts = fitted("recvae").contributions(two_tastes("recvae")[0], np.arange(10)).values
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", BY_LEAVING_OUT)

@@ -17,6 +17,10 @@ from recsys.models.autoencoders.sampled_softmax import CandidateSampler, gather_
 from recsys.training.batches import SparseBatch, weighted_sum
 
 
+class ScaledBatch(SparseBatch):
+    """Rows that `SparseInput` takes as they are: they are scaled already, and nothing is hidden."""
+
+
 class SparseInput(nn.Module):
     """First layer: rows scaled to length 1 (L2), dropout on their items, then X @ W + b -> (rows, width).
 
@@ -47,7 +51,9 @@ class SparseInput(nn.Module):
         return self.project(self.corrupt(batch))
 
     def corrupt(self, batch: SparseBatch) -> SparseBatch:
-        """Scale the rows and apply dropout; hidden cells stay, with value 0."""
+        """Scale the rows and apply dropout; hidden cells stay, with value 0. A ScaledBatch is returned as it is."""
+        if isinstance(batch, ScaledBatch):
+            return batch
         values = batch.values
         if self.normalize:
             norms = batch.row_sums(values.square()).sqrt().clamp_min(1e-12)

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from recsys.errors import UnsupportedError
-from recsys.models.autoencoders.layers import ItemOutput
+from recsys.models.autoencoders.attribution import integrated_gradients
+from recsys.models.autoencoders.layers import ItemOutput, SparseInput
 from recsys.models.autoencoders.likelihood import Likelihood, check_cells
 from recsys.models.autoencoders.mixed_precision import MixedAdam
 from recsys.models.autoencoders.reconstruction import Reconstruction
 from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam
 from recsys.models.autoencoders.training_memory import TrainingMemory
 from recsys.models.base import Recommender
+from recsys.models.contributions import Method
 from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
@@ -227,6 +229,7 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
     `with_weight_averaging`); `beta2` is Adam's.
     """
 
+    explained_by: ClassVar[Method] = "integrated gradients"
     network: Network
 
     @abstractmethod
@@ -333,6 +336,13 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
         last, (weight, bias) = self.network.last(self._batch(history)), self.network.output()
         wanted = torch.as_tensor(items, device=weight.device)
         return nn.functional.linear(last.to(weight.dtype), weight[wanted], bias[wanted])
+
+    def _contributions(self, history: csr_matrix, items: NDArray[Any]) -> Tensor:
+        if self.explained_by != "integrated gradients":
+            return super()._contributions(history, items)
+        layer = next(part for part in self.network.modules() if isinstance(part, SparseInput))
+        batch = self._batch(history)
+        return integrated_gradients(self.network, layer, batch, torch.as_tensor(items, device=batch.items.device))
 
     def _embed_items(self) -> Tensor:
         """The weights of the items less their mean: what all items share changes the order of no list."""

@@ -127,6 +127,7 @@ class RBM(NetworkRecommender[RBMConfig]):
     family = "deep autoencoder"
     size_setting = "hidden"
     Config = RBMConfig
+    explained_by = "leave-one-out"  # its items are on or off: there is no line between them
     network: RBMNetwork
 
     def _build(self, items: int) -> RBMNetwork:
