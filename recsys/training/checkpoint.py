@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _SHARE = 0.01  # of the time is taken by checkpoints
 _FIRST_COST = 0.05  # seconds: what the first one takes at least, as long as none was measured
 _SPEED = 250e6  # bytes a second, likewise
+_TOLD = 5  # differences that are named
 _GENERATORS = "generators"
 _TRAINING, _FINISHED = "training", "finished"
 
@@ -279,7 +280,8 @@ def different(before: Any, now: Mapping[str, Any]) -> str:
     """Say which facts differ, such as "seed was 0 and is 1"; empty where none does."""
     old, new = _flat(before if isinstance(before, Mapping) else {}), _flat(now)
     keys = [key for key in {**new, **old} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in keys)
+    told = [f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}" for key in keys[:_TOLD]]
+    return ", ".join([*told, f"{len(keys) - _TOLD} more"] if keys[_TOLD:] else told)
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

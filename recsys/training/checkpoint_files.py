@@ -130,7 +130,10 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     """Read which training the checkpoints of a folder belong to; None where nobody wrote it, or it is damaged."""
     file = folder / DESCRIPTION
     try:
-        return parse_json(file.read_bytes(), file)
+        about = parse_json(file.read_bytes(), file)
+        if not isinstance(about.get("training"), dict):
+            raise ArtifactError(f"{file} does not say what is trained.")
+        return about
     except FileNotFoundError:
         return None
     except (ArtifactError, OSError) as error:

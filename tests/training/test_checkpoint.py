@@ -227,9 +227,10 @@ def test_a_foreign_file_of_the_right_name_is_skipped(tmp_path, caplog):
 def test_a_damaged_description_is_none(tmp_path, caplog):
     assert read_description(tmp_path) is None
     assert caplog.text == ""
-    (tmp_path / "training.json").write_text('{"training": ')
-    assert read_description(tmp_path) is None
-    assert "is skipped with its checkpoints" in caplog.text
+    for count, text in enumerate(('{"training": ', '{"training": 3}'), start=1):
+        (tmp_path / "training.json").write_text(text)
+        assert read_description(tmp_path) is None
+        assert caplog.text.count("is skipped with its checkpoints") == count
 
 
 # Refusals
@@ -241,6 +242,7 @@ def test_facts_that_differ_are_named_with_both_values():
     assert different(before, now) == "seed was 0 and is 1, settings.gone was True and is not set"
     assert different(now, now) == ""
     assert different(None, {"seed": 1}) == "seed was not set and is 1"
+    assert different({}, dict.fromkeys("abcdefg", 1)).endswith("e was not set and is 1, 2 more")
 
 
 @pytest.mark.parametrize(
