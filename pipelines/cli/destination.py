@@ -8,7 +8,7 @@ from typing import Any
 
 from recsys.system.disk import require_writable
 
-FIELDS = ("output", "plots", "rejects")  # fields of jobs that name what is written
+FIELDS = ("output", "clean", "plots", "rejects")  # fields of jobs that name what is written
 
 
 def try_destinations(job: Any) -> None:

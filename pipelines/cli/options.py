@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import tomllib
 import types
 import typing
@@ -43,6 +44,23 @@ class LocationType(click.ParamType):  # type: ignore[type-arg]  # older Clicks t
         if isinstance(location, str) and not self.addresses:
             self.fail(f"Expected a local path, found the address {value}: copy the file from or to there.")
         return location
+
+
+class ShareType(click.ParamType):  # type: ignore[type-arg]  # see above
+    """A share above 0 and below 1, as 2% or 0.02."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Turn what was typed into a number."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            self.fail(f"Expected a share above 0 and below 1, such as 2% or 0.02, found {text!r}.")
+        return share
 
 
 def setting(default: Any, help: str, *flags: str, multiple: bool = False, kind: Any = None) -> Any:
