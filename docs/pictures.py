@@ -35,6 +35,8 @@ COMMANDS = {
     "terminal-score": "recsys score model data/sample/ratings.csv -n 10 -o lists",
 }
 
+MAP = "recsys map model --titles data/sample/items.csv --groups data/sample/items.csv -o map.html"
+
 CHARACTER, LINE, MARGIN, BAR = 7.23, 18, 18, 34  # pixels, at a font size of 12
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}"
  viewBox="0 0 {width:.0f} {height}">
@@ -58,6 +60,8 @@ def main() -> None:
         for picture, command in COMMANDS.items():
             (IMAGES / f"{picture}.svg").write_text(terminal(command, run(command, folder)), encoding="utf-8")
         photograph(folder / "comparison" / "report.html", IMAGES / "report.png")
+        run(MAP, folder)
+        photograph(folder / "map.html", IMAGES / "map.png", height=760)
 
 
 def run(command: str, folder: Path) -> str:
@@ -103,7 +107,7 @@ def photograph(page: Path, picture: Path, width: int = 1100, height: int = 880) 
         size = ["--force-device-scale-factor=1.5", f"--window-size={width},{height}", f"--screenshot={shot}"]
         light = "--blink-settings=preferredColorScheme=1"
         subprocess.run([browser, *flags, *size, light, page.as_uri()], check=True, capture_output=True, timeout=120)
-        Image.open(shot).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(picture, optimize=True)
+        Image.open(shot).convert("RGB").quantize(160, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
