@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+from scipy.sparse import csr_matrix
 
 from recsys import splitting
 from recsys.artifacts import load_model
@@ -18,6 +19,7 @@ from recsys.evaluation import comparison
 from recsys.evaluation.averages import Interval
 from recsys.evaluation.comparison import ComparisonFacts
 from recsys.evaluation.examples import examples
+from recsys.evaluation.neighbors import compare_neighbors
 from recsys.evaluation.results import ModelResult
 from recsys.evaluation.tasks import TASKS
 from recsys.models.trained import TrainedModel
@@ -30,7 +32,7 @@ from recsys.system.text import plural
 
 from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, setting
-from .cli.output import as_json, cells_text, metrics_table, print_json, say, wrapped
+from .cli.output import as_json, cells_text, decimal, metrics_table, print_json, say, table, wrapped
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions, comma_list
@@ -55,6 +57,7 @@ class EvaluateJob:
     metrics: str = setting(
         "", "Metrics, separated by commas, the main one first; the usual ones of the task by default."
     )
+    neighbors: bool = setting(False, "Also measure the nearest neighbors of items, beside those by co-occurrence.")
     output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
     titles: Path | None = setting(None, "File of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
@@ -74,7 +77,7 @@ class Evaluated:
     """Metrics with intervals, the users behind them, how many were left out, the account of the rows, the report.
 
     counts: what was measured besides users. coverage: a share; the task says of what. caution: why the metrics may be
-    optimistic, else empty.
+    optimistic, else empty. neighbors: how well the nearest items of an item predict, by the way they are found.
     """
 
     task: str
@@ -86,6 +89,20 @@ class Evaluated:
     ledger: str
     directory: Path | None
     caution: str
+    neighbors: Mapping[str, Mapping[str, Interval]]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to evaluate on: the holdout, a name for how it was chosen (for the report), and who is in it.
+
+    known: the training rows where they are at hand, else the histories; the held-out items are not in it.
+    """
+
+    holdout: Holdout
+    protocol: str
+    who: str
+    known: csr_matrix
 
 
 def run(job: EvaluateJob) -> Evaluated:
@@ -96,13 +113,15 @@ def run(job: EvaluateJob) -> Evaluated:
     saved = load_model(job.model, job.device)
     if titles:
         note_unknown({"titles": find_unknown(titles, saved.items)})
+    if job.neighbors and saved.model.item_weights() is None:
+        saved.model.embed_items()  # refused where there are none
     task = TASKS[saved.model.task]
     labels = tuple(comma_list(job.metrics)) or task.metrics
     for label in labels:
         task.check(label)
     interactions = read_histories(saved, job.ratings, job.reading)
-    holdout, protocol, who = choose_holdout(job, saved, interactions)
-    caution = CAUTION if protocol == "hidden" else ""
+    chosen = choose_holdout(job, saved, interactions)
+    holdout, caution = chosen.holdout, CAUTION if chosen.protocol == "hidden" else ""
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
         tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
@@ -112,17 +131,35 @@ def run(job: EvaluateJob) -> Evaluated:
         fit = task.describe(saved.model, measured, holdout, saved.item_counts)
         tracked.log_metrics({**found.means(), "coverage": found.coverage, **fit.counts})
         log_calibration(tracked, fit)
+        neighbors = measure_neighbors(job, saved, chosen) if job.neighbors else {}
         if job.output is not None:
             result = ModelResult([[fit]])
             shown = examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
-            more = {"data": data, "protocol": protocol, "note": caution}
+            more = {"data": data, "protocol": chosen.protocol, "note": caution}
             facts = cast(ComparisonFacts, {**report_facts(result, holdout, labels, job.seed), **more})
             with new_directory(job.output, MARK, job.overwrite) as folder, activity("writing the report"):
                 write_json(folder / MARK, facts)
                 (folder / REPORT).write_text(render(facts, shown), encoding="utf-8")
             tracked.log_artifact(job.output / REPORT)
-    metrics, ledger = found.intervals(job.seed), interactions.ledger.line()
-    return Evaluated(task.name, metrics, fit.counts, who, holdout.left_out, found.coverage, ledger, job.output, caution)
+    return Evaluated(
+        task=task.name,
+        metrics=found.intervals(job.seed),
+        counts=fit.counts,
+        who=chosen.who,
+        left_out=holdout.left_out,
+        coverage=found.coverage,
+        ledger=interactions.ledger.line(),
+        directory=job.output,
+        caution=caution,
+        neighbors=neighbors,
+    )
+
+
+def measure_neighbors(job: EvaluateJob, saved: TrainedModel, chosen: Chosen) -> dict[str, dict[str, Interval]]:
+    """How well the nearest items of an item predict, by the model and by what needs no model."""
+    with activity("measuring neighbors"):
+        compared = compare_neighbors(saved.model, chosen.known, chosen.holdout, seed=job.seed)
+    return {way: neighbors.intervals(job.seed) for way, neighbors in compared.items()}
 
 
 def report_facts(result: ModelResult, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
@@ -136,8 +173,8 @@ def report_facts(result: ModelResult, holdout: Holdout, labels: Sequence[str], s
     return {**comparison.facts(ranked), "split": split, "refused": {}, "versions": versions()}
 
 
-def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interactions) -> tuple[Holdout, str, str]:
-    """Choose what to evaluate on: the holdout, a name for how it was chosen (for the report), and who is in it.
+def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interactions) -> Chosen:
+    """Choose what to evaluate on.
 
     With `--test`, the users of that file. On the data of its training, the users held out then: the split is made
     again from what model.json says. Else all users of RATINGS, with a share of their items held out.
@@ -146,7 +183,7 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
     if job.test is not None:
         held_out = read_histories(saved, job.test, job.reading, "test")
         found = splitting.holdout(interactions, held_out, saved.items, saved.users, task.ratings)
-        return found, "test file", f"users of {job.test}"
+        return Chosen(found, "test file", f"users of {job.test}", found.history)
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
     if data.get("fingerprint") == interactions.fingerprint():
         share, seed = split.get("held_out"), saved.about.get("seed")
@@ -157,15 +194,16 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
             )
         again = splitting.PROTOCOLS[split["protocol"]](
             interactions, share=share, seed=seed, test=False, ratings=task.ratings
-        ).validation
-        assert again is not None  # there was one in training
-        return again, "validation", f"{'rows' if task.ratings else 'users'} held out from its training"
+        )
+        assert again.validation is not None  # there was one in training
+        who = f"{'rows' if task.ratings else 'users'} held out from its training"
+        return Chosen(again.validation, "validation", who, again.train.matrix)
     if saved.model.needs_training_users:
         raise UnsupportedError(
             f"{saved.model.name} can score only its training users: give their held-out rows with --test FILE."
         )
     hidden = splitting.hide(interactions, saved.items, job.hidden, job.seed, task.ratings)
-    return hidden, "hidden", "all users of these ratings"
+    return Chosen(hidden, "hidden", "all users of these ratings", hidden.history)
 
 
 @click.command("evaluate")
@@ -187,5 +225,18 @@ def command(job: EvaluateJob) -> None:
         left_out = plural(found.left_out, "user")
         say(wrapped(f"{left_out} left out: no history or no held-out item among the items of the model."))
     say(f"\n{metrics_table(found.metrics)}")
+    if found.neighbors:
+        say(f"\n{neighbors_text(found.neighbors)}")
     if found.directory is not None:
         say(f"\nReport: {found.directory / REPORT}")
+
+
+def neighbors_text(neighbors: Mapping[str, Mapping[str, Interval]]) -> str:
+    """A table of how well neighbors predict, one row for each way to find them."""
+    header = ("neighbors by", *next(iter(neighbors.values())))
+    rows = [
+        (way, *(f"{decimal(one.mean)}  {decimal(one.low)} – {decimal(one.high)}" for one in intervals.values()))
+        for way, intervals in neighbors.items()
+    ]
+    asked = "Do the items nearest to one item of the history predict the held-out ones?"
+    return f"{asked}\n\n{table(rows, header)}"
