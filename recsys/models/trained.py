@@ -16,7 +16,7 @@ from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import ConfigError, DataError, NoRatingsError, UnsupportedError
 from recsys.inference.pairs import predict_pairs
-from recsys.inference.topn import recommend
+from recsys.inference.topn import check_length, recommend
 from recsys.models.base import Recommender
 from recsys.models.embedding_frames import EmbeddingFrames, known_positions
 
@@ -139,6 +139,58 @@ class TrainedModel(EmbeddingFrames):
         if self.users is not None:
             raise UnsupportedError(f"{self.model.name} knows only its training users: use another model.")
         return self.recommend(history, n).drop(columns="user_id")
+
+    def explain(self, histories: Source, user: Any, items: Iterable[Any] | None = None, n: int = 3) -> pd.DataFrame:
+        """Explain recommendations to a user by the items of the history.
+
+        Parameters
+        ----------
+        histories : DataFrame, Interactions, path or list of paths
+            What each user has had: columns user_id, item_id, perhaps rating and timestamp.
+        user : id
+            A user of `histories`.
+        items : iterable of ids, optional
+            The items to explain; the ten best that `recommend` gives if not given.
+        n : int
+            Reasons of an item, at most.
+
+        Returns
+        -------
+        DataFrame
+            item_id, rank of the reason (from 1), reason_id (an item of the history), contribution (to the score, in its
+            unit) and share (of all contributions above 0 to that item), the strongest reason first. Items of the
+            history that contribute nothing, or speak against, are left out; `model.explained_by` says how it was found.
+
+        Raises
+        ------
+        DataError
+            If the user is not in `histories`, an item is unknown to the model, or the model knows no item of the
+            history.
+        UnsupportedError
+            If the scores of the model do not depend on the history.
+        """
+        check_length(n)
+        self.model.check_explainable()
+        interactions = self.read_histories(histories)
+        data = self.to_matrix(interactions)
+        history = data.matrix[int(known_positions(data.users, [user], "user", "histories")[0])]
+        if not history.nnz:
+            raise DataError(f"Expected a history of {user!r} with an item that the model knows, found none.")
+        ids = self.recommend(interactions, users=[user])["item_id"] if items is None else items
+        wanted = known_positions(self.items, ids, "items", "the model's items")
+        found = self.model.contributions(history, wanted)
+        places = found.strongest(n)
+        column, rank = np.nonzero(places.T >= 0)
+        place = places[rank, column]
+        return pd.DataFrame(
+            {
+                "item_id": self.items.take(wanted[column]).to_pandas(),
+                "rank": rank + 1,
+                "reason_id": self.items.take(found.history[place]).to_pandas(),
+                "contribution": found.values[place, column],
+                "share": found.shares[place, column],
+            }
+        )
 
     def predict(self, pairs: pd.DataFrame, histories: Source) -> pd.Series[float]:
         """Predict the rating of each (user, item) pair, for models of ratings.
