@@ -91,7 +91,8 @@ def test_only_and_excluded_items_hold_for_everybody_and_pairs_for_one(case, tmp_
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("user_id,item_id\ndan,b\nnobody,a\n")
     scored = score(*case, n=4, only_items=only, exclude_items=never, exclude_pairs=pairs, keep_seen=True)
-    assert scored.manifest["rules"] == {"items": 4, "items_allowed": 2, "pairs_excluded": 1}
+    expected = {"items": 4, "items_allowed": 2, "pairs_excluded": 1, "reasons_by": None}
+    assert scored.manifest["rules"] == expected
     assert lists_of(case[2]) == {"ann": "bd", "bob": "bd", "cat": "bd", "dan": "d"}
 
 
@@ -184,7 +185,7 @@ def test_csv_ids_that_a_spreadsheet_would_run_are_marked(case, tmp_path):
     ratings.write_text("user_id,item_id\n=1+1,a\n-x,a\nplain,a\n")
     score(case[0], ratings, case[2], n=1, format="csv", csv_safe=True)
     table = pa_csv.read_csv(case[2] / "recommendations" / "part-00000.csv")
-    assert table["user_id"].to_pylist() == ["'=1+1", "'-x", "plain"]
+    assert table["user_id"].to_pylist() == ["'-x", "'=1+1", "plain"]
 
 
 def test_csv_and_parquet_hold_the_same_lists(case, tmp_path):
