@@ -87,9 +87,9 @@ def write_users(
 
 def _table(block: csr_matrix, before: int, items: Vocabulary, has_ratings: bool) -> pa.Table:
     """The rows of a block whose first user follows `before` others."""
-    numbers = before + 1 + np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+    ids = pa.array([f"{PREFIX}{before + 1 + row}" for row in range(block.shape[0])], pa.string())
     columns: dict[str, Any] = {
-        "user_id": pa.array([f"{PREFIX}{number}" for number in numbers.tolist()], pa.string()),
+        "user_id": ids.take(pa.array(np.repeat(np.arange(block.shape[0]), np.diff(block.indptr)))),
         "item_id": items.take(block.indices),
     }
     if has_ratings:

@@ -13,6 +13,8 @@ from recsys.reporting.page import template, trusted
 from recsys.reporting.svg import Series
 from recsys.system.text import plural
 
+_ENOUGH = 1_000  # users, for a membership check that finds two copies in a hundred
+
 
 @dataclass(frozen=True)
 class GeneratedFacts:
@@ -71,10 +73,15 @@ def copying(membership: Membership) -> str:
     """Say what the membership check found."""
     copies = plural(membership.copies, "user")
     have = "has" if membership.copies == 1 else "have"
+    few = (
+        f" So few users cannot show that there are no copies: generate {_ENOUGH:,}."
+        if membership.users < _ENOUGH
+        else ""
+    )
     return (
         f"{membership.generated:.2%} of generated users ({membership.low:.2%} to {membership.high:.2%}) are as near to "
         f"a real user as the nearest {membership.real:.2%} of real users are to another one (Jaccard distance up to "
-        f"{membership.threshold:.2f}); {copies} of {membership.users:,} {have} exactly the items of a real one."
+        f"{membership.threshold:.2f}); {copies} of {membership.users:,} {have} exactly the items of a real one.{few}"
     )
 
 
@@ -120,7 +127,7 @@ def _charts(facts: GeneratedFacts) -> dict[str, str]:
     tail = [(rank, 100 * real, 100 * generated) for rank, real, generated in likeness.tail]
     activity = [(100 * share, real, generated) for share, real, generated in likeness.activity]
     distance = [(real, generated, 100 * share) for share, real, generated in facts.membership.quantiles]
-    pairs = [Series("pairs", 1, [(100 * real, 100 * generated) for real, generated in likeness.pairs])]
+    pairs = [Series("pairs", 1, [(100 * real, 100 * generated) for real, generated in likeness.pairs or [(0, 0)]])]
     near = [
         Series("real", 0, [(real, share) for real, _, share in distance]),
         Series("generated", 1, [(generated, share) for _, generated, share in distance]),

@@ -19,7 +19,7 @@ from recsys.latent.projection import Trust
 from recsys.reporting.page import template, trusted
 from recsys.system.text import plural, printable
 
-LONGEST_TITLE = 60  # characters: 20,000 titles then stay below 5 MB, whatever their language
+LONGEST_TITLE, LARGEST_TITLE = 60, 110  # characters, and bytes: a page of 20,000 points then stays below 5 MB
 METHODS = {"pca": "PCA", "tsne": "t-SNE"}
 _GRID = 10_000  # steps of a coordinate
 
@@ -240,4 +240,6 @@ def _group_columns(texts: MapTexts) -> dict[str, Any]:
 def _cut(text: str) -> str:
     """A title as the page shows it: control characters visible, not endless."""
     shown = printable(text, single_line=True)
-    return shown if len(shown) <= LONGEST_TITLE else shown[: LONGEST_TITLE - 1] + "…"
+    if len(shown) <= LONGEST_TITLE and len(shown.encode()) <= LARGEST_TITLE:
+        return shown
+    return shown[: LONGEST_TITLE - 1].encode()[: LARGEST_TITLE - 3].decode(errors="ignore") + "…"

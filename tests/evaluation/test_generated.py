@@ -82,6 +82,11 @@ def test_figures_of_a_small_case_are_those_by_hand():
     assert found.together == 0  # no generated user has two items
 
 
+def test_one_item_has_no_pairs():
+    found = compare_users(users([1], [1]), users([1]))
+    assert (found.pairs, found.together, found.popularity) == ([], 0, 0)
+
+
 def test_a_model_learns_as_much_from_the_same_users_and_less_from_nobody_in_particular():
     split = splitting.strong(two_tastes(users=60, items=12), test=False)
     real = split.train.matrix

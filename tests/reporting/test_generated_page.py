@@ -49,9 +49,18 @@ def test_copies_fail_the_check_in_plain_sight():
     assert "Passed: generated users are not nearer" in render_generated(facts())
 
 
+def test_a_check_of_few_users_says_that_it_may_miss_copies():
+    assert "cannot show" in findings(facts(users=50))[-1] and "cannot show" not in findings(facts())[-1]
+
+
 def test_without_a_model_trained_on_them_nothing_is_said_of_it():
     assert len(findings(facts(useful=False))) == 2
     assert "What a model learns" not in render_generated(facts(useful=False))
+
+
+def test_a_catalog_of_one_item_has_a_report_too():
+    alone = replace(facts().likeness, pairs=[], tail=[(1, 1.0, 1.0)])
+    assert "Pairs of items" in render_generated(replace(facts(), likeness=alone))
 
 
 def test_texts_are_escaped_and_nothing_is_fetched():
