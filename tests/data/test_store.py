@@ -42,6 +42,14 @@ def test_the_type_of_ids_is_kept(tmp_path, kind):
     assert (found.rating, found.timestamp, found.row) == (None, None, None)
 
 
+def test_a_store_made_in_another_order_of_ids_keeps_it(tmp_path):
+    users, items = Vocabulary.of(["b", "a"]), Vocabulary.of(["y", "x"])  # as 0.1 numbered them, by first appearance
+    table = Interactions(users, items, np.int32([0, 0, 1]), np.int32([0, 1, 1]), np.float32([5, 4, 1]))
+    found = read_interactions(write_store(table, tmp_path / "store"), ReadingOptions(min_rating=2))
+    assert (found.users.to_list(), found.items.to_list()) == (["b"], ["y", "x"])
+    assert found.seen_only.users.to_list() == ["b", "a"]
+
+
 def test_policies_apply_to_a_store_and_the_ledger_goes_on(store):
     found = read_interactions([store], ReadingOptions(min_rating=2))
     assert found.ledger.line() == (
