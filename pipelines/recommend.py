@@ -9,25 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pandas as pd
 
 from recsys.artifacts import load_model
-from recsys.data.interactions import Interactions
-from recsys.data.reading import ReadingOptions, read_interactions, read_titles
-from recsys.errors import DataError, UnsupportedError
-from recsys.evaluation.tasks import TASKS
-from recsys.models.trained import TrainedModel
+from recsys.data.reading import ReadingOptions, read_titles
 from recsys.system.storage import Location
 from recsys.system.text import plural, printable
 
+from .cli.histories import check_history, named, read_history
 from .cli.models import ModelType
 from .cli.options import options_from, setting
-from .cli.output import WIDTH, as_json, decimal, listed, print_json, say, shorten, table
-from .cli.reading import read_histories
-from .cli.settings import comma_list
-from .cli.unknown import SHOWN, UnknownIds, find_unknown, note_unknown
-
-NEW_USER = "new user"  # the id of somebody who is only a list of items
+from .cli.output import WIDTH, as_json, decimal, print_json, say, shorten, table
+from .cli.unknown import UnknownIds, find_unknown, note_unknown
 
 
 @dataclass(frozen=True)
@@ -56,61 +48,19 @@ class Recommended:
 
 def run(job: RecommendJob) -> Recommended:
     """Recommend items for one history."""
-    if (job.user is None) == (job.items is None):
-        raise click.UsageError("Expected either --user ID with --ratings FILE, or --items ID,ID.")
-    if job.user is not None and job.ratings is None:
-        raise click.UsageError("Expected --ratings FILE with the history of --user, found none.")
+    check_history(job.user, job.ratings, job.items)
     saved = load_model(job.model, job.device)
     titles = {} if job.titles is None else read_titles(job.titles)
-    histories = read_user(job, saved) if job.items is None else from_items(comma_list(job.items), saved)
-    history = item_ids(histories, job.user or NEW_USER)
-    unknown = {"history": find_unknown(history, saved.items)}
+    history = read_history(saved, job.user, job.ratings, job.items, job.reading)
+    unknown = {"history": history.unknown}
     if titles:
         unknown["titles"] = find_unknown(titles, saved.items)
-    known = [item for item, position in zip(history, saved.items.positions(history), strict=True) if position >= 0]
-    if not known:
-        names = listed(history, SHOWN)
-        raise DataError(f"Expected a history with an item that the model knows, found none of {len(history)}: {names}.")
-    lists = saved.recommend(histories, job.n, users=[job.user or NEW_USER], filter_seen=not job.keep_seen)
+    lists = saved.recommend(history.interactions, job.n, users=[history.user], filter_seen=not job.keep_seen)
     entries = [
         {**named(row["item_id"], titles), "rank": row["rank"], "score": row["score"]}
         for row in lists.to_dict("records")
     ]
-    return Recommended([named(item, titles) for item in known], entries, unknown)
-
-
-def from_items(items: list[str], saved: TrainedModel) -> Interactions:
-    """The history of a new user who has had these items."""
-    if TASKS[saved.model.task].ratings:
-        raise UnsupportedError(f"{saved.model.name} needs to know how the items were rated: give --user and --ratings.")
-    if saved.model.needs_training_users:
-        raise UnsupportedError(f"{saved.model.name} can score only its training users: give --user instead of --items.")
-    return read_interactions(pd.DataFrame({"user_id": NEW_USER, "item_id": items}))
-
-
-def read_user(job: RecommendJob, saved: TrainedModel) -> Interactions:
-    """The ratings file, which must have the user."""
-    assert job.ratings is not None
-    interactions = read_histories(saved, job.ratings, job.reading)
-    if interactions.users.positions([job.user])[0] < 0:
-        raise DataError(
-            f"Expected user {job.user!r} among the {len(interactions.users):,} of {job.ratings}, found none: "
-            f"{interactions.ledger.line()}."
-        )
-    if saved.users is not None and saved.users.positions([job.user])[0] < 0:
-        raise UnsupportedError(f"{saved.model.name} can score only its training users, and {job.user!r} is not one.")
-    return interactions
-
-
-def item_ids(histories: Interactions, user: str) -> list[Any]:
-    """Ids of the items in a user's history."""
-    position = histories.users.positions([user])[0]
-    return list(histories.items.take(histories.item[histories.user == position]).to_pylist())
-
-
-def named(item: Any, titles: Mapping[str, str]) -> dict[str, Any]:
-    """An item with its title, empty without one."""
-    return {"item_id": item, "title": titles.get(str(item), "")}
+    return Recommended([named(item, titles) for item in history.items], entries, unknown)
 
 
 @click.command("recommend")

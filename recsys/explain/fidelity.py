@@ -119,15 +119,17 @@ def measure_fidelity(
     Yields
     ------
     dict of str to (UserCurves, float)
-        For each user in turn: the curves and the seconds of the explanation, by explainer.
+        For each user in turn: the curves and the seconds of the explanation, by explainer. Users with nothing to
+        recommend, or for whom all items have the same score, are passed over.
     """
     for row in range(histories.shape[0]):
         history, taken = histories[row], (histories if seen is None else seen)[row]
-        item = int(top_n(model.score(history), 1, taken)[0][0, 0])
-        if item < 0:
-            continue
+        scores = model.score(history)
+        item = int(top_n(scores, 1, taken)[0][0, 0])
         candidates = np.ones(history.shape[1], dtype=bool)
         candidates[taken.indices] = False
+        if item < 0 or not (scores[0, torch.as_tensor(candidates, device=scores.device)] < scores[0, item]).any():
+            continue
         found = {}
         for name, explain in explainers.items():
             started = time.perf_counter()
@@ -162,9 +164,8 @@ def _curves(
     without_first = _perturbed(history, place >= sizes)
     only_first = _perturbed(history, place < count - sizes)
     lost, kept = (_rank_and_score(model, rows, item, candidates) for rows in (without_first, only_first))
-    start = lost[1][0]
-    relative = [scores / start if start > 0 else np.full(STEPS + 1, np.nan) for scores in (lost[1], kept[1])]
-    return {"POS": lost[0], "NEG": kept[0], "deletion": relative[0], "insertion": relative[1][::-1]}
+    start = lost[1][0]  # above 0: the item is the first, and not all are equal
+    return {"POS": lost[0], "NEG": kept[0], "deletion": lost[1] / start, "insertion": kept[1][::-1] / start}
 
 
 def _perturbed(history: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:

@@ -173,7 +173,7 @@ class TrainedModel(EmbeddingFrames):
         self.model.check_explainable()
         interactions = self.read_histories(histories)
         data = self.to_matrix(interactions)
-        history = data.matrix[int(known_positions(data.users, [user], "user", "histories")[0])]
+        history = data.matrix[int(known_positions(data.users, [user], "users", "histories")[0])]
         if not history.nnz:
             raise DataError(f"Expected a history of {user!r} with an item that the model knows, found none.")
         ids = self.recommend(interactions, users=[user])["item_id"] if items is None else items
