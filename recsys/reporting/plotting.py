@@ -338,8 +338,12 @@ def latent_map(drawn: LatentMap, texts: MapTexts) -> Figure:
     sizes = 3 + 60 * drawn.popularity / max(1, drawn.popularity.max())
     axes.scatter(drawn.plane[:, 0], drawn.plane[:, 1], s=sizes, c=face, alpha=0.75, linewidths=0)
     halo = [withStroke(linewidth=2.5, foreground="white")]
+    room, placed = float(np.ptp(drawn.plane, axis=0).max()) * np.array([0.24, 0.05]), list[NDArray[np.floating]]()
     for cluster, titles in enumerate(texts.clusters):
-        x, y = np.median(drawn.plane[drawn.clusters == cluster], axis=0)
+        x, y = center = np.median(drawn.plane[drawn.clusters == cluster], axis=0)
+        if any((np.abs(center - other) < room).all() for other in placed):
+            continue  # the name of a larger cluster is there
+        placed.append(center)
         text = "\n".join(title if len(title) <= 30 else title[:29] + "…" for title in titles[:2])
         axes.text(
             x, y, text, ha="center", va="center", fontsize=6, fontweight="bold", path_effects=halo, parse_math=False
