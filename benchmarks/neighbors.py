@@ -13,8 +13,10 @@ from __future__ import annotations
 import sys
 import time
 import tomllib
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -28,6 +30,8 @@ from recsys.artifacts import load_model, save_model
 from recsys.data.reading import ReadingOptions, read_interactions, read_titles
 from recsys.evaluation.evaluate import evaluate_lists
 from recsys.evaluation.neighbors import compare_neighbors
+from recsys.latent.compression import from_int8, to_int8
+from recsys.latent.index import VectorIndex, exact_nearest
 from recsys.models import create_model
 from recsys.models.trained import TrainedModel
 from recsys.splitting import strong
@@ -89,7 +93,9 @@ def films(data: Path, cache: Path | None) -> None:
         trained = fitted(name, split, cache)
         for film in FILMS:
             near = trained.similar_items(film, 5)
-            names = "; ".join(f"{titles[item]} {score:.2f}" for item, score in zip(near.item_id, near.score, strict=True))
+            names = "; ".join(
+                f"{titles[item]} {score:.2f}" for item, score in zip(near.item_id, near.score, strict=True)
+            )
             click.echo(f"{name:6} {titles[film]}: {names}")
         for way, neighbors in compare_neighbors(trained.model, split.train.matrix, split.test).items():
             found[way] = neighbors
@@ -105,6 +111,82 @@ def films(data: Path, cache: Path | None) -> None:
     for way, neighbors in found.items():
         differences = {label: each.difference(co_occurrence[label]) for label, each in neighbors.averages.items()}
         click.echo(f"{way}: " + ", ".join(f"{label} {difference}" for label, difference in differences.items()))
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), default=DATA)
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for fitted models.")
+def compression(data: Path, cache: Path | None) -> None:
+    """Print bytes a user and NDCG kept by vectors of one byte an element."""
+    split = split_of(data)
+    test = split.test
+    assert test is not None
+    click.echo("| vectors | size | bytes, float32 | bytes, int8 | NDCG@100 | int8 less float32 |")
+    click.echo("| --- | --- | --- | --- | --- | --- |")
+    for name in ("vae", "als", "svd"):
+        model = fitted(name, split, cache).model
+        plain = evaluate_lists(model.score, test, ("ndcg@100",)).averages["ndcg@100"]
+        for what, score, size in _from_bytes(model):
+            found = evaluate_lists(score, test, ("ndcg@100",)).averages["ndcg@100"]
+            cells = (f"{size}", f"{4 * size:,}", f"{size + 4:,}", f"{plain.mean:.4f}", f"{found.difference(plain)}")
+            click.echo(f"| {name}, {what} | {' | '.join(cells)} |")
+
+
+def _from_bytes(model: Any) -> Iterator[tuple[str, Callable[..., torch.Tensor], int]]:
+    """Score functions by vectors that went through int8: what they are, the function, elements of a vector."""
+
+    def restored(vectors: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(from_int8(*to_int8(vectors.numpy(force=True))))
+
+    def by_vectors(history: csr_matrix, users: Any = None) -> torch.Tensor:
+        return restored(model.user_scoring_vectors(history)) @ restored(model.item_scoring_vectors()).T
+
+    def by_codes(history: csr_matrix, users: Any = None) -> torch.Tensor:
+        codes = restored(model.embed_users(history).mean)
+        with torch.no_grad():
+            return torch.nn.functional.linear(model.network.from_code(codes), *model.network.output())
+
+    yield "vectors of scores, of users and items", by_vectors, model.item_scoring_vectors().shape[1]
+    if hasattr(model, "network"):
+        yield "embeddings of users, decoded", by_codes, model.embed_users(csr_matrix((1, model.n_items))).mean.shape[1]
+
+
+def generated(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Vectors with the structure of learned codes: clusters, and a spectrum that falls slowly.
+
+    center of one of 1,000 clusters + own part, both normal with standard deviations j^-0.4 of element j; that is how
+    the singular values of the items of vae, als and svd on MovieLens-1M fall (exponents .33 to .43).
+    """
+    rng = np.random.default_rng(seed)
+    spread = (np.arange(1, size + 1) ** -0.4).astype(np.float32)
+    centers = rng.standard_normal((1000, size), dtype=np.float32) * spread
+    vectors = np.empty((count, size), dtype=np.float32)
+    for start in range(0, count, 100_000):
+        rows = slice(start, min(start + 100_000, count))
+        own = rng.standard_normal((rows.stop - start, size), dtype=np.float32) * spread
+        vectors[rows] = centers[rng.integers(0, 1000, len(own))] + own
+    return vectors
+
+
+@main.command()
+@click.option("--count", default=1_000_000, show_default=True)
+@click.option("--size", default=200, show_default=True)
+def index(count: int, size: int) -> None:
+    """Print how an approximate index compares with exact search on generated vectors."""
+    vectors = generated(count, size)
+    started = time.perf_counter()
+    built = VectorIndex.build(vectors)
+    click.echo(f"{count:,} vectors of {size}: built in {time.perf_counter() - started:.0f} s")
+    click.echo(f"all queries at once: {built.compare(vectors)}")
+    exact, approximate = [], []
+    for vector in vectors[:20, None]:
+        started = time.perf_counter()
+        exact_nearest(vectors, vector, 100)
+        between = time.perf_counter()
+        built.search(vector, 100, threads=1)
+        exact.append(between - started)
+        approximate.append(time.perf_counter() - between)
+    click.echo(f"one at a time: {1000 * median(approximate):.1f} ms a search, {1000 * median(exact):.1f} ms exact")
 
 
 if __name__ == "__main__":

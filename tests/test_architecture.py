@@ -59,7 +59,7 @@ HOMES = {
     "jinja2": {"recsys.reporting.page"},
     "sklearn": {"recsys.latent.projection", "recsys.latent.clusters"},
     "fsspec": {"recsys.system.storage"},
-    "voyager": {"recsys.latent.index"},
+    "faiss": {"recsys.latent.index"},
     "fastapi": {"recsys.serving.http"},
     "prometheus_client": {"recsys.serving.gatekeeper"},
     "uvicorn": {"pipelines.serve"},
