@@ -44,7 +44,8 @@ def test_the_type_of_ids_is_kept(tmp_path, kind):
 
 def test_a_store_made_in_another_order_of_ids_keeps_it(tmp_path):
     users, items = Vocabulary.of(["b", "a"]), Vocabulary.of(["y", "x"])  # as 0.1 numbered them, by first appearance
-    table = Interactions(users, items, np.int32([0, 0, 1]), np.int32([0, 1, 1]), np.float32([5, 4, 1]))
+    cells = np.int32([0, 0, 1]), np.int32([0, 1, 1]), np.float32([5, 4, 1])
+    table = Interactions(users, items, *cells)  # made by hand: rows have no numbers
     found = read_interactions(write_store(table, tmp_path / "store"), ReadingOptions(min_rating=2))
     assert (found.users.to_list(), found.items.to_list()) == (["b"], ["y", "x"])
     assert found.seen_only.users.to_list() == ["b", "a"]

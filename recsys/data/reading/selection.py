@@ -33,6 +33,13 @@ def row_numbers(table: Interactions) -> IntArray:
     return table.row
 
 
+def with_row_numbers(table: Interactions) -> Interactions:
+    """Return the same table, its rows numbered as they stand where they have none, as in tables made by hand."""
+    seen = None if table.seen_only is None else with_row_numbers(table.seen_only)
+    row = np.arange(len(table), dtype=np.int32) if table.row is None else table.row
+    return replace(table, row=row, seen_only=seen)
+
+
 def left_out(whole: Interactions, kept: Interactions) -> Interactions:
     """Return the rows of `whole` that are not in `kept`, a selection of them."""
     if np.bincount(row_numbers(whole)).max() > 1:  # several rows of one line

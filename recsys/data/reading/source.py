@@ -16,6 +16,7 @@ from recsys.data.reading.layout import Layout
 from recsys.data.reading.options import ReadingOptions
 from recsys.data.reading.policies import apply_policies
 from recsys.data.reading.rows import Account, Rows
+from recsys.data.reading.selection import with_row_numbers
 from recsys.data.reading.streams import first_bytes
 from recsys.data.reading.tables import FRAME, read_frame, read_parquet
 from recsys.data.store import MANIFEST, is_store, open_store
@@ -160,7 +161,7 @@ def _read_store(path: Path, account: Account, options: ReadingOptions) -> Intera
             raise ConfigError(
                 f"Expected no {name} with the prepared store {path}, found one: give it to `recsys prepare`."
             )
-    table = open_store(path)
+    table = with_row_numbers(open_store(path))
     account.open_file(str(path))
     account.resume(table.ledger)
     account.columns = table.columns
