@@ -60,6 +60,8 @@ PACKAGES = {
     "models.linear": "Linear autoencoders, neighbors and graph filters.",
     "models.factorization": "Matrix factorization.",
     "models.ratings": "Models that predict ratings.",
+    "latent": "Embeddings, neighbors, maps, generated users.",
+    "explain": "What a score is made of, what a model doubts.",
     "evaluation": "Metrics, confidence intervals, comparison.",
     "tuning": "The search of settings.",
     "capacity": "What a size needs, before a start.",

@@ -13,6 +13,8 @@ splitting   who and what is held out
 inference   top-n lists, predicted pairs
 training    the gradient loop, batches, several processes
 models      every model behind one protocol
+latent      embeddings, neighbors, maps, generated users
+explain     what a score is made of, what a model doubts
 evaluation  metrics, confidence intervals, comparison
 tuning      the search of settings          capacity.py   what a size needs, before a start
 artifacts.py   models on disk               batch         lists for everybody, in files
