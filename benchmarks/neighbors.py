@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from recsys.artifacts import load_model, save_model
 from recsys.data.reading import ReadingOptions, read_interactions, read_titles
 from recsys.evaluation.evaluate import evaluate_lists
-from recsys.evaluation.neighbors import compare_neighbors
+from recsys.evaluation.neighbors import Neighbors, compare_neighbors
 from recsys.latent.compression import from_int8, to_int8
-from recsys.latent.index import VectorIndex, exact_nearest
+from recsys.latent.index import VectorIndex, exact_nearest, unit_vectors
 from recsys.models import create_model
 from recsys.models.trained import TrainedModel
 from recsys.splitting import strong
@@ -88,7 +88,7 @@ def films(data: Path, cache: Path | None) -> None:
     split = split_of(data)
     assert split.test is not None
     titles = read_titles(data / "ml-1m" / "movies.dat")
-    found = {}
+    found: dict[str, Neighbors] = {}
     for name in ("vae", "edlae", "als", "svd"):
         trained = fitted(name, split, cache)
         for film in FILMS:
@@ -97,8 +97,7 @@ def films(data: Path, cache: Path | None) -> None:
                 f"{titles[item]} {score:.2f}" for item, score in zip(near.item_id, near.score, strict=True)
             )
             click.echo(f"{name:6} {titles[film]}: {names}")
-        for way, neighbors in compare_neighbors(trained.model, split.train.matrix, split.test).items():
-            found[way] = neighbors
+        found.update(compare_neighbors(trained.model, split.train.matrix, split.test))
     click.echo("\n| neighbors by | NDCG@100 | rare recall@100 |\n| --- | --- | --- |")
     for way, neighbors in found.items():
         cells = (
@@ -178,7 +177,7 @@ def index(count: int, size: int) -> None:
     built = VectorIndex.build(vectors)
     click.echo(f"{count:,} vectors of {size}: built in {time.perf_counter() - started:.0f} s")
     click.echo(f"all queries at once: {built.compare(vectors)}")
-    exact, approximate = [], []
+    exact, approximate, vectors = [], [], unit_vectors(vectors)
     for vector in vectors[:20, None]:
         started = time.perf_counter()
         exact_nearest(vectors, vector, 100)

@@ -149,7 +149,7 @@ class VectorIndex:
             Cosine or inner product.
         """
         faiss, n = require_index(), min(n, len(self))
-        asked = _widened(_unit(queries) if self.metric == "cosine" else queries, self.inner.d)
+        asked = _widened(unit_vectors(queries) if self.metric == "cosine" else queries, self.inner.d)
         if not self.is_exact:
             faiss.extract_index_ivf(self.inner).nprobe = _LOOKED_AT
             self.inner.k_factor = max(20, _COMPARED / n)
@@ -175,11 +175,12 @@ class VectorIndex:
         """
         rows = np.random.default_rng(_SEED).permutation(len(vectors))[:queries]
         asked, n = vectors[rows], min(n, len(vectors))
+        compared = unit_vectors(vectors) if self.metric == "cosine" else vectors
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             started = time.perf_counter()
-            exact = exact_nearest(vectors, asked, n, self.metric)
+            exact = exact_nearest(compared, asked, n)
             between = time.perf_counter()
         finally:
             torch.set_num_threads(threads)
@@ -231,16 +232,16 @@ class VectorIndex:
         return cls(faiss.read_index(str(path)), cast(Metric, metric), cast(float, longest), cast(dict[str, Any], about))
 
 
-def exact_nearest(vectors: FloatArray, queries: FloatArray, n: int, metric: Metric = "cosine") -> NDArray[np.int64]:
-    """Find the n nearest vectors of each query by comparing with all, in blocks of vectors.
+def exact_nearest(vectors: FloatArray, queries: FloatArray, n: int) -> NDArray[np.int64]:
+    """Find the n vectors with the largest inner products with each query by comparing with all, in blocks of vectors.
 
     Parameters
     ----------
     vectors : ndarray of float32, shape (count, size)
+        For cosines, `unit_vectors`.
     queries : ndarray of float32, shape (m, size)
     n : int
         At most `count`.
-    metric : {"cosine", "inner product"}
 
     Returns
     -------
@@ -251,13 +252,17 @@ def exact_nearest(vectors: FloatArray, queries: FloatArray, n: int, metric: Metr
     best, places = torch.empty(len(asked), 0), torch.empty(len(asked), 0, dtype=torch.int64)
     for start in range(0, len(vectors), _BLOCK):
         block = torch.as_tensor(vectors[start : start + _BLOCK])
-        if metric == "cosine":  # the length of a query changes no order
-            block = torch.nn.functional.normalize(block, dim=1)
         values, positions = (asked @ block.T).topk(min(n, len(block)), dim=1)
         best, places = torch.cat([best, values], dim=1), torch.cat([places, positions + start], dim=1)
         best, order = best.topk(min(n, best.shape[1]), dim=1)
         places = places.gather(1, order)
     return places.numpy()
+
+
+def unit_vectors(vectors: FloatArray) -> FloatArray:
+    """Return the vectors at length 1; those of zeros stay zeros."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 def require_index() -> Any:
@@ -280,16 +285,10 @@ def _threads(faiss: Any, count: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
-    """The vectors at length 1; those of zeros stay zeros."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
-
-
 def _units(vectors: FloatArray, metric: Metric, longest: float) -> FloatArray:
     """What is indexed: see VectorIndex. The number of elements is even, as the codes of pairs want it."""
     if metric == "cosine":
-        return _widened(_unit(vectors), vectors.shape[1] + vectors.shape[1] % 2)
+        return _widened(unit_vectors(vectors), vectors.shape[1] + vectors.shape[1] % 2)
     short = vectors / longest
     wide = _widened(short, vectors.shape[1] + 2 - vectors.shape[1] % 2)
     wide[:, vectors.shape[1]] = np.sqrt(np.maximum(1 - np.square(short).sum(axis=1), 0))

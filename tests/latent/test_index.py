@@ -8,7 +8,7 @@ import pytest
 from recsys.errors import ArtifactError, ConfigError, MissingPackageError
 from recsys.latent import index as index_module
 from recsys.latent.compression import from_int8, to_int8
-from recsys.latent.index import VectorIndex, exact_nearest
+from recsys.latent.index import VectorIndex, exact_nearest, unit_vectors
 
 VECTORS = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
 ABOUT = {"of": "items"}
@@ -25,9 +25,8 @@ def test_exact_search_orders_by_cosine_or_by_inner_product_whatever_the_blocks(m
     cosines, products = VECTORS[:3] @ (VECTORS / lengths).T, VECTORS[:3] @ VECTORS.T
     for block in (7, 100_000):
         monkeypatch.setattr(index_module, "_BLOCK", block)
-        assert exact_nearest(VECTORS, VECTORS[:3], 5).tolist() == np.argsort(-cosines)[:, :5].tolist()
-        found = exact_nearest(VECTORS, VECTORS[:3], 5, "inner product")
-        assert found.tolist() == np.argsort(-products)[:, :5].tolist()
+        assert exact_nearest(unit_vectors(VECTORS), VECTORS[:3], 5).tolist() == np.argsort(-cosines)[:, :5].tolist()
+        assert exact_nearest(VECTORS, VECTORS[:3], 5).tolist() == np.argsort(-products)[:, :5].tolist()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner product"])
@@ -35,9 +34,9 @@ def test_an_index_finds_what_exact_search_finds_with_the_same_similarities(metri
     pytest.importorskip(index_module.PACKAGE)
     index = VectorIndex.build(VECTORS, metric)
     positions, similarities = index.search(VECTORS[:20], 10)
-    exact = exact_nearest(VECTORS, VECTORS[:20], 10, metric)
+    exact = exact_nearest(unit_vectors(VECTORS) if metric == "cosine" else VECTORS, VECTORS[:20], 10)
     assert np.mean([len(set(a) & set(b)) for a, b in zip(positions, exact, strict=True)]) >= 9.5
-    units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True) if metric == "cosine" else VECTORS
+    units = unit_vectors(VECTORS) if metric == "cosine" else VECTORS
     expected = np.take_along_axis(units[:20] @ units.T, positions, axis=1)
     assert similarities == pytest.approx(expected, abs=1e-4)
     quality = index.compare(VECTORS, queries=50)
