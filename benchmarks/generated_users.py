@@ -2,7 +2,7 @@
 
 A VAE is fitted on the training users (ratings of 4 and 5; a tenth of the users validate, a tenth test). Users are drawn
 from it like the training users. EASE is then trained on real and on generated users; its l2 is chosen for each of them
-on the same real validation users, and the test users, whom nobody has seen, are read once.
+on the same real validation users, and the test users are read once.
 
     python benchmarks/generated_users.py [--data DIR] [--cache DIR]
 """

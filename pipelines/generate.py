@@ -88,7 +88,7 @@ class GenerateJob:
 class Generated:
     """The file, its users and rows, the report, the findings in sentences and in figures, the account of the ratings.
 
-    likeness, membership and usefulness are None without a report, the last also where nobody could be held out.
+    likeness, membership and usefulness are None without a report, the last also where no user could be held out.
     """
 
     file: Path
@@ -172,7 +172,7 @@ def hold_out(saved: TrainedModel, interactions: Interactions, seed: int) -> tupl
     try:
         return splitting.strong(interactions, seed=seed, test=False, ratings=ratings), SEEN
     except DataError as error:
-        note(f"Nothing is trained on the generated users, as nobody is held out to test on: {error}")
+        note(f"Nothing is trained on the generated users, as no user is held out to test on: {error}")
         return splitting.everybody(interactions, ratings), ""
 
 
@@ -183,7 +183,7 @@ def hold_out(saved: TrainedModel, interactions: Interactions, seed: int) -> tupl
 def command(job: GenerateJob) -> None:
     """Generate users who take items as those of RATINGS do, with the model directory MODEL, a vae or recvae.
 
-    They are nobody: for load tests, examples, and sharing data without people in it. The report beside the file says
+    They do not exist: for load tests, examples, and sharing data without people in it. The report beside the file says
     how like real users they are, and whether any is a copy of one.
     """
     found = run(job)

@@ -138,7 +138,7 @@ def compare_users(real: csr_matrix, generated: csr_matrix) -> Likeness:
     Raises
     ------
     DataError
-        If the columns differ, or there is nobody.
+        If the columns differ, or there are no users.
     """
     _check(real, generated)
     both = real, generated

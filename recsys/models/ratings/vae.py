@@ -139,7 +139,7 @@ class RatingVAE(MaskedAutoencoder[RatingVAEConfig]):
         return RatingVAENetwork(columns, self.config, 2 * self.config.latent)
 
     def decode(self, codes: ArrayLike, biases: ArrayLike) -> Tensor:
-        """Predict the ratings of users whom nobody has seen.
+        """Predict the ratings of users who are known by their codes alone, such as draws from a distribution of codes.
 
         Parameters
         ----------
