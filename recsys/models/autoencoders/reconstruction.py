@@ -69,7 +69,7 @@ class Reconstruction(EmbeddingModel, ABC):
             return expected_cells(likelihood, scores, torch.as_tensor(np.asarray(matrix.sum(axis=1)).ravel()))
 
     def decode(self, codes: ArrayLike | Tensor) -> Tensor:
-        """Return the expected cells of codes that nobody has, such as draws from the prior of a VAE.
+        """Return the expected cells of any codes, such as draws from the prior of a VAE.
 
         Parameters
         ----------
