@@ -30,6 +30,7 @@ from recsys.evaluation.metrics import RECONSTRUCTION
 from recsys.evaluation.plan import ComparisonPlan, PlannedFit
 from recsys.evaluation.study import Study, prepare
 from recsys.models import create_model
+from recsys.reporting import svg
 from recsys.splitting.by_user import strong
 from recsys.system.hardware import describe_machine
 from recsys.training.context import TrainingContext
@@ -45,9 +46,9 @@ def grid(data_set: str) -> dict[str, list[dict[str, Any]]]:
     if data_set == "ml-1m":
         return {
             "svd": [{"item_power": power} for power in (0.0, 0.3)],
-            "ae": [{"l2": 1e-3, "learning_rate": 1e-2, "epochs": 15}],
-            "dae": [{"dropout": 0.4, "learning_rate": 1e-2, "epochs": 15}],
-            "vae": [{"gamma": 0.002, "anneal": 0.0, "learning_rate": 4e-3, "epochs": 12}],
+            "ae": [{"l2": 1e-3, "learning_rate": 1e-2, "epochs": 15, "batch_size": 128}],
+            "dae": [{"dropout": 0.4, "learning_rate": 1e-2, "epochs": 15, "batch_size": 128}],
+            "vae": [{"gamma": 0.002, "anneal": 0.0, "learning_rate": 4e-3, "epochs": 12, "batch_size": 128}],
         }
     return {
         "svd": [{"item_power": power} for power in (0.0, 0.3, 0.6)],
@@ -111,6 +112,36 @@ def table(rows: Mapping[str, Row]) -> str:
     return "\n".join(lines)
 
 
+STYLE = """svg{font-family:system-ui,sans-serif;background:var(--page)}
+:root{--page:#fff;--ink:#1d1d1f;--soft:#5c5c62;--rule:#e2e2de;--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#b0569a}
+@media(prefers-color-scheme:dark){:root{--page:#16171a;--ink:#ececec;--soft:#a2a5ad;--rule:#34373d;--s0:#56b4e9;
+--s1:#f0904a;--s2:#3cc49c;--s3:#dd92c8}}
+.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}
+.grid{stroke:var(--rule)}.base{stroke:var(--soft)}.line{fill:none;stroke:var(--c);stroke-width:2}
+.band{fill:var(--c);opacity:.13}.dot{fill:var(--c);stroke:var(--page)}text{font-size:11px;fill:var(--soft)}
+.name{fill:var(--c);font-weight:600}.title{fill:var(--ink);font-weight:600;font-size:13px}"""
+
+
+def figure(rows: Mapping[str, Row], data_set: str) -> str:
+    """Draw both measures against the size, as one SVG that follows light and dark mode."""
+    models = list(dict.fromkeys(row["model"] for row in rows.values()))
+    parts = []
+    for place, label in enumerate((METRIC, RECONSTRUCTION)):
+        series = []
+        for color, model in enumerate(models):
+            found = {row["size"]: intervals(row)[label] for row in rows.values() if row["model"] == model}
+            points = [(size, one.mean) for size, one in found.items()]
+            series.append(svg.Series(model, color, points, [(one.low, one.high) for one in found.values()]))
+        sizes = sorted({size for one in series for size, _ in one.points})
+        chart = svg.line_chart(series, "size of the code", sizes, log=True, title=f"{label} by size of the code")
+        chart = chart.replace(
+            "<svg ", f'<svg x="{12 + place * 384}" y="30" width="{svg.WIDTH}" height="{svg.HEIGHT}" ', 1
+        )
+        parts.append(f'<text class="title" x="{12 + place * 384}" y="20">{data_set}: {label}</text>{chart}')
+    size = f'width="768" height="{svg.HEIGHT + 36}" viewBox="0 0 768 {svg.HEIGHT + 36}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{"".join(parts)}</svg>\n'
+
+
 def main() -> None:
     """Fit what is missing in the cache, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,6 +150,7 @@ def main() -> None:
     parser.add_argument("--only", default="svd,ae,dae,vae", help="models, separated by commas")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="sizes of the code, separated by commas")
     parser.add_argument("--cache", type=Path, default=Path("code_sizes"), help="folder of the rows measured so far")
+    parser.add_argument("--figure", type=Path, help="SVG to write")
     chosen = parser.parse_args()
     folder, tried = chosen.cache / chosen.set, grid(chosen.set)
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +166,8 @@ def main() -> None:
         rows[name] = json.loads(file.read_text(encoding="utf-8"))
     machine = describe_machine()
     print(f"{chosen.set}, {date.today()}, {machine['cpu']}, {machine['cores']} cores\n\n{table(rows)}")
+    if chosen.figure is not None:
+        chosen.figure.write_text(figure(rows, chosen.set), encoding="utf-8")
 
 
 if __name__ == "__main__":
