@@ -50,6 +50,14 @@ def test_the_seed_decides_and_more_users_change_none_of_the_first(model, people)
     assert (drawn(source, 50, seed=6).toarray() != first[:50]).any()
 
 
+def test_users_are_drawn_block_by_block_however_many_are_asked_for(people):
+    model = recsys.create_model("vae", {"hidden": 4, "latent": 2}).untrained(20)
+    source = Source.fitted(model, people)
+    assert next(source.draw(10_000_000)).shape == (2048, 20)
+    assert [block.shape[0] for block in source.draw(2049)] == [2048, 1]
+    assert source.count_blocks(2049) == 2 and source.count_blocks(2048) == 1
+
+
 class Told:
     """A source whose shares of the items are given, whatever the code."""
 
