@@ -26,6 +26,7 @@ from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, StorageError
 from recsys.evaluation.tasks import TASKS
 from recsys.latent.index import IndexQuality, Metric, VectorIndex, require_index
+from recsys.models.embeddings import Embedder
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location, as_location, folder_at, local_copy
 from recsys.system.text import plural
@@ -117,6 +118,7 @@ def run(job: EncodeJob) -> Encoded:
     """Write the embeddings. What can be refused is refused before the data are read."""
     refuse_existing_output(job)
     saved = load_model(job.model, job.device)
+    refuse_model(job, saved)
     interactions, histories = make_histories(job, saved)
     targets = item_targets(saved) if histories is None else make_targets(histories, saved)
     plan = make_plan(job, saved, targets)
@@ -154,6 +156,14 @@ def refuse_existing_output(job: EncodeJob) -> None:
         if folder_at(parent).is_file(name):
             raise ArtifactError(f"{job.output} already exists: choose another place, or set overwrite.")
     refuse_output(job.directory, job.resume, job.overwrite)
+
+
+def refuse_model(job: EncodeJob, saved: TrainedModel) -> None:
+    """Raise UnsupportedError or ConfigError where the model has no such vectors; factorizations are made later."""
+    if job.vectors == "scores":
+        saved.model.item_scoring_vectors()
+    elif saved.model.item_weights() is None:
+        Embedder.of(saved.model, job.size)
 
 
 def make_histories(job: EncodeJob, saved: TrainedModel) -> tuple[Interactions | None, UserItemMatrix | None]:

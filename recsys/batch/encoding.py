@@ -89,9 +89,10 @@ class EncodingPlan(BatchPlan):
     tile: int = TILE
 
     def __post_init__(self) -> None:
-        for name in ("shard_users", "tile"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
+        for name in ("shard_users", "tile", "size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"Expected {name} of at least 1, found {value}.")
         if self.size is not None and self.vectors == "scores":
             raise ConfigError("Expected no size for vectors of scores, whose size the model decides; found one.")
 
