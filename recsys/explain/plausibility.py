@@ -6,10 +6,11 @@ fold 1 held out            h h x x . .         h judged by a model fitted withou
 judged: a                  is a more plausible than b, e, f, the items of like popularity that the user did not take?
 ```
 The judged value is a percentile: the share of alternatives that are less plausible than what is recorded. Of lists, the
-alternatives are the items of like popularity that the user has not had; of ratings, the ratings that people give. An
-interaction that tells nothing about its user is then uniform on (0, 1), whatever the model and its scale (a conformal
-p-value: Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005); one that follows a taste the model
-knows is near 1. Popularity is counted without the cell itself, else rare items would be compared unfairly.
+alternatives are the items of like popularity that the user has not had; of ratings, all ratings beside all predictions.
+An interaction that tells nothing about its user is then uniform on (0, 1), whatever the model and its scale (a
+conformal p-value, ties broken at random: Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005); one
+that follows a taste the model knows is near 1. Popularity is counted without the cell itself, else rare items would be
+compared unfairly.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from recsys.types import Values
 MOST_STRATA = 20  # of items by popularity
 _ITEMS, _CELLS = 50, 500  # of a stratum at least, on average
 _BATCH = 512  # users scored at once
-_LEVELS = 100  # of ratings that a rating is compared with, at most
+_LEVELS, _PREDICTIONS = 100, 10_000  # that a rating is compared with, at most
 
 OnFold = Callable[[int, int], None]
 
@@ -107,7 +108,7 @@ def judge_cells(
     value, stratum = np.full(matrix.nnz, np.nan), np.full(matrix.nnz, -1, dtype=np.int64)
     expected = np.full(matrix.nnz, np.nan, dtype=np.float32) if ratings else None
     context = replace(context or TrainingContext(), seed=seed)
-    alternatives = _ratings_given(matrix.data) if ratings else None
+    ties = np.random.default_rng([seed, folds]).random(matrix.nnz)
     on_fold(0, folds)
     for number in range(folds):
         train = keep_cells(matrix, fold != number)
@@ -116,13 +117,13 @@ def judge_cells(
         able = (fold == number) & (np.diff(train.indptr)[row] > 0) & (groups[matrix.indices] >= 0)
         for cells, scores, users in _scored(fitted, train, row, np.flatnonzero(able)):
             place, item = row[cells] - users.start, matrix.indices[cells]
-            if alternatives is None:
+            if expected is None:
                 seen = (matrix if data.seen is None else data.seen)[users]
-                value[cells] = rank_among_unseen(scores, seen, place, item, groups)
+                value[cells] = rank_among_unseen(scores, seen, place, item, groups, ties[cells])
             else:
-                assert expected is not None
                 expected[cells] = scores[place, item]
-                value[cells] = rank_among_ratings(matrix.data[cells], expected[cells], *alternatives)
+        if expected is not None:
+            value[able] = rank_among_ratings(matrix.data[able], expected[able], ties[able])
         stratum[able] = groups[matrix.indices[able]]
         on_fold(number + 1, folds)
     stratum[np.isnan(value)] = -1
@@ -195,12 +196,13 @@ def rank_among_unseen(
     user: NDArray[np.int64],
     item: NDArray[Any],
     group: NDArray[np.int64],
+    tie: Values,
 ) -> Values:
     """Rank the score of each cell among those of the unseen items of its group.
 
     ```
     group         0 0 0 0 1      scores  .9 .1 .5 .7 .2      seen  x . . . .
-    item 0: all 3 unseen of group 0 score less -> (3 + 1/2) / (3 + 1)
+    item 0: all 3 unseen of group 0 score less -> (3 + tie) / (3 + 1)
     ```
 
     Parameters
@@ -211,11 +213,13 @@ def rank_among_unseen(
     user, item : ndarray of int, shape (cells,)
         Row and column of each cell.
     group : ndarray of int, shape (items,)
+    tie : ndarray of float64, shape (cells,)
+        In (0, 1): the place of each cell among those of equal score, itself included.
 
     Returns
     -------
     ndarray of float64, shape (cells,)
-        (less + (equal + 1) / 2) / (unseen + 1); NaN where nothing of the group is unseen.
+        (less + tie (equal + 1)) / (unseen + 1); NaN where nothing of the group is unseen.
     """
     others = torch.from_numpy(scores).clone()
     others[torch.from_numpy(rows_of(seen)), torch.from_numpy(seen.indices).long()] = (
@@ -227,51 +231,46 @@ def rank_among_unseen(
         of_group = others[:, torch.from_numpy(np.flatnonzero(group == number))]
         for some in np.array_split(cells, len(cells) * of_group.shape[1] // MAX_SCORES + 1):
             own = torch.from_numpy(scores[user[some], item[some]])[:, None]
-            found[some] = _percentile(of_group[torch.from_numpy(user[some])], own)
+            found[some] = _percentile(of_group[torch.from_numpy(user[some])], own, tie[some])
     return found
 
 
-def _percentile(others: Tensor, own: Tensor) -> Values:
-    """(less + (equal + 1) / 2) / (others + 1) of each row; NaN among the others are none."""
-    less, equal, count = (part.sum(dim=1).double() for part in (others < own, others == own, ~others.isnan()))
-    value: Values = ((less + (equal + 1) / 2) / (count + 1)).numpy()
-    value[(count == 0).numpy()] = np.nan
+def _percentile(others: Tensor, own: Tensor, tie: Values) -> Values:
+    """(less + tie (equal + 1)) / (others + 1) of each row; NaN among the others are none."""
+    parts = (others < own, others == own, ~others.isnan())
+    less, equal, count = (part.sum(dim=1).double().numpy() for part in parts)
+    value: Values = (less + tie * (equal + 1)) / (count + 1)
+    value[count == 0] = np.nan
     return value
 
 
-def _ratings_given(ratings: NDArray[np.float32]) -> tuple[Values, Values]:
-    """The ratings that people give and the share of each; of more than a hundred, a hundred that stand for them."""
-    levels, counts = np.unique(ratings, return_counts=True)
-    if len(levels) > _LEVELS:
-        levels, counts = np.quantile(ratings, (np.arange(_LEVELS) + 0.5) / _LEVELS), np.ones(_LEVELS, dtype=np.int64)
-    return levels.astype(np.float64), counts / counts.sum()
-
-
-def rank_among_ratings(
-    rating: NDArray[np.float32], expected: NDArray[np.float32], levels: Values, shares: Values
-) -> Values:
-    """Find the share of the ratings people give that lie farther from the expected one than the rating that was given.
+def rank_among_ratings(rating: NDArray[np.float32], expected: NDArray[np.float32], tie: Values) -> Values:
+    """Find the share of all ratings, each beside the prediction of every cell, that lie farther off than a cell's own.
 
     ```
-    levels 1 2 3 4 5, a fifth each      expected 4.2      rating 2: farther is 1, equally far 2 -> 1/5 + (1/5) / 2
+    ratings 1 2, expected 1.2 1.9     pairs are off by .2 .8 .9 .1     the first cell is off by .2: .8 and .9 are more
     ```
 
     Parameters
     ----------
     rating, expected : ndarray of float32, shape (cells,)
-    levels, shares : ndarray of float64, shape (levels,)
-        Ratings that are given, and how often; they sum to 1.
+    tie : ndarray of float64, shape (cells,)
+        In (0, 1): the place of each cell among pairs that are equally far.
 
     Returns
     -------
     ndarray of float64, shape (cells,)
-        Ratings that are equally far count half.
+        Of many cells and ratings, some stand for all.
     """
-    found = np.empty(len(rating))
-    for some in np.array_split(np.arange(len(rating)), len(rating) // 100_000 + 1):
-        center = expected[some, None].astype(np.float64)
-        distance = np.abs(levels - center)
-        own = np.abs(rating[some, None] - center)
-        equal = np.isclose(distance, own, rtol=0, atol=1e-6)
-        found[some] = ((distance > own) & ~equal) @ shares + equal @ shares / 2
-    return found
+    levels, counts = np.unique(rating, return_counts=True)
+    if len(levels) > _LEVELS:
+        levels = np.quantile(rating, (np.arange(_LEVELS) + 0.5) / _LEVELS).astype(np.float32)
+        counts = np.ones(_LEVELS, dtype=np.int64)
+    some = expected[np.linspace(0, len(expected) - 1, min(len(expected), _PREDICTIONS)).astype(np.int64)]
+    distance = np.abs(levels[:, None] - some).ravel()
+    order = np.argsort(distance)
+    below = np.concatenate([[0], np.cumsum(np.repeat(counts, len(some))[order])]) / (counts.sum() * len(some))
+    own, distance = np.abs(rating - expected), distance[order]
+    low, high = (below[np.searchsorted(distance, own, side=side)] for side in ("left", "right"))
+    found: Values = 1 - high + tie * (high - low)
+    return np.clip(found, 1e-9, 1 - 1e-9)

@@ -30,29 +30,35 @@ def wrap(rows):
 def test_a_cell_is_ranked_among_the_unseen_items_of_its_group():
     scores = np.float32([[0.9, 0.1, 0.5, 0.95, 2.0]])
     seen = csr_matrix([[1, 0, 0, 0, 0]])
-    found = rank_among_unseen(scores, seen, np.array([0]), np.array([0]), np.array([0, 0, 0, 0, 1]))
-    assert found.tolist() == [(2 + 1 / 2) / (3 + 1)]  # .1 and .5 are less, .95 is not, 2.0 is of another group
+    found = rank_among_unseen(scores, seen, np.array([0]), np.array([0]), np.array([0, 0, 0, 0, 1]), np.array([0.5]))
+    assert found.tolist() == [(2 + 0.5) / (3 + 1)]  # .1 and .5 are less, .95 is not, 2.0 is of another group
 
 
-def test_seen_items_are_no_alternatives_and_equal_scores_count_half():
+def test_seen_items_are_no_alternatives_and_among_equal_scores_the_place_is_drawn():
     scores = np.float32([[0.5, 0.1, 0.5, 0.1]])
     seen = csr_matrix([[1, 1, 0, 0]])
     group = np.zeros(4, dtype=int)
-    found = rank_among_unseen(scores, seen, np.array([0]), np.array([0]), group)
-    assert found.tolist() == [(1 + (1 + 1) / 2) / (2 + 1)]
+    found = rank_among_unseen(scores, seen, np.array([0]), np.array([0]), group, np.array([0.25]))
+    assert found.tolist() == [(1 + 0.25 * (1 + 1)) / (2 + 1)]
 
 
 def test_where_nothing_is_unseen_nothing_can_be_said():
     found = rank_among_unseen(
-        np.float32([[1, 2]]), csr_matrix([[1, 1]]), np.array([0]), np.array([0]), np.array([0, 0])
+        np.float32([[1, 2]]), csr_matrix([[1, 1]]), np.array([0]), np.array([0]), np.array([0, 0]), np.array([0.5])
     )
     assert np.isnan(found).all()
 
 
-def test_a_rating_is_compared_with_those_that_people_give():
-    levels, shares = np.arange(1.0, 6.0), np.full(5, 0.2)
-    found = rank_among_ratings(np.float32([2, 4, 5]), np.float32([4.2, 4.2, 3.0]), levels, shares)
-    assert found == pytest.approx([0.2 + 0.1, 0.8 + 0.1, 0.0 + 0.2])  # of 5 with 3 expected, 1 is equally far
+def test_a_rating_is_compared_with_all_ratings_beside_all_predictions():
+    rating, expected = np.float32([1, 2]), np.float32([1.2, 1.9])  # pairs are off by .2, .8, .9 and .1
+    assert rank_among_ratings(rating, expected, np.full(2, 0.5)) == pytest.approx([1 / 2 + 1 / 8, 3 / 4 + 1 / 8])
+
+
+def test_ratings_that_have_nothing_to_do_with_the_predictions_are_uniform():
+    rng = np.random.default_rng(0)
+    rating, expected = (rng.choice([1, 2, 3, 4, 5], 20_000, p=[0.1, 0.1, 0.2, 0.3, 0.3]) for _ in range(2))
+    found = rank_among_ratings(rating.astype(np.float32), expected + np.float32(0.3), rng.random(20_000))
+    assert np.histogram(found, 10, (0, 1))[0] / 20_000 == pytest.approx(0.1, abs=0.01)
 
 
 def test_the_folds_divide_the_cells_of_every_user_evenly():
