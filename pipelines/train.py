@@ -125,6 +125,8 @@ def run(job: TrainJob) -> Trained | None:
     origin = load_origin(job)
     named = unfitted(job, origin)
     job = job.with_task_defaults(find_task(job.task, [job.model if named is None else named.name]))
+    if named is None and job.model:  # that of the task
+        named = create_model(job.model)
     refuse_early(job.output, job.keeping, job.overwrite)
     with process_group() as group:
         if named is not None:
