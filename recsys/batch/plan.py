@@ -12,6 +12,8 @@ from recsys.errors import ConfigError
 FOLDERS = ("recommendations", "short_lists")  # of lists: themselves, and who got a short one
 ENCODING_FOLDERS = ("embeddings", "left_out")  # of embeddings: themselves, and who has none
 
+MOST_REASONS = 100  # of a listed item: each makes two columns
+
 TILE, GPU_TILE = 256, 4096  # users scored in one product: a GPU wants more of them at once than a core
 
 
@@ -128,8 +130,8 @@ class ScoringPlan(BatchPlan):
                 raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
         if self.csv_safe and self.format != "csv":
             raise ConfigError("Expected csv_safe only for the format csv, found parquet: only spreadsheets need it.")
-        if self.reasons < 0:
-            raise ConfigError(f"Expected reasons of 0 or more, found {self.reasons}.")
+        if not 0 <= self.reasons <= MOST_REASONS:
+            raise ConfigError(f"Expected reasons from 0 to {MOST_REASONS}, found {self.reasons}.")
         if self.reasons and self.lists_for == "items":
             raise ConfigError(
                 "Expected reasons for lists of users, found lists of similar items: they have no history."

@@ -95,7 +95,8 @@ def test_users_who_get_popular_items_have_no_reasons(saved, tmp_path):
 
 def test_reasons_that_cannot_be_given_are_refused(saved, tmp_path):
     for settings, reason in (
-        ({"reasons": -1}, "reasons of 0 or more"),
+        ({"reasons": -1}, "reasons from 0 to 100, found -1"),
+        ({"reasons": 101}, "found 101"),
         ({"reasons": 1, "lists_for": "items"}, "lists of similar items"),
         ({"reasons": 1, "precision": "bf16"}, "precision fp32 with reasons"),
     ):
