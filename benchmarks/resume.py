@@ -32,8 +32,8 @@ DATA = ROOT.parent / "shared" / "data"
 SAMPLE = ROOT / "data" / "sample" / "ratings.csv"
 
 TRAININGS = {
-    "vae": ("epochs=6", "hidden=200", "latent=100"),
-    "recvae": ("epochs=2", "hidden=100", "latent=50"),
+    "vae": ("epochs=12",),
+    "recvae": ("epochs=3", "hidden=200", "latent=100"),
     "autorec": ("epochs=10", "hidden=100"),
     "ials": ("iterations=30", "factors=32"),
     "als": ("iterations=30", "factors=64"),
