@@ -68,7 +68,7 @@ class TrainJob:
     overwrite: bool = setting(False, "Replace an existing model directory.")
     init_from: Location | None = setting(
         None,
-        "Warm start: go on from this model, with its settings; a fifth of the epochs is planned.",
+        "Warm start: go on from this model, with its settings; an eighth of the epochs is planned.",
         kind=ModelType(),
     )
     grow: bool = setting(False, "With --init-from: keep all of its items, at their positions; new ones follow.")

@@ -51,7 +51,8 @@ class IdMap:
         Position of each id among the old ones; -1 for ids that were not there.
     near : csr_matrix, shape (new, old), optional
         Weights, of sum 1, of the old rows that a row without a source is made of. A row without weights, and every one
-        without this matrix, is made of all old rows alike.
+        without this matrix, is made of all old rows alike. `taken_together` makes it of histories; similarities of item
+        features would fit too.
     """
 
     old: int

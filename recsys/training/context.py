@@ -105,7 +105,7 @@ class WarmStart:
     """
 
     state: Mapping[str, Tensor]
-    share: float = 0.2
+    share: float = 0.125
     patience: int | None = 3
 
     def part(self, prefix: str) -> WarmStart | None:
