@@ -151,6 +151,8 @@ def refuse_existing_output(job: EncodeJob) -> None:
         require_index()
         if job.index.exists() and not (job.overwrite or job.resume):
             raise ArtifactError(f"{job.index} already exists: choose another place, or set overwrite.")
+    if job.single_file and isinstance(job.output, Path) and job.output.is_dir():
+        raise ArtifactError(f"Expected a file to write to, found the folder {job.output}: choose another place.")
     if job.single_file and not (job.overwrite or job.resume):
         parent, name = parent_of(job.output)
         if folder_at(parent).is_file(name):
@@ -285,15 +287,16 @@ def report(found: Encoded, job: EncodeJob) -> None:
         users = plural(found.left_out, "user is", "users are")
         say(wrapped(f"{users} left out, without an item that the model knows: {listed(found.first_left_out, SHOWN)}"))
     what, size = found.vectors, found.vectors["size"]
-    kind = "vectors of scores" if what["vectors"] == "scores" else "embeddings"
+    kind = "vector of scores" if what["vectors"] == "scores" else "embedding"
+    kinds = "vectors of scores" if what["vectors"] == "scores" else "embeddings"
     if found.resumed:
         say("The file was complete already.")
     else:
         numbers = "bytes with a scale" if what["compress"] == "int8" else "numbers"
-        say(f"{found.rows:,} {kind} of {size} {numbers} in {found.seconds:.1f} s")
+        say(f"{plural(found.rows, kind, kinds)} of {size} {numbers} in {found.seconds:.1f} s")
     if what["factorized"]:
         note = f"{what['model']} has weights of items x items: the embeddings are their truncated factorization."
         say(wrapped(note))
-    say(f"{kind.capitalize()}: {found.output}{'' if job.single_file else '/' + ENCODING_FOLDERS[0]}")
+    say(f"{kinds.capitalize()}: {found.output}{'' if job.single_file else '/' + ENCODING_FOLDERS[0]}")
     if found.index is not None:
         say(wrapped(f"Index: {job.index} ({found.index})"))

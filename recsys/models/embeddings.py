@@ -150,7 +150,7 @@ class EmbeddingModel(ABC):
     def _solving(self) -> AbstractContextManager[None]: ...
 
     def _embed_items(self) -> Tensor:
-        raise UnsupportedError(f"{self.name} has no embeddings.")
+        raise UnsupportedError(f"{self.name} has no embeddings: use a model that learns them, such as svd or vae.")
 
     def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
         weights = self._item_weights()

@@ -182,6 +182,20 @@ def test_an_index_answers_similar_as_the_model_does_and_another_models_is_refuse
         similar_job.run(similar_job.SimilarJob(vae[0], item="i1", index=index, device="cpu"))
 
 
+def test_a_folder_in_place_of_the_file_is_refused_before_any_work_and_one_user_is_no_comparison(vae, tmp_path):
+    (tmp_path / "users.parquet").mkdir()
+    with pytest.raises(ArtifactError, match="found the folder"):
+        encode(*vae, tmp_path / "users.parquet", overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["users.parquet"]
+    alone = tmp_path / "alone.csv"
+    alone.write_text("user_id,item_id\nann,i1\n")
+    done = CliRunner().invoke(main, ["similar", str(vae[0]), "--user", "ann", "--ratings", str(alone)])
+    assert (done.exit_code, done.stdout.strip()) == (
+        0,
+        "Nearest to user ann, of 1 item: there is nobody and nothing else to compare with.",
+    )
+
+
 def test_similar_shows_items_with_titles_and_users_with_what_they_have_in_common(ease, tmp_path):
     titles = tmp_path / "titles.csv"
     titles.write_text("item_id,title\na,Apple\nb,Banana\nz,Zebra\n")
