@@ -119,19 +119,21 @@ def disturb(folder: Path, names: list[str], kills: int, operations: int, kinds: 
     """Faults before file operations, `kinds` before each, and kills at random moments; all within `minutes`."""
     import faults
 
-    ends = time.monotonic() + 60 * minutes
-
     faults.import_everything()
     laboratory, chance = faults.Laboratory(folder, names), random.Random(0)
-    for command in laboratory.commands:
+    commands, ends = laboratory.commands, time.monotonic() + 60 * minutes
+    for place, command in enumerate(commands):
+        until = time.monotonic() + (ends - time.monotonic()) / (len(commands) - place)  # what is left, in equal parts
         expected = laboratory.expected[command.name]
         places = _spread(expected["operations"], operations)
+        trials: list[tuple[str, int | None, float | None]]
         trials = [(faults.KINDS[(at + 2 * turn) % 4], at, None) for at in places for turn in range(kinds)]
         trials += [("kill at a random moment", None, chance.uniform(0, expected["seconds"])) for _ in range(kills)]
         chance.shuffle(trials)  # what there is no time for is then of any kind
-        problems, done = [], []
+        problems: list[str] = []
+        done: list[int | None] = []
         for kind, at, moment in trials:
-            if time.monotonic() > ends:
+            if time.monotonic() > until:
                 break
             done.append(at)
             outcome = laboratory.trial(command, kind, at, moment, over_old=chance.random() < 0.5)
