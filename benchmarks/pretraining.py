@@ -1,7 +1,7 @@
 """Pre-training on an implicit log, then few labels: with and without, at 1, 10 and 100 % of the labels.
 
     python benchmarks/pretraining.py ratings [--choose] [--seeds 3]
-    python benchmarks/pretraining.py labels [--seeds 5]
+    python benchmarks/pretraining.py labels [--seeds 3]
 
 ratings: MovieLens-100K. The log is who rated what in the training cells, without values; a share of these cells has its
     rating. `rating-vae` by users begins with the encoder of a `vae` fitted on the log, or with random weights.
@@ -43,7 +43,7 @@ ENCODER = {"hidden": 100, "latent": 50, "epochs": 30}
 # of rating-vae by users, chosen with --choose; of both variants alike
 SETTINGS = {"side": "user", "hidden": 100, "latent": 50, "beta": 1, "input_l2": 2, "l2": 100}
 EPOCHS = {0.01: 30, 0.1: 30, 1.0: 60}  # of both variants, by the share of the ratings
-L2 = 10.0 ** np.arange(-1, 5)
+L2 = 10.0 ** np.arange(0, 5)
 
 
 def ratings(flags: argparse.Namespace) -> None:
@@ -132,7 +132,7 @@ def labels(flags: argparse.Namespace) -> None:
     features = {
         f"`vae`, {size}": saved.model.embed_users(everybody.matrix).mean.numpy(),
         f"`svd`, {size}": svd.embed_users(everybody.matrix).mean.numpy(),
-        "raw rows": everybody.matrix.toarray(),
+        "raw rows": everybody.matrix.toarray().astype(np.float64),
     }
     known = np.isin(everybody.users.ids.to_numpy(), split.train.users.ids.to_numpy())
     about = pd.read_csv(
@@ -153,11 +153,14 @@ def label_row(
     count = max(10, round(share * known.sum()))
     cells = []
     for table in features.values():
-        scaled = (table - table[known].mean(0)) / np.maximum(table[known].std(0), 1e-6)
+        centered = table - table[known].mean(0)
+        scales = np.maximum(table[known].std(0), 1e-6), np.full(table.shape[1], table[known].std())
         areas, lows, highs = [], [], []
         for seed in range(seeds if share < 1 else 1):
             labeled = balanced(np.flatnonzero(known), target, count, seed)
-            scores = scaled[~known] @ logistic_cv(scaled[labeled], target[labeled])
+            fits = [logistic_cv(centered[labeled] / scale, target[labeled]) for scale in scales]
+            best = int(np.argmin([loss for loss, _ in fits]))  # each column scaled, or the whole
+            scores = centered[~known] / scales[best] @ fits[best][1]
             area, low, high = auc_interval(scores, target[~known])
             areas.append(area), lows.append(low), highs.append(high)
         cells.append(f"{np.mean(areas):.3f} [{np.mean(lows):.3f}, {np.mean(highs):.3f}]")
@@ -173,19 +176,29 @@ def balanced(users: NDArray, target: NDArray[np.bool_], count: int, seed: int) -
             return drawn
 
 
-def logistic_cv(table: NDArray, target: NDArray[np.bool_], folds: int = 3) -> NDArray:
-    """Weights of a logistic regression whose l2 has the best likelihood in cross-validation."""
+def logistic_cv(table: NDArray, target: NDArray[np.bool_], folds: int = 3) -> tuple[float, NDArray]:
+    """Weights of a logistic regression whose l2 has the best likelihood in cross-validation, and that loss."""
     part = np.empty(len(target), dtype=int)
     for value in (False, True):  # both labels in every fold
         part[target == value] = np.arange((target == value).sum()) % folds
-    losses = []
-    for l2 in L2:
-        each = []
-        for fold in range(folds):
-            weights, shift = logistic(table[part != fold], target[part != fold], l2)
-            each.append(log_loss(table[part == fold] @ weights + shift, target[part == fold]))
-        losses.append(np.mean(each))
-    return logistic(table, target, L2[int(np.argmin(losses))])[0]
+    losses = np.zeros(len(L2))
+    for fold in range(folds):
+        basis, back = reduced(table[part != fold])
+        for place, l2 in enumerate(L2):
+            weights, shift = logistic(basis, target[part != fold], l2)
+            losses[place] += log_loss(table[part == fold] @ (back @ weights) + shift, target[part == fold])
+    basis, back = reduced(table)
+    return float(losses.min()), back @ logistic(basis, target, L2[int(np.argmin(losses))])[0]
+
+
+def reduced(table: NDArray) -> tuple[NDArray, NDArray]:
+    """The same rows in fewer columns, if there are fewer rows than columns, and the map back of their weights."""
+    if len(table) >= table.shape[1]:
+        return table, np.eye(table.shape[1])
+    values, left = np.linalg.eigh(table @ table.T)
+    kept = values > values[-1] * 1e-10
+    roots = np.sqrt(values[kept])
+    return left[:, kept] * roots, table.T @ (left[:, kept] / roots)
 
 
 def log_loss(logits: NDArray, target: NDArray[np.bool_]) -> float:
@@ -193,12 +206,8 @@ def log_loss(logits: NDArray, target: NDArray[np.bool_]) -> float:
     return float(np.logaddexp(0, np.where(target, -logits, logits)).mean())
 
 
-def logistic(table: NDArray, target: NDArray[np.bool_], l2: float) -> tuple[NDArray, float]:
-    """Weights and shift of a ridge logistic regression. With fewer rows than columns it is solved over the rows."""
-    basis = table
-    if len(table) < table.shape[1]:
-        left, values, right = np.linalg.svd(table, full_matrices=False)
-        basis = left * values
+def logistic(basis: NDArray, target: NDArray[np.bool_], l2: float) -> tuple[NDArray, float]:
+    """Weights and shift of a ridge logistic regression."""
     sign = np.where(target, 1.0, -1.0)
 
     def loss(given: NDArray) -> tuple[float, NDArray]:
@@ -207,8 +216,8 @@ def logistic(table: NDArray, target: NDArray[np.bool_], l2: float) -> tuple[NDAr
         value = np.logaddexp(0, -margin).sum() + l2 / 2 * given[:-1] @ given[:-1]
         return value, np.append(basis.T @ slope + l2 * given[:-1], slope.sum())
 
-    found = minimize(loss, np.zeros(basis.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 200}).x
-    return (found[:-1] @ right if basis is not table else found[:-1]), found[-1]
+    found = minimize(loss, np.zeros(basis.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+    return found[:-1], found[-1]
 
 
 def auc_interval(scores: NDArray, target: NDArray[np.bool_], draws: int = 200) -> tuple[float, float, float]:
@@ -235,6 +244,7 @@ def main() -> None:
     """Print one of the tables."""
     parser = flag_parser(__doc__, Path(__file__).parent / "accuracy")
     parser.add_argument("part", choices=list(PARTS))
+    parser.set_defaults(seeds=3)
     flags = parser.parse_args()
     torch.set_num_threads(1)
     print(measured_on() + "\n")

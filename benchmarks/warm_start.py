@@ -4,7 +4,7 @@
 
 The data hold the order of each user's rows and no common time, so "the first 90 % of the interactions" are the first
 90 % of every user's. A tenth of the users is validation and another tenth test, the same in both trainings, so that
-nobody who is tested was trained on. Three fits of each model:
+no test user was trained on. Three fits of each model:
 
 earlier  on the first 90 %; cached
 full     on all rows from random weights

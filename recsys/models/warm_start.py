@@ -221,7 +221,7 @@ class Earlier:
     trained : TrainedModel
         Saved or just fitted.
     grow : bool
-        Keep its items in the new catalog, at their positions and also where nobody has them any more; new items follow.
+        Keep its items in the new catalog, at their positions and also where no user has them any more; new items follow.
     """
 
     trained: TrainedModel
@@ -305,9 +305,9 @@ class Earlier:
     def keep_vanished(
         self, model: Recommender, start: WarmStart | None, train: UserItemMatrix, device: str = "auto"
     ) -> None:
-        """Give a fitted model back what the earlier one knew of items that nobody has any more, if the catalog grows.
+        """Give a fitted model back what the earlier one knew of items that no user has any more, if the catalog grows.
 
-        A fit has nothing to say of them: networks learn only that nobody takes them, and factorizations set them to 0.
+        A fit has nothing to say of them: networks learn only that no user takes them, and factorizations set them to 0.
 
         Parameters
         ----------
