@@ -124,7 +124,7 @@ def common_bucket(name: str, *versions: tuple[str, TrainedModel]) -> float:
         share = trained.about.get("split", {}).get("test_bucket")
         if not isinstance(share, float) or not 0 < share < 0.5:
             raise UnsupportedError(
-                f"Version {version} of {name} may have been trained on any user, so nobody can judge it: train with "
+                f"Version {version} of {name} may have been trained on any user, so no user can judge it: train with "
                 "test_bucket."
             )
         shares[version] = share

@@ -198,7 +198,7 @@ def run(job: ScoreJob) -> Scored:
 
 
 def refuse_to_empty(job: ScoreJob) -> None:
-    """Say that nobody is to get a list. Raises DataError where lists would be replaced by none."""
+    """Say that no user is to get a list. Raises DataError where lists would be replaced by none."""
     if job.overwrite and not folder_at(job.output).is_empty():
         raise DataError(
             f"Expected users in {job.choice.users} to replace the lists in {job.output}, found none: no list would be "

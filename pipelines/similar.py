@@ -187,5 +187,5 @@ def text(found: Similar) -> str:
         header = ("rank", "user", *(["both had, for one"] if titled else []), "in common", "cosine")
         first = f"Nearest to user {shorten(str(found.asked['user_id']), 40)}, of {plural(found.asked['items'], 'item')}"
     if not found.neighbors:
-        return f"{first}: there is nobody and nothing else to compare with."
+        return f"{first}: there is nothing else to compare with."
     return f"{first}\n\n{table(rows, header, left=len(header) - (1 if 'item_id' in found.asked else 2))}"

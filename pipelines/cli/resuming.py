@@ -114,7 +114,7 @@ def open_training(
         try:
             about, complete = read_description(folder), complete_model(output, facts)
             _check(output, about, complete, overwrite, facts)
-            if about is None:  # nobody knows what the checkpoints are of, if there are any
+            if about is None:  # it is unknown what the checkpoints are of, if there are any
                 remove_checkpoints(folder)
         except ArtifactError as error:
             refusal = str(error)

@@ -180,7 +180,7 @@ class EncodingWriter:
             return Embeddings(found.mean[:users], None if found.deviation is None else found.deviation[:users])
 
     def _none(self) -> Embeddings:
-        """Vectors of nobody, for the schema of a file."""
+        """Vectors of no users, for the schema of a file."""
         if self.plan.of == "items":
             return Embeddings(self.items[:0])
         rows = np.zeros(0, dtype=np.int64) if self.saved.model.needs_training_users else None

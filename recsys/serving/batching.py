@@ -19,7 +19,7 @@ class QueueFullError(RecsysError):
 
 
 class MicroBatcher(Generic[QueryT, AnswerT]):
-    """Answers queries on one thread, all that wait at a time. Nobody waits for others to come.
+    """Answers queries on one thread, all that wait at a time. No query waits for others to come.
 
     Parameters
     ----------

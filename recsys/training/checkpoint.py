@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recsys.errors import ArtifactError, DataError, StorageError
 from recsys.training.checkpoint_files import newest_checkpoint, remove_checkpoints, write_checkpoint
 from recsys.training.data_parallel import ALONE, Group
-from recsys.training.parts import Part, Place, State, Weights
+from recsys.training.parts import Part, EpochPosition, State, Weights
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Checkpoints:
 
     Attributes
     ----------
-    place : Place
+    place : EpochPosition
         Where in an epoch training is.
     seconds : float
         Time that went into what was found; 0 where the fit began anew.
@@ -94,7 +94,7 @@ class Checkpoints:
         self._facts, self._group, self._device = facts, group, device
         self._parts: dict[str, Part] = {}
         self._found: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-        self._place = Place()
+        self._place = EpochPosition()
         self._began = time.monotonic()
 
     @property
@@ -103,9 +103,9 @@ class Checkpoints:
         return self.folder is not None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> EpochPosition:
         """Where in an epoch training is."""
-        return self._place if self.is_on else Place()
+        return self._place if self.is_on else EpochPosition()
 
     @property
     def spent(self) -> float:

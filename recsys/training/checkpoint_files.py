@@ -127,7 +127,7 @@ def write_description(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any] | None:
-    """Read which training the checkpoints of a folder belong to; None where nobody wrote it, or it is damaged."""
+    """Read which training the checkpoints of a folder belong to; None where it was never written, or is damaged."""
     file = folder / DESCRIPTION
     try:
         about = parse_json(file.read_bytes(), file)

@@ -95,7 +95,7 @@ class Weights:
         copy_into(self.network.state_dict(), state)
 
 
-class Place:
+class EpochPosition:
     """Where in an epoch training is: the losses of its finished passes, and how far the pass that runs is.
 
     A pass that goes on draws the same order of rows from the generator as it was at its start, leaves out the batches

@@ -1,4 +1,4 @@
-"""Predictions of the rated cells alone: products of codes and a table, without the cells that nobody rated."""
+"""Predictions of the rated cells alone: products of codes and a table, without the cells that are not rated."""
 
 from __future__ import annotations
 
