@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recsys.errors import ArtifactError, DataError, StorageError
 from recsys.training.checkpoint_files import newest_checkpoint, remove_checkpoints, write_checkpoint
 from recsys.training.data_parallel import ALONE, Group
-from recsys.training.parts import Part, EpochPosition, State, Weights
+from recsys.training.parts import EpochPosition, Part, State, Weights
 
 logger = logging.getLogger(__name__)
 

@@ -186,7 +186,7 @@ class EpochRecord:
         return epoch
 
     def is_out_of_patience(self, patience: int) -> bool:
-        """Whether no value was better for so many epochs."""
+        """Whether no value was better for as many epochs as patience allows."""
         if not self.epochs or self.epochs[-1].value is None:
             return False
         last, best = len(self.epochs), 0 if self.best is None else self.best.number

@@ -7,8 +7,8 @@ import pytest
 from recsys.data.interactions import Vocabulary
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import ConfigError, DataError
-from recsys.splitting.bucket import in_bucket
 from recsys.splitting.bucket import divide_by_bucket as divide
+from recsys.splitting.bucket import in_bucket
 
 
 def table(users, low=False):
