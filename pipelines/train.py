@@ -306,7 +306,8 @@ def report(trained: Trained | None, job: TrainJob) -> None:
         return
     say(trained.ledger)
     decided = f": {trained.summary}" if trained.summary else ""
-    say(wrapped(f"{trained.model} fitted in {trained.fit_seconds:.1f} s{decided}"))
+    if trained.fit_seconds:  # else an earlier process has fitted it
+        say(wrapped(f"{trained.model} fitted in {trained.fit_seconds:.1f} s{decided}"))
     if trained.metrics:
         before = ", before the refit" if job.refit else ""
         say(f"\n{wrapped(f'On held-out users{cells_text(trained.counts)}{before}:')}")

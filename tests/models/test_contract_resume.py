@@ -55,7 +55,7 @@ def fit(model, folder=None, kill_at=None, **context):
 def assert_resumes(make, folder, **context):
     """A fit killed a few times, at moments spread over it, ends with the bytes and the record of an undisturbed one."""
     whole, moments = fit(make(), **context)
-    for number, start in enumerate((1, moments // 2, moments)):
+    for number, start in enumerate((moments // 2, moments)):
         place, kills = folder / str(number), 0
         for at in (start, 2):
             try:
@@ -79,7 +79,7 @@ def without_times(epoch):
 @every_model
 def test_an_interrupted_fit_goes_on_to_the_bytes_of_an_undisturbed_one(name, tmp_path):
     moments, rest = assert_resumes(lambda: short(name), tmp_path)
-    if list_checkpoints(tmp_path / "2") and moments > 4 and name not in WITHOUT_PROGRESS:
+    if list_checkpoints(tmp_path / "1") and moments > 4 and name not in WITHOUT_PROGRESS:
         assert rest < moments / 2  # it did go on: a fit from the beginning would pass this test too
 
 
