@@ -101,14 +101,26 @@ def intervals(row: Row) -> dict[str, Interval]:
     return {label: Average.of(np.array(values, dtype=float)).interval() for label, values in row["values"].items()}
 
 
+def minus_svd(row: Row, rows: Mapping[str, Row], label: str) -> str:
+    """The difference to svd of the same size, paired by user, with its 95 % interval; empty for svd."""
+    other = rows.get(f"svd-{row['size']}")
+    if other is None or other is row:
+        return ""
+    ours, theirs = (Average.of(np.array(each["values"][label], dtype=float)) for each in (row, other))
+    found = ours.difference(theirs)
+    return f"{found.mean:+.4f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
 def table(rows: Mapping[str, Row]) -> str:
     """Rows of a Markdown table, by model and size."""
-    lines = [f"| model | size | {METRIC} | {RECONSTRUCTION} | chosen on validation | fits, s |", "|" + " --- |" * 6]
+    columns = f"| model | size | {METRIC} | minus svd | {RECONSTRUCTION} | minus svd | chosen on validation |"
+    lines = [columns, "|" + " --- |" * 7]
     for row in rows.values():
-        found = intervals(row)
         chosen = ", ".join(f"{key}={value:g}" for key, value in row["settings"].items())
-        measures = " | ".join(f"{m.mean:.4f} [{m.low:.3f}, {m.high:.3f}]" for m in found.values())
-        lines.append(f"| {row['model']} | {row['size']} | {measures} | {chosen} | {row['seconds']:.0f} |")
+        cells = [row["model"], str(row["size"])]
+        for label, one in intervals(row).items():
+            cells += [f"{one.mean:.4f} [{one.low:.3f}, {one.high:.3f}]", minus_svd(row, rows, label)]
+        lines.append(f"| {' | '.join([*cells, chosen])} |")
     return "\n".join(lines)
 
 
