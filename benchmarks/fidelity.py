@@ -49,7 +49,7 @@ ML1M: Settings = {
 # Defaults; the epochs that `recsys train` kept of vae on validation users, for both networks.
 INSTRUMENTS: Settings = {"edlae": {}, "als": {}, "vae": {"epochs": 8}, "recvae": {"epochs": 8}}
 SETS = {
-    "ml-1m": ("MovieLens-1M", "ml-1m/ratings.csv", ML1M, 300),
+    "ml-1m": ("MovieLens-1M", "ml-1m/ratings.csv", ML1M, 200),
     "amazon-musical-instruments": (
         "Amazon Musical Instruments",
         "amazon-musical-instruments/ratings.csv",
@@ -66,7 +66,7 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--data", type=Path, default=DATA)
     flags.add_argument("--cache", type=Path, default=Path(__file__).parent / "accuracy" / "cache" / "fidelity")
-    flags.add_argument("--users", type=int, help="of each set, instead of 300 and all")
+    flags.add_argument("--users", type=int, help="of each set, instead of 200 and all")
     flags.add_argument("--only", default=",".join(SETS))
     flags.add_argument("--models", default="edlae,als,vae,recvae")
     asked = flags.parse_args()
