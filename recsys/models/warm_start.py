@@ -221,7 +221,7 @@ class Earlier:
     trained : TrainedModel
         Saved or just fitted.
     grow : bool
-        Keep its items in the new catalog, at their positions and also where no user has them any more; new items follow.
+        Keep its items in the new catalog, at their positions, also where no user has them any more; new items follow.
     """
 
     trained: TrainedModel
