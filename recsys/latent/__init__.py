@@ -7,5 +7,8 @@ Where embeddings come from (recsys.models.embeddings; every `Recommender` has th
     model.user_scoring_vectors(history), .item_scoring_vectors()    inner products are the scores, biases folded in
     Embedder.of(model, size=None) -> .items, .users(history)    short vectors of every model: items x items weights are
                                                                 factorized, said by .is_factorized
-A network implements `last` (last hidden layer), `embed` (its code) and `output` (weights and biases of the items).
+A network has `embed` (codes of rows), `last` (last hidden layer) and `output` (weights and biases of the items).
+
+index: nearest neighbors among many vectors. compression: one byte an element. projection, clusters, maps: a plane with
+clusters and titles. generate: made-up users.
 """

@@ -4,8 +4,8 @@ Up to 200,000 vectors it compares with all of them, which is exact. Beyond, it l
 many clusters, first by codes of half a byte an element, then by the vectors themselves (Jegou, Douze, Schmid: Product
 Quantization for Nearest Neighbor Search, IEEE TPAMI 33, 2011; Andre, Kermarrec, Le Scouarnec: Quicker ADC, IEEE TPAMI
 43, 2021). Both are those of faiss: it has wheels for Python 3.11 to 3.13 (hnswlib has none), needs NumPy alone, uses
-what the processor can do, and builds such an index in minutes where the graphs of hnswlib, voyager and usearch take far
-longer. A single search compares with a million vectors in about a tenth of a second: an index is for many of them.
+what the processor can do, and builds such an index in minutes, where graphs such as voyager's take longer. A single
+search compares with a million vectors in a fraction of a second: an index is for many of them.
 
 An index is two files: what faiss wrote, and beside it, with `.json` at the end of the name, what it is of.
 """
