@@ -43,7 +43,8 @@ def test_a_table_of_interactions_is_split_as_the_task_says(tmp_path):
         }
     )
     frame.to_csv(tmp_path / "ratings.csv", index=False)
-    boards = [recsys.compare(each, ["popularity"], PLAIN) for each in (recsys.read_interactions(frame), tmp_path / "ratings.csv")]
+    sources = recsys.read_interactions(frame), tmp_path / "ratings.csv"
+    boards = [recsys.compare(each, ["popularity"], PLAIN) for each in sources]
     assert boards[0].protocol == "strong"
     assert boards[0].leaderboard["ndcg@5"].tolist() == boards[1].leaderboard["ndcg@5"].tolist()
 

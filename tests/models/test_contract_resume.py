@@ -203,5 +203,5 @@ def test_a_warm_start_is_resumed_and_another_one_refused(name, tmp_path):
     assert_resumes(lambda: short(name), tmp_path, start=start)
     with pytest.raises(Killed):
         fit(short(name), tmp_path / "refused", moments - 1, start=start)
-    with pytest.raises(ArtifactError, match="start was .* and is not set"):
+    with pytest.raises(ArtifactError, match=r"start was .* and is not set"):
         fit(short(name), tmp_path / "refused")
