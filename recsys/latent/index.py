@@ -1,7 +1,7 @@
 """An index of nearest neighbors: many searches among very many vectors, in a small part of the time.
 
 Up to 200,000 vectors it compares with all of them, which is exact. Beyond, it looks at the vectors of the nearest of
-many clusters, first by codes of half a byte an element, then by the vectors themselves (Jegou, Douze, Schmid: Product
+many clusters, first by codes of two bits an element, then by the vectors themselves (Jegou, Douze, Schmid: Product
 Quantization for Nearest Neighbor Search, IEEE TPAMI 33, 2011; Andre, Kermarrec, Le Scouarnec: Quicker ADC, IEEE TPAMI
 43, 2021). Both are those of faiss: it has wheels for Python 3.11 to 3.13 (hnswlib has none), needs NumPy alone, uses
 what the processor can do, and builds such an index in minutes, where graphs such as voyager's take longer. A single
