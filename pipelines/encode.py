@@ -19,6 +19,7 @@ from recsys.batch.engines import BatchJob, Execution, write_shards
 from recsys.batch.output import open_output, record_shards, refuse_output, remove_output, write_manifest
 from recsys.batch.plan import ENCODING_FOLDERS
 from recsys.batch.rules import ListRules
+from recsys.batch.shards import WORKER_PEAK
 from recsys.batch.targets import Targets, fingerprint, item_targets, make_targets
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
@@ -213,6 +214,8 @@ def write(job: EncodeJob, batch: BatchJob[EncodingPlan]) -> None:
     shards = write_shards(batch, output.location, job.execution.most_workers(plan.tile), output.finished)
     recorded = record_shards(output.location, plan, output.finished, shards)
     summaries = dict(watch(recorded, len(plan.shards), "encoding", "file"))
+    for summary in summaries.values():
+        summary.pop(WORKER_PEAK, None)  # of an actor: no property of the output
     facts = {"model": {"name": batch.saved.model.name, "digest": batch.saved.digest}}
     write_manifest(output.location, plan, summaries, facts)
     output.publish()
