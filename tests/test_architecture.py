@@ -49,6 +49,7 @@ HOMES = {
     "mlflow": {
         "recsys.tracking.mlflow_tracker",
         "recsys.tracking.mlflow_client",
+        "recsys.tracking.registry",
         "recsys.serving.pyfunc",
         "recsys.serving.pyfunc_model",
     },
