@@ -22,7 +22,7 @@ from recsys.splitting.holdout import Holdout, RowParts, Split, stored_cells
 from recsys.types import FloatArray
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-LEAST_SHARE = 1e-9
+LEAST_SHARE = 1e-15
 STAGES = ((VALIDATION, "validation"), (TEST, "test"))
 
 PROTOCOLS: dict[str, Callable[..., Split]] = {}  # by name, filled by `protocol`

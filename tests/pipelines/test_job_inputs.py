@@ -118,4 +118,4 @@ def test_a_share_of_nothing_is_refused_as_one(tmp_path):
     words = "train", ratings, "-m", "popularity", "--held-out", "1e-300", "--no-track", "-o", tmp_path / "model"
     done = invoke(*words)
     assert done.exit_code == 1
-    assert "Expected share above 0 and below 0.5 (at least 1e-09), found 1e-300" in " ".join(done.output.split())
+    assert "Expected share above 0 and below 0.5 (at least 1e-15), found 1e-300" in " ".join(done.output.split())

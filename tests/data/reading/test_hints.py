@@ -58,7 +58,7 @@ def test_small_users_missing_times_and_blanks_in_ids_are_named():
 def test_ids_that_look_like_missing_markers_stay_and_are_named(tmp_path, marker):
     (tmp_path / "r.csv").write_text(f"user,item\nu,{marker}\nv,{marker}\nv,b\n")
     found = read_interactions(tmp_path / "r.csv")
-    assert found.items.to_list() == [marker, "b"]
+    assert set(found.items.to_list()) == {marker, "b"}
     assert f"2 rows have the item id {marker!r}" in " ".join(hints(found))
     assert "missing user" not in " ".join(hints(found))
 

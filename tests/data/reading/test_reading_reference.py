@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 import pytest
@@ -129,7 +130,12 @@ def reference(lines, separator, width, policy, least):
     kept = {pair: rating for pair, rating in values.items() if sizes[pair[0]] >= least}
     if len(kept) < len(values):
         counts["user below min_user_items"] = len(values) - len(kept)
-    return kept, dict(counts), list(dict.fromkeys(user for user, _ in kept))
+    return kept, dict(counts), sorted({user for user, _ in kept}, key=place_of)
+
+
+def place_of(name):
+    """Whole numbers by value, then all other text by code point."""
+    return (0, int(name), "") if re.fullmatch("0|-?[1-9][0-9]*", name) else (1, 0, name)
 
 
 def why_bad(fields, width):
