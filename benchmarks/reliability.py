@@ -196,8 +196,7 @@ def page(tried: list[Tried]) -> str:
         for one in commands
     ]
     inputs = [
-        f"| {one.what} | {one.inputs:,} | {one.refused:,} | {one.inputs - len(one.problems):,} |"
-        for one in others
+        f"| {one.what} | {one.inputs:,} | {one.refused:,} | {one.inputs - len(one.problems):,} |" for one in others
     ]
     found = "\n".join(f"- {problem[:300]}" for one in tried for problem in one.problems) or "Nothing."
     total, lost = sum(one.tried for one in tried), sum(len(one.problems) for one in tried)
