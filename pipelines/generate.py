@@ -29,7 +29,7 @@ from recsys.evaluation.generated import (
 from recsys.evaluation.tasks import TASKS
 from recsys.latent.decoders import check_generative
 from recsys.latent.generate import Source
-from recsys.models import MODELS
+from recsys.models import create_model
 from recsys.models.trained import TrainedModel
 from recsys.reporting.generated_page import GeneratedFacts, findings, render_generated
 from recsys.splitting.holdout import Split
@@ -66,7 +66,6 @@ class GenerateJob:
         None,
         "Model to train on generated and on real users for the report; by default ease (sparse-ease beyond "
         f"{LARGEST:,} items), for ratings biased-mf.",
-        kind=click.Choice(list(MODELS)),
     )
     overwrite: bool = setting(False, "Replace existing files.")
     seed: int = setting(0, "Seed; the same seed gives the same bytes.", kind=SEED)
@@ -144,7 +143,8 @@ def find_learner(job: GenerateJob, saved: TrainedModel) -> str:
     """The model to train for the report: one of the same task, for new users."""
     task, default = saved.model.task, "ease" if len(saved.items) <= LARGEST else "sparse-ease"
     learner = job.learner or ("biased-mf" if task == "rating" else default)
-    if MODELS[learner].task != task or MODELS[learner].needs_training_users:
+    kind = type(create_model(learner))
+    if kind.task != task or kind.needs_training_users:
         raise ConfigError(f"Expected a learner of the {task} task that takes new users, found {learner}.")
     return learner
 

@@ -192,7 +192,7 @@ def test_a_folder_in_place_of_the_file_is_refused_before_any_work_and_one_user_i
     done = CliRunner().invoke(main, ["similar", str(vae[0]), "--user", "ann", "--ratings", str(alone)])
     assert (done.exit_code, done.stdout.strip()) == (
         0,
-        "Nearest to user ann, of 1 item: there is nobody and nothing else to compare with.",
+        "Nearest to user ann, of 1 item: there is nothing else to compare with.",
     )
 
 

@@ -122,6 +122,7 @@ def test_ratings_are_generated_from_a_model_of_ratings(tmp_path):
     made = recsys.read_interactions(job.output)
     assert set(made.rating) <= {1, 2, 3, 4, 5}
     assert found.usefulness.metric == "rmse" and "lower is better" in found.findings[0]
-    for learner in ("ease", "bpr"):
-        with pytest.raises(ConfigError, match="learner of the rating task"):
+    wrong = "learner of the rating task"
+    for learner, said in (("ease", wrong), ("bpr", wrong), ("esae", "a model of")):
+        with pytest.raises(ConfigError, match=said):
             generate.run(replace(job, learner=learner, overwrite=True))

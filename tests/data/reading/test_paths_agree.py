@@ -51,7 +51,7 @@ def test_unusual_line_separators_stay_in_ids_whatever_else_is_in_the_file(tmp_pa
     (tmp_path / "r.csv").write_bytes(text.encode())
     found = read_interactions(tmp_path / "r.csv", ReadingOptions(separator=separator))
     assert found.users.to_list() == [f"u{mark}v", "w"]
-    assert found.items.to_list() == [f"b{mark}", f"{mark}a"]
+    assert sorted(found.items.to_list()) == sorted([f"b{mark}", f"{mark}a"])
 
 
 def test_the_header_that_comes_again_is_rejected_on_both_paths():
