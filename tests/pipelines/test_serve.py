@@ -85,6 +85,13 @@ def test_a_host_that_is_not_of_this_machine_is_refused():
         listening("192.0.2.1", 0)
 
 
+def test_an_answer_does_not_wait_for_the_acknowledgment_of_its_headers():
+    with listening("127.0.0.1", 0) as place, socket.create_connection(place.getsockname()):
+        accepted, _ = place.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_keys_are_lines_long_enough_and_never_shown(tmp_path):
     file = tmp_path / "keys"
     file.write_text("  a-key-of-16-chars\n\nanother-key-of-20-ch\n")
