@@ -34,6 +34,7 @@ from recsys.system.text import plural
 
 from .cli.exit_notice import exit_notice
 from .cli.interrupts import resumable
+from .cli.models import ModelType
 from .cli.options import LocationType, options_from, setting
 from .cli.output import as_json, listed, print_json, say, wrapped
 from .cli.progress import activity, watch
@@ -249,7 +250,7 @@ def write_index(path: Path, files: Sequence[Path], vectors: Mapping[str, Any]) -
 
 
 @click.command("encode")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @click.argument("ratings", type=LocationType(), nargs=-1)
 @options_from(EncodeJob)
 def command(job: EncodeJob) -> None:

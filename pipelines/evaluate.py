@@ -24,6 +24,7 @@ from recsys.evaluation.results import ModelResult
 from recsys.evaluation.tasks import TASKS
 from recsys.models.trained import TrainedModel
 from recsys.reporting.report import render
+from recsys.splitting.bucket import divide_by_bucket
 from recsys.splitting.holdout import Holdout
 from recsys.system.atomic import new_directory, refuse_existing, write_json
 from recsys.system.packages import versions
@@ -36,7 +37,7 @@ from .cli.output import as_json, cells_text, decimal, metrics_table, print_json,
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions, comma_list
-from .cli.steps import log_calibration, log_data
+from .cli.steps import log_calibration, log_data, log_used_model
 from .cli.unknown import find_unknown, note_unknown
 
 CAUTION = (
@@ -124,7 +125,7 @@ def run(job: EvaluateJob) -> Evaluated:
     holdout, caution = chosen.holdout, CAUTION if chosen.protocol == "hidden" else ""
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
-        tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
+        log_used_model(tracked, saved)
         with activity(f"{saved.model.name}: evaluating on held-out data"):
             measured = task.evaluate(saved.model, holdout, labels if job.output is None else task.labels(labels))
         found = measured.only(labels)
@@ -176,8 +177,9 @@ def report_facts(result: ModelResult, holdout: Holdout, labels: Sequence[str], s
 def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interactions) -> Chosen:
     """Choose what to evaluate on.
 
-    With `--test`, the users of that file. On the data of its training, the users held out then: the split is made
-    again from what model.json says. Else all users of RATINGS, with a share of their items held out.
+    With `--test`, the users of that file. Of a model with a test bucket, the users of it. On the data of its training,
+    the users held out then: the split is made again from what model.json says. Else all users of RATINGS, with a share
+    of their items held out.
     """
     task = TASKS[saved.model.task]
     if job.test is not None:
@@ -185,6 +187,10 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
         found = splitting.holdout(interactions, held_out, saved.items, saved.users, task.ratings)
         return Chosen(found, "test file", f"users of {job.test}", found.history)
     split, data = saved.about.get("split", {}), saved.about.get("data", {})
+    if split.get("test_bucket") and not saved.model.needs_training_users:
+        _, judges = divide_by_bucket(interactions, split["test_bucket"])
+        hidden = splitting.hide(judges, saved.items, job.hidden, job.seed, task.ratings)
+        return Chosen(hidden, "bucket", "users of the test bucket, kept out of its training", hidden.history)
     if data.get("fingerprint") == interactions.fingerprint():
         share, seed = split.get("held_out"), saved.about.get("seed")
         again_possible = split.get("protocol") in ("strong", "weak", "cells") and not split.get("refit")

@@ -1,48 +1,56 @@
-"""`recsys nightly`: check, train, challenge, score and publish, each step once; killed, it goes on where it was.
-
-A night is a folder of OUTPUT, and CURRENT in OUTPUT names the night whose lists are in use:
-
-    nights/CURRENT                       2026-11-26-1f3a90c2
-    nights/2026-11-26-1f3a90c2/          the date, and the first digits of the fingerprint of its inputs
-        night.json                       the inputs, and the result of every finished step
-        published                        is there once CURRENT has named this night
-        model/ champion/ lists/          the new model, the champion at its start, the lists
-"""
+"""`recsys nightly`: check, train, evaluate, challenge, score and publish; killed, it goes on where it was."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
-import re
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import click
 
-from recsys.errors import ArtifactError, ConfigError, DataError
-from recsys.system.atomic import json_text, parse_json
+from recsys.artifacts import load_model
+from recsys.batch.gates import OF_TWO
+from recsys.errors import ConfigError, GateError
+from recsys.evaluation.warm_fit import find_origin
+from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256, write_text
+from recsys.system.storage import Location
 from recsys.system.text import plural
 from recsys.tracking.mlflow_tracker import parent_run
 from recsys.tracking.registry import CHAMPION, ModelAddress, ModelRegistry
+from recsys.tracking.tracker import Run
 
 from .cli.errors import CommandError
-from .cli.options import flatten, options_from, refuse_unknown, setting
+from .cli.nights import (
+    POINTER,
+    STEPS,
+    Plan,
+    State,
+    alone,
+    choose_night,
+    done_before,
+    fingerprint,
+    link_folder,
+    publish,
+    ratings_digest,
+    read_current,
+    read_plan,
+    read_state,
+    step_inputs,
+)
+from .cli.options import flatten, options_from, parse_settings, refuse_unknown, setting
 from .cli.output import as_json, print_json, say, wrapped
 from .cli.progress import activity
 from .cli.settings import TrackingOptions
+from .cli.trend import write_trend
 
-STEPS = ("check", "train", "promote", "score")  # each a command, with a table of its flags
-POINTER, STATE, DONE = "CURRENT", "night.json", "published"
-_NIGHT = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}\Z")
-
-Step = Mapping[str, Any]
+TAKEN_OVER = ("check", "train", "evaluate", "score")  # from an earlier night; who is champion is decided every night
 
 
 @dataclass(frozen=True)
@@ -51,33 +59,23 @@ class NightlyJob:
 
     file: Path
     date: str = setting("", "Date of the night, YYYY-MM-DD; today by default.")
-    force: bool = setting(False, "Begin a new night although nothing has changed since the last one.")
+    force: bool = setting(False, "Begin a new night, and do every step, although nothing has changed.")
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the file says: ratings, the registered name, the folder of nights, and the flags of each step."""
-
-    ratings: tuple[str, ...]
-    name: str
-    output: Path
-    warm_start: bool
-    flags: Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
 class Night:
-    """The folder of a night, whether its lists are in use, its steps, and what was decided, in sentences."""
+    """The folder of a night, whether its lists are in use, what its steps found, what was decided, and the page."""
 
     folder: Path
     published: bool
-    steps: Mapping[str, Step]
+    steps: Mapping[str, Mapping[str, Any]]
     said: Sequence[str]
+    trend: Path | None = None
 
 
 def run(job: NightlyJob) -> Night:
-    """Do what is left to be done of this night."""
+    """Do what is left to be done of this night. Raises GateError, with a page that shows it, where a gate refuses."""
     plan = read_plan(job.file)
     for step in STEPS:
         command_line(plan, step, plan.output, plan.output)
@@ -87,48 +85,110 @@ def run(job: NightlyJob) -> Night:
 
 def _run(job: NightlyJob, plan: Plan) -> Night:
     inputs = fingerprint(job.file, plan)
-    folder, fresh = choose_night(plan.output, inputs, job)
+    folder, fresh = choose_night(plan.output, inputs, job.date, job.force)
     state = read_state(folder, inputs)
     if not fresh:
+        publish(plan, folder)  # a killed job may have moved the pointer, and no more
         said = [f"Nothing has changed since {folder.name}: nothing to do (--force begins a new night)."]
-        return Night(folder, True, state, said)
+        return Night(folder, True, state.steps, said, write_trend(plan))
     folder.mkdir(parents=True, exist_ok=True)
-    with job.tracking.open().run(f"nightly {plan.name}", "nightly") as tracked, children_of(tracked.id):
+    with job.tracking.open().run(f"nightly {plan.name}", "nightly", state.run_id) as tracked, children_of(tracked.id):
+        state.run_id = tracked.id
+        state.write()
         tracked.log_params({"night": folder.name, "inputs": inputs})
-        said = list(work(plan, folder, state, inputs))
-        publish(plan.output, folder)
-        tracked.set_tags({"recsys.night": folder.name})
-    return Night(folder, True, state, [*said, f"Published: {plan.output / POINTER} names {folder.name}."])
+        try:
+            said = list(work(plan, state, job.force))
+        finally:
+            page = write_trend(plan)
+            track(tracked, state, page)
+        publish(plan, folder)
+    page = write_trend(plan)
+    return Night(folder, True, state.steps, [*said, f"Published: {plan.output / POINTER} names {folder.name}."], page)
 
 
-def work(plan: Plan, folder: Path, state: dict[str, Any], inputs: str) -> Iterator[str]:
+def track(tracked: Run, state: State, page: Path | None) -> None:
+    """Keep the measures of the night, and the page, in its run."""
+    tracked.set_tags({"recsys.night": state.folder.name})
+    measures = state.result("score").get("manifest", {}).get("measures", {})
+    tracked.log_metrics({name: value for name, value in measures.items() if value is not None})
+    if page is not None:
+        tracked.log_artifact(page)
+
+
+def work(plan: Plan, state: State, force: bool) -> Iterator[str]:
     """Do the steps that are not done; yield what was decided."""
+    folder, ratings = state.folder, ratings_digest(plan)
     champion = fetch_champion(plan, folder)
-    warm = ["--init-from", str(champion)] if plan.warm_start and champion is not None else []
+    warm, why_not = warm_start(plan, champion)
+    if why_not:
+        yield f"Trained from the beginning: {why_not}"
     for step in STEPS:
-        model = folder / "model" if champion is None or _has_taken_over(state) else champion
-        more = {"train": warm, "score": previous(plan.output, folder)}.get(step, [])
-        if step not in state:
+        if step not in state.steps:
+            model, upstream, more = prepare(step, plan, state, champion, warm)
+            inputs = step_inputs(step, plan, ratings, *upstream)
             with activity(f"{folder.name}: {step}"):
-                state[step] = outcome(step, command_line(plan, step, folder, model, more))
-            write_text(folder / STATE, json_text({"inputs": inputs, "steps": state}))
-        if text := sentence(step, state[step]):
+                state.steps[step] = do(step, plan, state, inputs, command_line(plan, step, folder, model, more), force)
+            state.write()
+        if text := sentence(step, state.steps[step]):
             yield text
 
 
-def outcome(step: str, arguments: Sequence[str]) -> Step:
+def prepare(
+    step: str, plan: Plan, state: State, champion: Path | None, warm: Sequence[str]
+) -> tuple[Path, list[str], list[str]]:
+    """The model that a step uses, what comes before it (as digests), and its flags besides those of the file."""
+    new = state.folder / "model"
+    winner = champion if champion is not None and not state.result("promote").get("promoted") else new
+    if step == "train":
+        return new, [_stamp(champion) if warm else "", plan.name], list(warm)
+    if step == "evaluate":
+        return new, [_stamp(new)], []
+    if step == "score":
+        earlier = previous(plan, state.folder)
+        return winner, [_stamp(winner), *earlier], [*earlier, *gates_of(plan, state.folder)]
+    return winner, [], []
+
+
+def _stamp(model: Path | None) -> str:
+    """What identifies a model folder: model.json holds the checksums of its other files."""
+    return "" if model is None else sha256(model / "model.json")
+
+
+def do(step: str, plan: Plan, state: State, inputs: str, line: Sequence[str], force: bool) -> dict[str, Any]:
+    """Do a step, or take it over from an earlier night of the same inputs; its record."""
+    found = None if force or step not in TAKEN_OVER else done_before(plan, state.folder.name, step, inputs)
+    if found is None:
+        return {"inputs": inputs, "result": outcome(step, line, state), "taken_from": None}
+    earlier, record = found
+    if step == "train" and (earlier / "model" / "model.json").is_file():
+        link_folder(earlier / "model", state.folder / "model")
+        return {"inputs": inputs, "result": outcome(step, line, state), "taken_from": earlier.name}  # it is registered
+    if step in ("check", "evaluate"):
+        return {**record, "taken_from": earlier.name}
+    if step == "score" and plan.publish is None and (earlier / "lists" / "manifest.json").is_file():
+        link_folder(earlier / "lists", state.folder / "lists")
+        return {**record, "taken_from": earlier.name}
+    return {"inputs": inputs, "result": outcome(step, line, state), "taken_from": None}
+
+
+def outcome(step: str, arguments: Sequence[str], state: State) -> Mapping[str, Any]:
     """Run a command; a challenger that a gate refuses is an outcome, and no failure of the night."""
-    from recsys.errors import GateError
-
     try:
-        return call(arguments)
+        found = call(arguments)
     except CommandError as error:
-        if step == "promote" and isinstance(error.__cause__, GateError):
-            return {"champion": None, "reason": str(error.__cause__)}
+        cause = error.__cause__
+        if step == "promote" and isinstance(cause, GateError):
+            return {**cause.facts, "promoted": False}
+        if step == "score" and isinstance(cause, GateError):
+            state.refused = error.message
+            state.write()
         raise CommandError(f"{step}: {error.message}") from error
+    if step == "score":
+        state.refused = ""
+    return {**found, "promoted": True} if step == "promote" else found
 
 
-def call(arguments: Sequence[str]) -> Step:
+def call(arguments: Sequence[str]) -> Mapping[str, Any]:
     """Run a command of recsys in this process and return its JSON."""
     from .cli.main import main
 
@@ -138,20 +198,21 @@ def call(arguments: Sequence[str]) -> Step:
     return found
 
 
-def sentence(step: str, found: Step) -> str:
+def sentence(step: str, record: Mapping[str, Any]) -> str:
     """What a step decided, in words."""
+    found, before = record["result"], record["taken_from"]
+    taken = f" (as in {before}: the inputs are the same)" if before else ""
     if step == "train":
-        return f"Trained {found['model']}."
+        return f"Trained {found['model']}{taken}."
+    if step == "evaluate" and found["metrics"]:
+        label, value = next(iter(found["metrics"].items()))
+        return f"It reaches {label} {value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}] on {found['who']}."
     if step == "promote":
         return str(found["reason"])
     if step == "score":
-        return f"Lists of {plural(found['manifest']['users'], 'user')} in {plural(found['manifest']['rows'], 'row')}."
+        users, rows = (plural(found["manifest"][what], what[:-1]) for what in ("users", "rows"))
+        return f"Lists of {users} in {rows}{taken}."
     return ""
-
-
-def _has_taken_over(state: Mapping[str, Step]) -> bool:
-    """Whether the new model has taken over."""
-    return bool(state.get("promote", {}).get("champion"))
 
 
 def command_line(plan: Plan, step: str, folder: Path, model: Path, more: Sequence[str] = ()) -> list[str]:
@@ -166,11 +227,12 @@ def command_line(plan: Plan, step: str, folder: Path, model: Path, more: Sequenc
     own = {
         "check": plan.ratings,
         "train": [*plan.ratings, "--output", str(folder / "model"), "--resume", "--register", plan.name],
+        "evaluate": [str(model), *plan.ratings],
         "promote": [plan.name, *plan.ratings],
-        "score": [str(model), *plan.ratings, "--output", str(folder / "lists"), "--resume"],
+        "score": [str(model), *plan.ratings, "--output", str(plan.lists(folder.name)), "--resume"],
     }
     chosen = [word for name, value in flags.items() for word in _words(known[name], value)]
-    return [step, *own[step], *more, *chosen]
+    return [step, *own[step], *chosen, *more]
 
 
 def _dashed(key: str) -> str:
@@ -188,79 +250,6 @@ def _words(option: click.Parameter, value: Any) -> list[str]:
     return [word for one in values for word in (flag, str(one))]
 
 
-def read_plan(file: Path) -> Plan:
-    """Read the file of the job. Raises ConfigError for anything but what is expected."""
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"Expected TOML in {file}, found: {error}.") from error
-    refuse_unknown(table, {"ratings", "name", "output", "warm_start", *STEPS}, f"in {file}")
-    ratings = table.get("ratings")
-    ratings = [ratings] if isinstance(ratings, str) else ratings
-    if not (isinstance(ratings, list) and ratings and all(isinstance(one, str) for one in ratings)):
-        raise ConfigError(f'Expected ratings = "FILE" (or a list of files) in {file}, found {ratings!r}.')
-    name, output = table.get("name"), table.get("output", "nights")
-    if not (isinstance(name, str) and name and isinstance(output, str)):
-        raise ConfigError(f'Expected name = "NAME" of the model in the registry in {file}, found {name!r}.')
-    flags = {step: table.get(step, {}) for step in STEPS}
-    if wrong := [step for step, own in flags.items() if not isinstance(own, dict)]:
-        raise ConfigError(f"Expected a table [{wrong[0]}] of flags in {file}, found {flags[wrong[0]]!r}.")
-    if not isinstance(flags["train"].get("test_bucket", flags["train"].get("test-bucket")), float):
-        raise ConfigError(f"Expected test_bucket = 0.05 (or another share) in [train] of {file}: users judge by it.")
-    return Plan(tuple(ratings), name, Path(output), bool(table.get("warm_start", False)), flags)
-
-
-def fingerprint(file: Path, plan: Plan) -> str:
-    """A digest of everything that decides the night: the file, and the bytes of the ratings."""
-    digest = hashlib.sha256(file.read_bytes())
-    for place in map(Path, plan.ratings):
-        if not place.exists():
-            raise DataError(f"Expected ratings at {place}, found nothing.")
-        files = sorted(one for one in place.rglob("*") if one.is_file()) if place.is_dir() else [place]
-        for one in files:
-            digest.update(f"{one.relative_to(place) if place.is_dir() else ''}:{sha256(one)}".encode())
-    return digest.hexdigest()
-
-
-def choose_night(output: Path, inputs: str, job: NightlyJob) -> tuple[Path, bool]:
-    """The folder of the night, and whether there is something to do: an unfinished one of the same inputs goes on."""
-    nights = sorted(path.name for path in output.iterdir() if _NIGHT.match(path.name)) if output.is_dir() else []
-    same, current = [name for name in nights if name.endswith(inputs[:8])], read_current(output)
-    if same and not job.force:
-        if same[-1] == current:
-            return output / same[-1], False
-        if not (output / same[-1] / DONE).exists():
-            return output / same[-1], True
-    try:
-        day = date.fromisoformat(job.date) if job.date else date.today()
-    except ValueError as error:
-        raise ConfigError(f"Expected a date such as 2026-11-26, found {job.date!r}.") from error
-    name = f"{day.isoformat()}-{inputs[:8]}"
-    if name == current or (output / name / DONE).exists():
-        raise ConfigError(f"Expected another date than that of {name}, which is complete.")
-    return output / name, True
-
-
-def read_current(output: Path) -> str | None:
-    """The night in use."""
-    file = output / POINTER
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
-
-
-def read_state(folder: Path, inputs: str) -> dict[str, Any]:
-    """Results of the steps that are done."""
-    file = folder / STATE
-    if not file.exists():
-        return {}
-    found = parse_json(file.read_bytes(), file)
-    if found.get("inputs") != inputs or not isinstance(found.get("steps"), dict):
-        raise ArtifactError(
-            f"Expected the steps of this night in {file}, found those of other inputs: remove {folder}."
-        )
-    steps: dict[str, Any] = found["steps"]
-    return steps
-
-
 def fetch_champion(plan: Plan, folder: Path) -> Path | None:
     """The model folder of the champion as it was at the start of the night; None where there was none."""
     target = folder / "champion"
@@ -270,6 +259,7 @@ def fetch_champion(plan: Plan, folder: Path) -> Path | None:
     registry = ModelRegistry()
     address = ModelAddress(plan.name, CHAMPION)
     draft = folder / "champion.draft"
+    shutil.rmtree(draft, ignore_errors=True)  # half of a download
     with activity(f"downloading {address}"):
         if registry.version(address) is not None:
             registry.fetch(address, draft)
@@ -278,30 +268,50 @@ def fetch_champion(plan: Plan, folder: Path) -> Path | None:
     return fetch_champion(plan, folder)
 
 
-def previous(output: Path, folder: Path) -> list[str]:
-    """The flag that names the lists in use, to measure the overlap with them."""
-    current = read_current(output)
-    return [] if current in (None, folder.name) else ["--previous", str(output / str(current) / "lists")]
-
-
-@contextlib.contextmanager
-def alone(output: Path) -> Iterator[None]:
-    """Refuse a second job in the same folder while one is at work."""
-    from filelock import FileLock, Timeout  # comes with torch
-
-    output.mkdir(parents=True, exist_ok=True)
+def warm_start(plan: Plan, champion: Path | None) -> tuple[list[str], str]:
+    """The flags of a training that begins with the champion, and why it cannot, where it should."""
+    if not plan.warm_start or champion is None:
+        return [], ""
+    flags = {_dashed(key): value for key, value in plan.flags["train"].items()}
+    chosen = flags.get("settings", flags.get("set", {}))
+    settings = flatten(chosen) if isinstance(chosen, Mapping) else parse_settings(tuple(chosen))
     try:
-        with FileLock(output / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise ConfigError(f"Expected no other nightly job in {output}, found one at work: wait for its end.") from error
+        saved: TrainedModel = load_model(champion)
+        origin = find_origin(saved, None, bool(flags.get("grow", False)))
+        assert origin is not None
+        origin.create(str(flags.get("model", "")), settings)
+    except ConfigError as error:  # another kind of model, or of another size
+        return [], str(error)
+    return ["--init-from", str(champion)], ""
 
 
-def publish(output: Path, folder: Path) -> None:
-    """Let CURRENT name this night, in one step."""
-    if read_current(output) != folder.name:
-        write_text(output / POINTER, f"{folder.name}\n")
-    write_text(folder / DONE, "")
+def previous(plan: Plan, folder: Path) -> list[str]:
+    """The flag that names the lists in use, to compare with them."""
+    current = read_current(plan.output)
+    return [] if current in (None, folder.name) else ["--previous", str(plan.lists(str(current)))]
+
+
+def gates_of(plan: Plan, folder: Path) -> list[str]:
+    """In the first night, the flag of a copy of the gates without those that compare with the lists in use."""
+    place: Location | None = plan.flags["score"].get("gates")
+    if place is None or previous(plan, folder) or not Path(place).is_file():
+        return []
+    try:
+        table = tomllib.loads(Path(place).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+        return []  # the command says what is wrong with it
+    if not set(table) & set(OF_TWO) or not all(isinstance(limits, Mapping) for limits in table.values()):
+        return []
+    lines = [line for line in _lines(table) if line.partition(" ")[0] not in OF_TWO]
+    write_text(folder / "gates.toml", "".join(lines))
+    return ["--gates", str(folder / "gates.toml")]
+
+
+def _lines(table: Mapping[str, Any]) -> Iterator[str]:
+    """Gates as lines of TOML."""
+    for name, limits in table.items():
+        sides = ", ".join(f"{side} = {value!r}" for side, value in limits.items())
+        yield f"{name} = {{ {sides} }}\n"
 
 
 @contextlib.contextmanager
@@ -321,7 +331,9 @@ def command(job: NightlyJob) -> None:
     """Check, train, challenge, score and publish as FILE (TOML) says; run it again after a crash to go on."""
     night = run(job)
     if as_json():
-        print_json({"folder": str(night.folder), "published": night.published, "said": list(night.said)})
+        print_json({"folder": night.folder, "published": night.published, "said": night.said, "trend": night.trend})
         return
     for text in night.said:
         say(wrapped(text))
+    if night.trend is not None:
+        say(f"Trend: {night.trend}")

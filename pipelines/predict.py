@@ -30,12 +30,13 @@ from recsys.system.files import new_file
 from recsys.system.storage import Location, local_copy
 from recsys.system.text import plural
 
+from .cli.models import ModelType
 from .cli.options import LocationType, options_from, setting
 from .cli.output import as_json, note_columns, print_json, say
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
-from .cli.steps import log_data
+from .cli.steps import log_data, log_used_model
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def run(job: PredictJob) -> Predicted:
     with job.tracking.open().run(f"predict {saved.model.name}", "predict") as tracked, local_copy(job.pairs) as pairs:
         log_data(tracked, interactions)
         tracked.log_params({"model": saved.model.name})
-        tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
+        log_used_model(tracked, saved)
         started = time.perf_counter()
         with activity("predicting"):
             ratings, reason = predict_rows(model.score, histories, read_pairs(pairs, job.reading, _note_pairs))
@@ -129,7 +130,7 @@ def rating_model(saved: TrainedModel) -> RatingRecommender:
 
 
 @click.command("predict")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @click.argument("pairs", type=LocationType())
 @options_from(PredictJob)
 def command(job: PredictJob) -> None:

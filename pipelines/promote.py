@@ -24,6 +24,7 @@ from .cli.output import as_json, decimal, print_json, say, wrapped
 from .cli.progress import activity
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
+from .cli.steps import log_data
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,14 @@ def judge(
         job.tracking.open().run(f"promote {job.name}", "promote") as tracked,
         activity(f"comparing versions {new} and {old} on {plural(len(judges.users), 'user')}"),
     ):
+        log_data(tracked, judges)
         found = challenge(champion, challenger, judges, job.metric, hidden=job.hidden, seed=job.seed)
         is_won, gain = found.is_won(job.min_gain, job.non_inferior), found.difference.gain
         tracked.log_params({"model": job.name, "champion": old, "challenger": new, "rule": rule(job)})
-        tracked.log_metrics({"champion": found.champion.mean, "challenger": found.challenger.mean, "gain": gain.mean})
+        tracked.use_model(champion.about.get("run_id"))
+        tracked.log_metrics({"champion": found.champion.mean})
+        tracked.use_model(challenger.about.get("run_id"))
+        tracked.log_metrics({"challenger": found.challenger.mean, "gain": gain.mean})
         tracked.log_metrics({"gain_low": gain.low, "gain_high": gain.high})
         measured = (
             f"{job.metric} {decimal(found.challenger.mean)} against {decimal(found.champion.mean)} of version {old}, "
@@ -113,7 +118,8 @@ def judge(
         tracked.set_tags({"recsys.promoted": str(is_won)})
     if not is_won:
         registry.set_status(job.name, new, "failed", measured)
-        raise GateError(f"Version {new} of {job.name} does not take over: {measured}")
+        reason = f"Version {new} of {job.name} does not take over: {measured}"
+        raise GateError(reason, asdict(Promotion(job.name, old, old, found, reason)))
     return crown(job.name, registry, new, old, found, f"Version {new} of {job.name} takes over: {measured}")
 
 
@@ -164,7 +170,12 @@ def rule(job: PromoteJob) -> str:
 @options_from(PromoteJob)
 def command(job: PromoteJob) -> None:
     """Make the challenger of the registered model NAME its champion, if users in RATINGS show that it is better."""
-    promotion = run(job)
+    try:
+        promotion = run(job)
+    except GateError as error:
+        if as_json():
+            print_json(error.facts)
+        raise
     if as_json():
         print_json(asdict(promotion))
         return

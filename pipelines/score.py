@@ -46,12 +46,13 @@ from recsys.system.text import plural
 
 from .cli.exit_notice import exit_notice
 from .cli.interrupts import resumable
+from .cli.models import ModelType
 from .cli.options import LocationType, options_from, setting
 from .cli.output import as_json, note, print_json, say, wrapped
 from .cli.progress import watch
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
-from .cli.steps import log_data
+from .cli.steps import log_data, log_used_model
 from .cli.unknown import UnknownIds, find_unknown, note_unknown
 
 CLUSTER_LOST = (
@@ -168,7 +169,7 @@ def run(job: ScoreJob) -> Scored:
         if interactions is not None:
             log_data(tracked, interactions)
         tracked.log_params({"model": saved.model.name, "n": job.n, "plan": plan.hash, "engine": job.engine})
-        tracked.set_tags({"recsys.training_run": saved.about.get("run_id") or "", "recsys.model_digest": saved.digest})
+        log_used_model(tracked, saved)
         started = time.perf_counter()
         written = write_shards(batch, output.location, memory.workers, output.finished)
         recorded = record_shards(output.location, plan, output.finished, written)
@@ -318,7 +319,7 @@ def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | N
 
 
 @click.command("score")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @click.argument("ratings", type=LocationType(), nargs=-1)
 @options_from(ScoreJob)
 def command(job: ScoreJob) -> None:

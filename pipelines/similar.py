@@ -20,7 +20,8 @@ from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
 from recsys.system.text import plural
 
-from .cli.options import LocationType, options_from, setting
+from .cli.models import ModelType
+from .cli.options import options_from, setting
 from .cli.output import as_json, decimal, note, print_json, say, shorten, table
 from .cli.reading import read_histories
 from .cli.unknown import UnknownIds, find_unknown, note_unknown
@@ -137,7 +138,7 @@ def named(item: Any, titles: Mapping[str, str]) -> dict[str, Any]:
 
 
 @click.command("similar")
-@click.argument("model", type=LocationType())
+@click.argument("model", type=ModelType())
 @options_from(SimilarJob)
 def command(job: SimilarJob) -> None:
     """Find the items nearest to an item, or the users nearest to a user, with the model directory MODEL.

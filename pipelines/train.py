@@ -34,6 +34,7 @@ from recsys.splitting.holdout import Split
 from recsys.system.storage import Location
 from recsys.system.text import plural
 from recsys.tracking.registry import ModelRegistry
+from recsys.tracking.tracker import Run
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
@@ -187,10 +188,9 @@ def _train(job: TrainJob, named: Recommender | None, origin: Origin | None, grou
             about |= origin.record(train)
         trained = TrainedModel(model, train.items, train.item_counts, train.users, about)
         save_model(job.output, trained, training.overwrite)
-        tracked.log_metrics({label: interval.mean for label, interval in metrics.items()} | {"fit_seconds": seconds})
         if found is not None:
             log_calibration(tracked, found)
-        tracked.log_model(partial(pyfunc_arguments, job.output))
+        keep(tracked, job.output, metrics, seconds)
     register(job, tracked.id)
     training.checkpoints.remove()
     counts = {} if found is None else found.counts
@@ -230,6 +230,13 @@ def describe(
     }
 
 
+def keep(run: Run, model: Path, metrics: Mapping[str, Interval], seconds: float | None = None) -> None:
+    """Track the model first, then what it reached: its page in MLflow shows the metrics of runs that name it."""
+    run.log_model(partial(pyfunc_arguments, model))
+    took = {} if seconds is None else {"fit_seconds": seconds}
+    run.log_metrics({label: interval.mean for label, interval in metrics.items()} | took)
+
+
 def register(job: TrainJob, run_id: str | None) -> None:
     """Register the model that the run has kept, where that was asked for."""
     if job.register is None:
@@ -246,8 +253,13 @@ def register(job: TrainJob, run_id: str | None) -> None:
 def already_trained(about: Mapping[str, Any], job: TrainJob, interactions: Interactions) -> Trained:
     """The result of an earlier process that was complete; its checkpoints are gone."""
     note(f"{job.output} is complete already: nothing to resume.")
-    register(job, about["run_id"])
     metrics = {label: Interval(**interval) for label, interval in about["metrics"].items()}
+    if about["run_id"] is not None:  # the process may have ended before all was tracked
+        with job.tracking.open().run(f"train {about['model']}", "train", about["run_id"]) as tracked:
+            log_data(tracked, interactions)
+            keep(tracked, job.output, metrics)
+        about = {**about, "run_id": tracked.id}
+    register(job, about["run_id"])
     return Trained(about["model"], "", job.output, metrics, {}, 0.0, interactions.ledger.line(), about["run_id"])
 
 

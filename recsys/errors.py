@@ -19,6 +19,9 @@ Every message says what was expected, what was found and what to do, in terms of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class RecsysError(Exception):
     """Base of all errors that recsys raises on purpose."""
@@ -61,7 +64,17 @@ class EngineError(RecsysError):
 
 
 class GateError(RecsysError):
-    """What was made (lists, a model) is complete, and a gate refuses to publish it."""
+    """What was made (lists, a model) is complete, and a gate refuses to publish it.
+
+    Attributes
+    ----------
+    facts : dict
+        What was measured, for programs; may be empty.
+    """
+
+    def __init__(self, message: str, facts: Mapping[str, Any] | None = None):
+        super().__init__(message)
+        self.facts = dict(facts or {})
 
 
 class RegistryError(RecsysError):

@@ -11,7 +11,17 @@ from paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Lines that install, need the network, wait for somebody or need other data are shown and not run here.
-NOT_RUN = ("git clone", "cd ", "make", "python -m venv", ". .venv", "pip ", "recsys download", "mlflow ")
+NOT_RUN = (
+    "git clone",
+    "cd ",
+    "make",
+    "python -m venv",
+    ". .venv",
+    "pip ",
+    "recsys download",
+    "recsys serve",
+    "mlflow ",
+)
 
 
 def blocks(language: str) -> list[str]:

@@ -14,6 +14,7 @@ from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
 from recsys.evaluation.results import FittedResult
 from recsys.models import Recommender, create_model
+from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import calibration_curve, training_curve
 from recsys.splitting.holdout import Split
 from recsys.system.atomic import refuse_existing, write_text
@@ -107,6 +108,13 @@ def log_data(run: Run, interactions: Interactions, split: Split | None = None) -
     if split is not None:
         run.log_params({"protocol": split.protocol, "split": split.facts})
     return {"fingerprint": interactions.fingerprint(), **facts}
+
+
+def log_used_model(run: Run, saved: TrainedModel) -> None:
+    """Track which saved model is used, and link the run to the model that its training kept."""
+    training = saved.about.get("run_id") or ""
+    run.set_tags({"recsys.training_run": training, "recsys.model_digest": saved.digest})
+    run.use_model(training)
 
 
 TRIALS = "tuning.db"  # all trials of all models, one Optuna study each

@@ -5,6 +5,8 @@ short_lists        share of users with fewer than n items
 popularity         share of rows on the most popular items: the fewest that have half of all training interactions
 overlap            share of a list's items that were in the same user's previous list; mean over a sample of users
 score_p05 .. p95   quantiles of the scores in a sample of lists
+score_shift        population stability index of these scores against the previous batch (recsys.batch.shift)
+item_shift         the same of which items are listed
 ```toml
 coverage = { min = 0.2 }         # a file of gates: min, max, or both
 popularity = { min = 0.1, max = 0.9 }
@@ -29,12 +31,14 @@ from numpy.typing import NDArray
 
 from recsys.batch.output import ShardSummary, damaged, read_json
 from recsys.batch.plan import ScoringPlan
+from recsys.batch.shift import item_shift, score_shift
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from recsys.evaluation.beyond_accuracy import short_head
 from recsys.system.storage import Folder, Location, folder_at, local_copy
 
-MEASURES = ("coverage", "short_lists", "popularity", "overlap", "score_p05", "score_p50", "score_p95")
+OF_TWO = ("overlap", "score_shift", "item_shift")  # compare with a previous batch
+MEASURES = ("coverage", "short_lists", "popularity", "score_p05", "score_p50", "score_p95", *OF_TWO)
 SAMPLE = 10_000  # lists compared with the previous batch: the mean is right to about half a percentage point
 
 
@@ -62,7 +66,7 @@ def read_gates(path: Location, with_previous: bool) -> dict[str, tuple[float, fl
     path : Path or str
         TOML file.
     with_previous : bool
-        Whether a previous batch is given, which the gate `overlap` needs.
+        Whether a previous batch is given, which the gates of `OF_TWO` need.
 
     Returns
     -------
@@ -87,8 +91,8 @@ def read_gates(path: Location, with_previous: bool) -> dict[str, tuple[float, fl
             raise ConfigError(f"Expected gates for {', '.join(MEASURES)}; found {name!r}.")
         if not isinstance(limits, Mapping) or not limits or set(limits) - {"min", "max"} or not _are_numbers(limits):
             raise ConfigError(f"Expected {name} = {{ min = 0.1, max = 0.9 }} (or one of them), found {limits!r}.")
-        if name == "overlap" and not with_previous:
-            raise ConfigError("Expected a previous batch (`previous`) for the gate overlap, found none.")
+        if name in OF_TWO and not with_previous:
+            raise ConfigError(f"Expected a previous batch (`previous`) for the gate {name}, found none.")
         gates[name] = (float(limits.get("min", -math.inf)), float(limits.get("max", math.inf)))
     return gates
 
@@ -162,7 +166,8 @@ def measure(
         If the previous batch is damaged.
     """
     users, short_lists = plan.users, sum(summary["short_lists"] for summary in summaries.values())
-    listed, rows = _count_and_sample(directory, items, max(1, users // SAMPLE))
+    step = max(1, users // SAMPLE)
+    listed, _, rows = _count_and_sample(directory, items, step)
     scores = np.array([math.nan]) if rows is None or not len(rows) else rows["score"].to_numpy()
     measures = {
         "coverage": float((listed > 0).mean()),
@@ -172,19 +177,29 @@ def measure(
     }
     if previous is not None:
         measures["overlap"] = math.nan if rows is None else _overlap(rows, previous)
+        before, vanished, earlier = _count_and_sample(previous, items, step)
+        old_scores = np.empty(0) if earlier is None else earlier["score"].to_numpy()
+        measures["score_shift"] = math.nan if rows is None else score_shift(old_scores, scores)
+        measures["item_shift"] = item_shift(before, listed, vanished)
     return Quality(measures, listed)
 
 
-def _count_and_sample(directory: Location, items: Vocabulary, step: int) -> tuple[NDArray[np.int64], pa.Table | None]:
-    """Number of lists each item is in, int64 (items,), and the rows of every `step`-th list; None without rows."""
-    listed, sample, lists = np.zeros(len(items), dtype=np.int64), [], 0
+def _count_and_sample(
+    directory: Location, items: Vocabulary, step: int
+) -> tuple[NDArray[np.int64], int, pa.Table | None]:
+    """Number of lists each item is in, int64 (items,), of rows with other items, and the rows of every `step`-th list.
+
+    These rows are None where there are none at all.
+    """
+    listed, unknown, sample, lists = np.zeros(len(items), dtype=np.int64), 0, [], 0
     for table in _tables(directory):
         positions = items.positions(table["item_id"])
         listed += np.bincount(positions[positions >= 0], minlength=len(items))
+        unknown += int((positions < 0).sum())
         number = lists + np.cumsum(table["rank"].to_numpy() == 1)  # of each row's list, from 1
         sample.append(table.filter(pa.array(number % step == 0)))
         lists = int(number[-1])
-    return listed, pa.concat_tables(sample) if sample else None
+    return listed, unknown, pa.concat_tables(sample) if sample else None
 
 
 def _overlap(rows: pa.Table, previous: Location) -> float:

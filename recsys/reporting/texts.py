@@ -33,6 +33,7 @@ PROTOCOLS = {
     "temporal": "known users: their later items are to be found",
     "given": "the users of a published split",
     "validation": "users held out from the training; they may have decided settings and the number of epochs",
+    "bucket": "users whose ids, by a hash, keep them out of every training; a random share of their items was hidden",
     "test file": "the users of a test file",
     "hidden": "users of whom a random share of the items was hidden from the model",
 }

@@ -18,7 +18,7 @@ from recsys.data.reading import ReadingOptions
 from recsys.errors import DataError, NoRowsLeftError
 from recsys.inference.topn import check_length
 from recsys.models.trained import TrainedModel
-from recsys.system.packages import packages
+from recsys.system.packages import own_requirement, packages
 from recsys.system.text import plural
 
 MAX_REQUEST_ROWS = 1_000_000  # rows of histories in one request
@@ -151,16 +151,17 @@ def pyfunc_arguments(directory: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        For `mlflow.pyfunc.save_model` or `log_model`: code, files, signature, requirements. The package travels with
-        the model (`code_paths`), so a server needs only the pinned packages that recsys depends on.
+        For `mlflow.pyfunc.save_model` or `log_model`: code, files, signature, requirements. Where pip can install this
+        copy of recsys on another machine, it is one of the pinned requirements; otherwise the package travels with the
+        model (`code_paths`), so that a server needs only the packages that recsys depends on.
     """
-    package = Path(__file__).parents[1]
+    own = own_requirement()
     return {
         "python_model": str(Path(__file__).with_name("pyfunc_model.py")),
         "artifacts": {"model": str(directory.resolve())},
-        "code_paths": [str(package)],
         "signature": _signature(),
-        "pip_requirements": _requirements(),
+        "pip_requirements": _requirements() + ([] if own is None else [own]),
+        **({"code_paths": [str(Path(__file__).parents[1])]} if own is None else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,33 @@ def versions() -> dict[str, str]:
 def recsys_version() -> str | None:
     """Return the version of recsys that pip installed; None where it is used from its folder without installation."""
     return _version(DISTRIBUTION)
+
+
+def own_requirement() -> str | None:
+    """Return the requirement with which pip installs this very copy of recsys on another machine.
+
+    Where pip found it, pip recorded (PEP 610): nothing for an index, else an address.
+
+    Returns
+    -------
+    str or None
+        Pinned: `recsys-autoencoders==0.2.0` of an index, or an address of version control with the commit. None for a
+        copy that another machine cannot get: an editable installation, a folder, a file of this machine.
+    """
+    try:
+        installed = metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return None
+    same = Path(str(installed.locate_file("recsys/system/packages.py"))).resolve() == Path(__file__).resolve()
+    if not same or (_ROOT / "setup.py").is_file():
+        return None  # used from its source; the metadata may be of another copy
+    origin = json.loads(installed.read_text("direct_url.json") or "null")
+    if origin is None:
+        return f"{DISTRIBUTION}=={installed.version}"
+    commit = origin.get("vcs_info", {})
+    if not commit or origin["url"].startswith("file:"):
+        return None
+    return f"{DISTRIBUTION} @ {commit['vcs']}+{origin['url']}@{commit['commit_id']}"
 
 
 def packages() -> list[tuple[str, str | None, str | None]]:

@@ -130,7 +130,35 @@ def _find_or_create(client: Any, experiment: str, database: Path | None) -> str:
     return str(found.experiment_id)
 
 
-def log_pyfunc_model(client: Any, experiment_id: str, run_id: str, arguments: Mapping[str, Any], name: str) -> None:
+def kept_model(client: Any, run_id: str) -> str | None:
+    """Find the model that a run has kept.
+
+    Parameters
+    ----------
+    client : MlflowClient
+        See `connect`.
+    run_id : str
+        Run of a training.
+
+    Returns
+    -------
+    str or None
+        Id of the last model of the run that is complete; None where there is no such model, or no such run.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        outputs = client.get_run(run_id).outputs
+        ids = [output.model_id for output in getattr(outputs, "model_outputs", None) or ()]
+        ready = [model_id for model_id in ids if client.get_logged_model(model_id).status == "READY"]
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return ready[-1] if ready else None
+
+
+def log_pyfunc_model(client: Any, experiment_id: str, run_id: str, arguments: Mapping[str, Any], name: str) -> str:
     """Keep an MLflow model as an output of a run.
 
     Parameters
@@ -143,6 +171,11 @@ def log_pyfunc_model(client: Any, experiment_id: str, run_id: str, arguments: Ma
         What `mlflow.pyfunc.save_model` takes besides the path.
     name : str
         Name of the model.
+
+    Returns
+    -------
+    str
+        Id of the model.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
@@ -161,3 +194,4 @@ def log_pyfunc_model(client: Any, experiment_id: str, run_id: str, arguments: Ma
             client.finalize_logged_model(logged.model_id, "FAILED")
         raise
     client.finalize_logged_model(logged.model_id, "READY")
+    return str(logged.model_id)

@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any
 from recsys.system.hardware import git_commit
 from recsys.system.packages import install_hint, versions
 from recsys.system.text import mask_secrets
-from recsys.tracking.mlflow_client import absolute_uri, connect, log_pyfunc_model, quiet_mlflow, tracking_uri
+from recsys.tracking.mlflow_client import (
+    absolute_uri,
+    connect,
+    kept_model,
+    log_pyfunc_model,
+    quiet_mlflow,
+    tracking_uri,
+)
 from recsys.tracking.tracker import NullTracker, Run, Tracker
 
 if TYPE_CHECKING:
@@ -155,6 +162,8 @@ class _MLflowRun:
         self._has_warned = False
         self._earlier: Any = None  # the run as an interrupted job left it
         self._steps: dict[str, set[int]] = {}  # recorded by that job, by metric
+        self._about: dict[str, str] = {}  # of the metrics that follow: their model, and the data
+        self._data: dict[str, str] = {}
 
     def start(self, name: str, kind: str, parent: _MLflowRun | None, earlier: str | None) -> None:
         def create(client: Any) -> None:
@@ -230,7 +239,8 @@ class _MLflowRun:
 
             now = int(time.time() * 1000)
             kept = {name: float(value) for name, value in metrics.items() if name not in infinite}
-            every = [Metric(_valid_name(name), value, now, step or 0) for name, value in kept.items()]
+            about = {**self._about, **self._data} if self._about else {}
+            every = [Metric(_valid_name(name), value, now, step or 0, **about) for name, value in kept.items()]
             entries = [metric for metric in every if not self._is_recorded(client, metric)]
             for batch in _batches(entries, _METRICS_PER_CALL):
                 client.log_batch(self.id, metrics=batch)
@@ -257,6 +267,7 @@ class _MLflowRun:
             )
             client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
+        self._data = {"dataset_name": mask_secrets(name), "dataset_digest": fingerprint[:_LONGEST_DIGEST]}
         if self._earlier is None or not self._earlier.inputs.dataset_inputs:
             self._log("logging the dataset", log)
 
@@ -274,10 +285,22 @@ class _MLflowRun:
     def log_model(self, arguments: Callable[[], Mapping[str, Any]], name: str = "model") -> None:
         def log(client: Any) -> None:
             experiment = self._earlier.info.experiment_id if self._earlier else self._tracker.experiment_id
-            log_pyfunc_model(client, experiment, str(self.id), arguments(), name)
+            found = kept_model(client, str(self.id)) if self._earlier else None
+            found = found or log_pyfunc_model(client, experiment, str(self.id), arguments(), name)
+            self._about = {"model_id": found}
 
-        if not getattr(getattr(self._earlier, "outputs", None), "model_outputs", None):
-            self._log("keeping the model", log, upload=True)
+        self._log("keeping the model", log, upload=True)
+
+    def use_model(self, training_run: str | None) -> None:
+        def link(client: Any) -> None:
+            from mlflow.entities import LoggedModelInput
+
+            found = kept_model(client, training_run) if training_run else None
+            self._about = {"model_id": found} if found else {}
+            if found:
+                client.log_inputs(self.id, models=[LoggedModelInput(found)])
+
+        self._log("linking the model", link)
 
     def _log(self, what: str, call: Callable[[Any], None], upload: bool = False) -> None:
         if self.id and not self._tracker.has_given_up:

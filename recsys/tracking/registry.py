@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from recsys.errors import ConfigError, RegistryError
 from recsys.system.packages import missing_package
 from recsys.system.text import mask_secrets
-from recsys.tracking.mlflow_client import absolute_uri, quiet_mlflow, tracking_uri
+from recsys.tracking.mlflow_client import absolute_uri, kept_model, quiet_mlflow, tracking_uri
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 STATUS = "validation_status"  # MLflow's own name of the tag
@@ -80,7 +80,7 @@ class ModelRegistry:
         self.uri = absolute_uri(tracking_uri(uri))
 
     def register(self, name: str, run_id: str) -> str:
-        """Make a version of the model that a run has kept, with the alias `challenger`; once for each run.
+        """Make a version of the model that a run has kept, once for each run, and let `challenger` name it.
 
         Parameters
         ----------
@@ -104,20 +104,24 @@ class ModelRegistry:
             from mlflow.exceptions import MlflowException
 
             before = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-            if before:
+            if before and STATUS in before[0].tags:
+                client.set_registered_model_alias(name, CHALLENGER, before[0].version)
                 return str(before[0].version)
-            outputs = client.get_run(run_id).outputs
-            if outputs is None or not outputs.model_outputs:
+            model_id = kept_model(client, run_id)
+            if model_id is None:
                 raise RegistryError(f"Expected a model kept by the run {run_id}, found none.")
-            model_id = outputs.model_outputs[-1].model_id
             try:
                 client.create_registered_model(name)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            made = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id)
-            client.set_model_version_tag(name, made.version, STATUS, "pending")
+            made = (
+                before[0]  # by a process that was killed here
+                if before
+                else client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id)
+            )
             client.set_registered_model_alias(name, CHALLENGER, made.version)
+            client.set_model_version_tag(name, made.version, STATUS, "pending")  # the last: it says that all is done
             return str(made.version)
 
         return self._call(f"registering a version of {name}", call)

@@ -54,7 +54,7 @@ class Run(Protocol):
         """
 
     def log_model(self, arguments: Callable[[], Mapping[str, Any]], name: str = "model") -> None:
-        """Keep an MLflow model.
+        """Keep an MLflow model; metrics from now on are also those of the model, on the data of the run.
 
         Parameters
         ----------
@@ -62,6 +62,12 @@ class Run(Protocol):
             Returns what `mlflow.pyfunc.save_model` takes; called only where models are kept.
         name : str
             Name of the model.
+        """
+
+    def use_model(self, training_run: str | None) -> None:
+        """Record that the run uses the model kept by a run of training; metrics from now on are those of that model.
+
+        Nothing happens where there is no such model: it was trained without tracking, or is kept elsewhere.
         """
 
 
@@ -113,3 +119,4 @@ class _NullRun:
     def log_artifact(self, path: Path, folder: str | None = None) -> None: ...
     def log_figure(self, figure: Figure | Callable[[], Figure], name: str) -> None: ...
     def log_model(self, arguments: Callable[[], Mapping[str, Any]], name: str = "model") -> None: ...
+    def use_model(self, training_run: str | None) -> None: ...

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 import pipelines.nightly as nightly
 from pipelines.cli.main import main
-from pipelines.nightly import NightlyJob, choose_night, fingerprint, read_plan, run
+from pipelines.cli.nights import STEPS, alone, choose_night, fingerprint, read_plan, read_state
+from pipelines.nightly import NightlyJob, run
 from recsys.errors import ArtifactError, ConfigError, DataError
 from recsys.tracking.registry import CHAMPION, ModelAddress, ModelRegistry
 
@@ -83,7 +84,8 @@ def test_nights_of_a_better_a_worse_and_a_bad_one(place, capsys):
 
     plan(place, "popularity")
     third = night(place, date="2026-11-26")
-    assert champion() == "2" and "Version 3 of books does not take over" in " ".join(third.said)
+    assert champion() == "2" and "Version 1 of books does not take over" in " ".join(third.said)
+    assert f"Trained popularity (as in {first.folder.name}: the inputs are the same)." in third.said
     assert lists(third.folder) == lists(second.folder)  # by the champion, of the same ratings
 
     (place / "gates.toml").write_text("coverage = { min = 1.1 }\n")
@@ -106,12 +108,12 @@ def test_killed_after_any_step_it_goes_on_and_ends_with_the_same(place, monkeypa
         return found
 
     monkeypatch.setattr(nightly, "call", call_then_die)
-    for _ in nightly.STEPS:
+    for _ in STEPS:
         with pytest.raises(KeyboardInterrupt):
             night(place, date="2026-11-24")
         assert not (place / "nights" / "CURRENT").exists()
     ended = night(place, date="2026-11-25")  # after midnight
-    assert killed == list(nightly.STEPS) and ended.folder.name.startswith("2026-11-24-")
+    assert killed == list(STEPS) and ended.folder.name.startswith("2026-11-24-")
     assert champion() == "1"
     versions = mlflow.MlflowClient(ModelRegistry().uri).search_model_versions("name = 'books'")
     assert len(versions) == 1
@@ -151,7 +153,7 @@ def test_the_fingerprint_is_of_the_file_and_of_the_ratings(place):
 
 
 def test_an_unfinished_night_goes_on_and_a_finished_one_is_not_begun_again(tmp_path):
-    job = NightlyJob(tmp_path / "nightly.toml", date="2026-11-26")
+    job = "2026-11-26"
     output, inputs = tmp_path / "nights", "0123456789abcdef"
     assert choose_night(output, inputs, job) == (output / "2026-11-26-01234567", True)
     (output / "2026-11-25-01234567").mkdir(parents=True)
@@ -166,15 +168,15 @@ def test_an_unfinished_night_goes_on_and_a_finished_one_is_not_begun_again(tmp_p
     with pytest.raises(ConfigError, match="another date"):
         choose_night(output, inputs, job)
     with pytest.raises(ConfigError, match="a date such as"):
-        choose_night(output, "ff", NightlyJob(tmp_path, date="yesterday"))
+        choose_night(output, "ff", "yesterday")
 
 
 def test_two_jobs_in_one_folder_are_refused(place):
-    with nightly.alone(place / "nights"), pytest.raises(ConfigError, match="found one at work"):
+    with alone(place / "nights"), pytest.raises(ConfigError, match="found one at work"):
         night(place)
 
 
 def test_steps_of_other_inputs_are_refused(tmp_path):
     (tmp_path / "night.json").write_text(json.dumps({"inputs": "other", "steps": {}}))
     with pytest.raises(ArtifactError, match="other inputs"):
-        nightly.read_state(tmp_path, "these")
+        read_state(tmp_path, "these")
