@@ -41,6 +41,7 @@ class ServeJob:
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every address of this machine.")
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", kind=click.IntRange(0, 65535))
     ui: bool = setting(False, "Also serve a page, at /: choose titles and see the list change.")
+    beside: Location | None = setting(None, "Another model, whose lists the page of --ui shows beside those of MODEL.")
     reload: bool = setting(False, "Take over a new model when MODEL, or the folder its file CURRENT names, changes.")
     api_key_file: Path | None = setting(None, "File of API keys, one a line: requests need one in x-api-key.")
     most: int = setting(1000, "Longest list that a request may ask for.", kind=click.IntRange(1))
@@ -51,6 +52,8 @@ class ServeJob:
 
 def run(job: ServeJob) -> None:
     """Serve until the process is told to end."""
+    if job.beside is not None and not job.ui:
+        raise ConfigError("Expected --ui together with --beside, whose lists only the page shows.")
     try:
         import uvicorn
 
@@ -63,17 +66,21 @@ def run(job: ServeJob) -> None:
     with listening(job.host, job.port) as place:
         titles = {} if job.titles is None else read_titles(job.titles)
         metrics = ServiceMetrics()
-        stamp = stamp_of(job.model)
-        current = CurrentModel(stamp, lambda: load_lists(job, titles), metrics.count_reload)
-        if job.reload:
-            current.watch(SECONDS_BETWEEN_LOOKS["folder" if registered(job.model) is None else "registry"])
+
+        def opened(model: Location) -> CurrentModel:
+            made = CurrentModel(stamp_of(model), lambda: load_lists(job, model, titles), metrics.count_reload)
+            if job.reload:
+                made.watch(SECONDS_BETWEEN_LOOKS["folder" if registered(model) is None else "registry"])
+            return made
+
+        current, beside = opened(job.model), None if job.beside is None else opened(job.beside)
         lists = current.loaded.lists
         host, port = place.getsockname()[:2]
         say(
             f"Serving {lists.trained.model.name} {current.loaded.version} ({plural(len(lists.item_ids), 'item')}, "
             f"{plural(lists.n_users, 'known user')}) on http://{host}:{port} - Ctrl-C ends it."
         )
-        app = create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics, job.ui)
+        app = create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics, job.ui, beside)
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on after the last answer
             uvicorn.Server(settings).run(sockets=[place])
@@ -92,12 +99,12 @@ def stamp_of(model: Location) -> Callable[[], str]:
     return lambda: registry.version(address) or ""
 
 
-def load_lists(job: ServeJob, titles: Mapping[str, str]) -> ListMaker:
-    """The model with the histories of the users it knows, read as its training was."""
+def load_lists(job: ServeJob, model: Location, titles: Mapping[str, str]) -> ListMaker:
+    """A model with the histories of the users it knows, read as its training was."""
     from recsys.serving.current import model_folder
     from recsys.serving.lists import ListMaker
 
-    with activity(f"loading {job.model}"), downloaded(job.model) as folder:
+    with activity(f"loading {model}"), downloaded(model) as folder:
         saved = load_model(model_folder(folder), job.device)
     return ListMaker(saved, None if job.ratings is None else read_histories(saved, job.ratings, job.reading), titles)
 

@@ -6,7 +6,8 @@ POST /recommend              a list for a history that comes with the request
 GET  /similar/{item_id}      the nearest items
 GET  /explain/{user_id}/{item_id}    the items of the user's history that support and oppose an item
 GET  /                       the page, where it was asked for
-GET  /v2/health/live, /v2/health/ready, /metrics, /openapi.json
+GET  /v2/health/live, /v2/health/ready, /metrics
+GET  /docs, /openapi.json    this interface, for people and for machines
 ```
 A request that cannot be met is answered by 4xx with the reason under `detail`; every answer names the model's version
 and has an `x-request-id`.
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, Stric
 from starlette.exceptions import HTTPException
 
 from recsys.errors import ConfigError, RecsysError
-from recsys.serving import lists
+from recsys.serving import interface, lists
 from recsys.serving.batching import MicroBatcher, QueueFullError
 from recsys.serving.current import CurrentModel, Loaded
 from recsys.serving.gatekeeper import Gatekeeper, ServiceMetrics
@@ -118,6 +119,22 @@ class Service:
         """Wait for the list of a query."""
         return await asyncio.wrap_future(self.batcher.submit((loaded.lists, query)))
 
+    async def for_user(self, request: Request, loaded: Loaded, user_id: str, wishes: Wishes) -> Response:
+        """The list of a known user by one model."""
+        lists.check_most(wishes.n, self.limits.n)
+        entries = await self.list_for(loaded, loaded.lists.for_user(user_id, wishes))
+        return _answer(request, loaded, entries, user_id=user_id)
+
+    async def for_history(self, request: Request, loaded: Loaded, asked: ListRequest) -> Response:
+        """The list for the history of a request by one model."""
+        lists.check_most(asked.n, self.limits.n)
+        for ids in (asked.history, asked.exclude_items, asked.candidate_items or ()):
+            if len(ids) > self.limits.history:
+                raise ConfigError(f"Expected lists of at most {self.limits.history:,} items, found {len(ids):,}.")
+        wishes = Wishes(asked.n, asked.filter_seen, asked.exclude_items, asked.candidate_items, asked.reasons)
+        query = loaded.lists.for_history([one.item_id for one in asked.history], _ratings(asked.history), wishes)
+        return _answer(request, loaded, await self.list_for(loaded, query), unknown_items=list(query.unknown))
+
 
 def create_app(
     current: CurrentModel,
@@ -125,6 +142,7 @@ def create_app(
     keys: Sequence[str] = (),
     metrics: ServiceMetrics | None = None,
     has_page: bool = False,
+    beside: CurrentModel | None = None,
 ) -> FastAPI:
     """Make the application.
 
@@ -139,6 +157,8 @@ def create_app(
         What `/metrics` shows.
     has_page : bool
         Whether the page is served at `/`.
+    beside : CurrentModel, optional
+        Another model, whose lists the page shows beside those of the first.
 
     Returns
     -------
@@ -151,7 +171,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        current.close()
+        for one in (current, beside):
+            if one is not None:
+                one.close()
         service.batcher.close()
 
     app = FastAPI(
@@ -159,8 +181,9 @@ def create_app(
     )
     _add_lists(app, service)
     _add_health(app, service, metrics)
+    _add_interface(app)
     if has_page:
-        _add_page(app, service)
+        _add_page(app, service, beside)
     for kind, answer in ((RecsysError, _refused), (RequestValidationError, _invalid), (HTTPException, _http_error)):
         app.add_exception_handler(kind, answer)
     app.add_middleware(Gatekeeper, body=limits.body, seconds=limits.seconds, keys=tuple(keys), metrics=metrics)
@@ -178,22 +201,11 @@ def _add_lists(app: FastAPI, service: Service) -> None:
         filter_seen: bool = True,
         reasons: Annotated[int, Query(ge=0, le=MOST_REASONS)] = 0,
     ) -> Response:
-        lists.check_most(n, limits.n)
-        loaded = service.current.loaded
-        query = loaded.lists.for_user(user_id, Wishes(n, filter_seen, reasons=reasons))
-        return _answer(request, loaded, await service.list_for(loaded, query), user_id=user_id)
+        return await service.for_user(request, service.current.loaded, user_id, Wishes(n, filter_seen, reasons=reasons))
 
     @app.post("/recommend", summary="A list for a history that comes with the request")
     async def recommend_to_history(request: Request, asked: ListRequest) -> Response:
-        lists.check_most(asked.n, limits.n)
-        for ids in (asked.history, asked.exclude_items, asked.candidate_items or ()):
-            if len(ids) > limits.history:
-                raise ConfigError(f"Expected lists of at most {limits.history:,} items, found {len(ids):,}.")
-        loaded = service.current.loaded
-        wishes = Wishes(asked.n, asked.filter_seen, asked.exclude_items, asked.candidate_items, asked.reasons)
-        query = loaded.lists.for_history([one.item_id for one in asked.history], _ratings(asked.history), wishes)
-        entries = await service.list_for(loaded, query)
-        return _answer(request, loaded, entries, unknown_items=list(query.unknown))
+        return await service.for_history(request, service.current.loaded, asked)
 
     @app.get("/similar/{item_id:path}", summary="The nearest items of an item")
     async def similar(
@@ -227,7 +239,14 @@ def _add_health(app: FastAPI, service: Service, metrics: ServiceMetrics) -> None
         return Response(metrics.text(len(service.batcher), service.current.loaded.version), media_type=metrics.TYPE)
 
 
-def _add_page(app: FastAPI, service: Service) -> None:
+def _add_interface(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        headers = {"content-security-policy": interface.POLICY}
+        return Response(interface.interface_page(app.openapi()), headers=headers, media_type="text/html")
+
+
+def _add_page(app: FastAPI, service: Service, beside: CurrentModel | None) -> None:
     """The page, and what it asks for besides lists; these are no part of the interface for others."""
     made: list[tuple[Loaded, Catalog]] = []
 
@@ -255,6 +274,30 @@ def _add_page(app: FastAPI, service: Service) -> None:
     async def history(request: Request, user_id: Annotated[str, Path()]) -> Response:
         loaded = service.current.loaded
         return _answer(request, loaded, loaded.lists.history_of(user_id))
+
+    @app.get("/page/facts", include_in_schema=False)
+    async def facts(request: Request) -> Response:
+        loaded, other = service.current.loaded, beside.loaded if beside else None
+        known, explains = loaded.lists.n_users, loaded.lists.can_explain
+        compared = None if other is None else {**_model(other), "explains": other.lists.can_explain}
+        return _json(request, {"known_users": known, "explains": explains, "beside": compared, **_model(loaded)})
+
+    if beside is not None:
+        _add_beside(app, service, beside)
+
+
+def _add_beside(app: FastAPI, service: Service, beside: CurrentModel) -> None:
+    """Lists by the other model, for the page."""
+
+    @app.get("/page/beside/{user_id:path}", include_in_schema=False)
+    async def beside_for_user(
+        request: Request, user_id: Annotated[str, Path()], n: int = 10, reasons: int = 0
+    ) -> Response:
+        return await service.for_user(request, beside.loaded, user_id, Wishes(n, reasons=min(reasons, MOST_REASONS)))
+
+    @app.post("/page/beside", include_in_schema=False)
+    async def beside_for_history(request: Request, asked: ListRequest) -> Response:
+        return await service.for_history(request, beside.loaded, asked)
 
 
 def _ratings(history: Sequence[HistoryItem]) -> list[float] | None:

@@ -261,3 +261,19 @@ def test_current_may_not_point_elsewhere(tmp_path, name):
     (tmp_path / "CURRENT").write_text(name)
     with pytest.raises(ArtifactError, match="name of a model folder"):
         model_folder(tmp_path)
+
+
+def test_the_interface_is_described_on_one_page_without_any_script(tmp_path):
+    save(tmp_path / "model")
+    with Running(create_app(current(tmp_path / "model"))) as client:
+        status, text, headers = client.ask("/docs")
+    assert status == 200 and "default-src 'none'" in headers["content-security-policy"]
+    assert "<script" not in text and "//" not in text and "/page/" not in text
+    for words in (
+        "<b>GET</b>/recommend/{user_id}<",
+        "<code>n</code><td>query<td>integer, at least 1<td>10",
+        "<code>history</code><td>body<td>list of {item_id: text or integer; rating: number or null}<td>required",
+        "<code>reasons</code><td>body<td>integer, at least 0 and at most 10<td>0",
+        "<code>filter_seen</code><td>query<td>boolean<td>true",
+    ):
+        assert words in text, words

@@ -114,6 +114,50 @@ def test_by_mouse_items_are_liked_removed_and_compared_and_users_shown(address):
     assert history.startswith("2 items: ") and set(listed) == {"Alien", "The Third Man", "Élan"}
 
 
+def popular(folder=None):
+    return ListMaker(fit(RATINGS, "popularity", held_out=0), read_interactions(RATINGS), TITLES)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    beside = current(None, load=popular)
+    with Running(create_app(current(None, load=titled), has_page=True, beside=beside)) as client:
+        yield client
+
+
+def test_the_lists_of_the_model_beside_are_its_own(compared):
+    history = {"history": [{"item_id": "a"}], "n": 3}
+    assert compared.ask("/page/beside", history)[1]["model"] == "popularity"
+    assert [one["item_id"] for one in compared.ask("/page/beside", history)[1]["items"]] == ["b", "c", "d"]
+    assert [one["item_id"] for one in compared.ask("/page/beside/u3?n=2")[1]["items"]] == ["a", "d"]
+    assert compared.ask("/page/beside/u3?n=0")[0] == compared.ask("/page/beside/u3?n=1001")[0] == 400
+    assert compared.ask("/recommend", history)[1]["model"] == "ease"
+    assert compared.ask("/page/facts")[1]["beside"]["model"] == "popularity"
+    with Running(create_app(current(None, load=titled), has_page=True)) as alone:
+        assert alone.ask("/page/beside", history)[0] == 404 and alone.ask("/page/facts")[1]["beside"] is None
+
+
+@needs_browser
+def test_two_models_are_shown_side_by_side_with_what_only_one_lists(compared):
+    async def script(page):
+        await page.until("document.querySelectorAll('.compared #list .title').length")
+        assert await page.value("document.getElementById('beside-card').hidden")
+        await page.click("#user")
+        await page.type("u4")  # has b: a and c for ease; for popularity as well, in the order of users
+        await page.click("#user-form button")
+        await page.until("document.querySelectorAll('#beside .title').length")
+        both = [await page.value(LIST.replace("#list", name)) for name in ("#list", "#beside")]
+        heads = await page.value("[...document.querySelectorAll('#lists h2')].map(one => one.textContent)")
+        await page.click("#beside .tools button:last-child")
+        await page.until("document.getElementById('list-heading').textContent === 'For you: ease'")
+        return both, heads, await page.value("document.documentElement.scrollWidth > innerWidth")
+
+    (both, heads, is_wide), hosts = drive(f"http://127.0.0.1:{compared.port}", script)
+    assert heads == ["For user u4: ease", "For user u4: popularity"]
+    assert set(both[0]) == set(both[1]) == {"Alien", "Alien Nation <b>", "The Third Man", "Élan"}
+    assert not is_wide and len(hosts) == 1
+
+
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_sticks_out_and_everything_has_a_name(address, width):
