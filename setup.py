@@ -31,6 +31,7 @@ EXTRAS = {
         "uvicorn>=0.30",
         "prometheus-client>=0.20",  # what /metrics shows
     ],
+    "ray-serve": ["ray[serve]>=2.50,<3"],  # the HTTP service on a cluster
     "object-stores": ["s3fs>=2024.6", "gcsfs>=2024.6"],  # fsspec's s3:// and gs://; others (adlfs, ...) work as well
     "docs": [
         "mkdocs-material>=9.6,<10",  # the site: pages, search without a server
@@ -56,7 +57,9 @@ EXTRAS["all"] = [
     for extra in ("baselines", "index", "map", "mlflow", "plots", "report", "serve", "tune")
     for package in EXTRAS[extra]
 ]
-EXTRAS["dev"] = EXTRAS["all"] + EXTRAS["ray"] + EXTRAS["docs"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
+EXTRAS["dev"] = (
+    EXTRAS["all"] + EXTRAS["ray-serve"] + EXTRAS["docs"] + EXTRAS["notebooks"] + EXTRAS["test"] + EXTRAS["lint"]
+)
 
 # The folder `pipelines` is installed as `recsys_pipelines`: other projects install a top-level package `pipelines`.
 # The sample goes with it, so that `recsys demo` runs from an installed package too.

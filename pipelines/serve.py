@@ -19,12 +19,16 @@ from recsys.system.storage import Location
 from recsys.system.text import plural
 
 from .cli.models import downloaded, registered
-from .cli.options import LocationType, options_from, setting
+from .cli.options import LocationType, build_job, options_from, refuse_unknown, setting
 from .cli.output import say
 from .cli.progress import activity
 from .cli.reading import read_histories
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from ray.serve import Application
+
+    from recsys.serving.current import CurrentModel
     from recsys.serving.lists import ListMaker
 
 SECONDS_BETWEEN_LOOKS = {"folder": 1.0, "registry": 10.0}  # with --reload
@@ -56,34 +60,68 @@ def run(job: ServeJob) -> None:
         raise ConfigError("Expected --ui together with --beside, whose lists only the page shows.")
     try:
         import uvicorn
-
-        from recsys.serving.current import CurrentModel
-        from recsys.serving.gatekeeper import ServiceMetrics
-        from recsys.serving.http import Limits, create_app
     except ImportError as error:
         raise missing_package(str(error.name), "serve") from error
-    keys = () if job.api_key_file is None else read_keys(job.api_key_file)
     with listening(job.host, job.port) as place:
-        titles = {} if job.titles is None else read_titles(job.titles)
-        metrics = ServiceMetrics()
-
-        def opened(model: Location) -> CurrentModel:
-            made = CurrentModel(stamp_of(model), lambda: load_lists(job, model, titles), metrics.count_reload)
-            if job.reload:
-                made.watch(SECONDS_BETWEEN_LOOKS["folder" if registered(model) is None else "registry"])
-            return made
-
-        current, beside = opened(job.model), None if job.beside is None else opened(job.beside)
+        app, current = make_app(job)
         lists = current.loaded.lists
         host, port = place.getsockname()[:2]
         say(
             f"Serving {lists.trained.model.name} {current.loaded.version} ({plural(len(lists.item_ids), 'item')}, "
             f"{plural(lists.n_users, 'known user')}) on http://{host}:{port} - Ctrl-C ends it."
         )
-        app = create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics, job.ui, beside)
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         with contextlib.suppress(KeyboardInterrupt):  # which uvicorn passes on after the last answer
             uvicorn.Server(settings).run(sockets=[place])
+
+
+def make_app(job: ServeJob) -> tuple[FastAPI, CurrentModel]:
+    """The application, and the model that it answers with."""
+    try:
+        from recsys.serving.current import CurrentModel
+        from recsys.serving.gatekeeper import ServiceMetrics
+        from recsys.serving.http import Limits, create_app
+    except ImportError as error:
+        raise missing_package(str(error.name), "serve") from error
+    keys = () if job.api_key_file is None else read_keys(job.api_key_file)
+    titles = {} if job.titles is None else read_titles(job.titles)
+    metrics = ServiceMetrics()
+
+    def opened(model: Location) -> CurrentModel:
+        made = CurrentModel(stamp_of(model), lambda: load_lists(job, model, titles), metrics.count_reload)
+        if job.reload:
+            made.watch(SECONDS_BETWEEN_LOOKS["folder" if registered(model) is None else "registry"])
+        return made
+
+    current, beside = opened(job.model), None if job.beside is None else opened(job.beside)
+    return create_app(current, Limits(n=job.most, seconds=job.timeout), keys, metrics, job.ui, beside), current
+
+
+def on_ray(arguments: Mapping[str, str]) -> Application:
+    """The same application for Ray Serve: `serve run pipelines.serve:on_ray model=MODEL ratings=FILE`.
+
+    Parameters
+    ----------
+    arguments : mapping
+        Settings by the names of the flags of `recsys serve`, and `model`. Ray listens, so there is no host and no port.
+        Every replica loads the model for itself; `replicas` says how many there are (1 if not given).
+    """
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise missing_package(str(error.name), "ray-serve") from error
+    texts = {name.replace("-", "_"): str(value) for name, value in arguments.items()}
+    replicas, model = texts.pop("replicas", "1"), texts.pop("model", None)
+    known = {item.name for item in command.params if item.name and item.expose_value} - {"host", "port"}
+    refuse_unknown(texts, known, "for Ray Serve")
+    if model is None or not replicas.isdigit() or int(replicas) == 0:
+        raise ConfigError(f"Expected model=MODEL and replicas of at least 1, found model {model} and {replicas}.")
+    with command.make_context("serve", [model], default_map=texts) as context:
+        job = build_job(ServeJob, context.params)
+
+    replica = serve.ingress(lambda: make_app(job)[0])()
+    bound: Application = serve.deployment(replica, name="recsys", num_replicas=int(replicas)).bind()
+    return bound
 
 
 def stamp_of(model: Location) -> Callable[[], str]:

@@ -78,7 +78,7 @@ def options_from(job: type[Any]) -> Callable[[Callable[..., Any]], Callable[...,
     def decorate(callback: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(callback)
         def command(**flags: Any) -> Any:
-            built = _build(job, flags)
+            built = build_job(job, flags)
             click.get_current_context().find_root().obj = built  # for messages that name what is written
             try_destinations(built)
             return callback(built)
@@ -141,13 +141,14 @@ def _click_type(hint: Any) -> Any:
     return LocationType(addresses=False) if hint is Path else hint
 
 
-def _build(job: type[_T], flags: Mapping[str, Any]) -> _T:
+def build_job(job: type[_T], flags: Mapping[str, Any]) -> _T:
+    """A job of the values of its flags, as click has checked them."""
     hints = typing.get_type_hints(job)
     values = {}
     for item in dataclasses.fields(typing.cast(Any, job)):
         hint = hints[item.name]
         if dataclasses.is_dataclass(hint):
-            values[item.name] = _build(typing.cast(type[Any], hint), flags)
+            values[item.name] = build_job(typing.cast(type[Any], hint), flags)
         elif item.name in flags:
             values[item.name] = flags[item.name]
     return job(**values)
