@@ -27,7 +27,7 @@ MEANINGS = {
     "users": "users with a list",
     "rows": "rows of all lists",
 }
-_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 130, 46, 10, 10, 22
+_HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 130, 54, 10, 12, 22
 _WORDS = {"large": "has shifted", "unusual": "is unusual", "slight": "has moved a little"}
 
 
@@ -194,15 +194,14 @@ def _summary(nights: Sequence[NightFacts], flags: Sequence[Mapping[str, str]]) -
     if last.state == "published" and not last.in_use:
         opening = f"The lists of {last.day} were published, and are not in use any more."
     parts = [opening]
-    if last.refusal:
-        parts.append(last.refusal)
+    parts += [one for one in (last.refusal, last.decision) if one]
     parts += [
         f"{_name(name).capitalize()} {_WORDS[kind]}: {figure(float(last.measures[name]), 3)}."
         for name, kind in found.items()
         if kind != "slight"
     ]
-    if last.state == "published" and not _worst(found):
-        parts.append("Nothing in them is unlike the nights before.")
+    if last.state == "published" and not _worst(found) and len(nights) > FEWEST:
+        parts.append("Nothing in these lists is unlike the nights before.")
     refused = sum(night.state == "refused" for night in nights)
     taken = sum(night.promoted is True for night in nights)
     batches = plural(refused, "refused batch", "refused batches")
@@ -216,7 +215,8 @@ def _chart(
     """A measure over the nights: limits dashed, refused nights hollow, flagged ones in their color."""
     values = [night.measures.get(name, math.nan) for night in nights]
     limits = [one for one in gate or () if math.isfinite(one)] + [LARGE] * (name in SHIFTS)
-    shown = [value for value in values if math.isfinite(value)] + limits
+    kept = [i for i, value in enumerate(values) if math.isfinite(value) and nights[i].state != "refused"]
+    shown = [values[i] for i in kept] + limits or [value for value in values if math.isfinite(value)]
     low, high = min(shown), max(shown)
     pad = (high - low) * 0.08 or abs(high) * 0.05 or 0.05
     bottom, top = max(0.0, low - pad) if low >= 0 else low - pad, high + pad
@@ -233,11 +233,11 @@ def _chart(
         for tick in dict.fromkeys((low, high))
     ]
     parts += [f'<line class="limit" {across} y1="{y(one):.1f}" y2="{y(one):.1f}"/>' for one in limits]
-    kept = [i for i, value in enumerate(values) if math.isfinite(value) and nights[i].state != "refused"]
     parts.append(f'<polyline class="line s0" points="{" ".join(f"{x[i]:.1f},{y(values[i]):.1f}" for i in kept)}"/>')
     for i, value in enumerate(values):
         if math.isfinite(value):
-            parts.append(_dot(x[i], y(value), value, nights[i], flags[i].get(name, "quiet")))
+            within = min(max(value, bottom), top)  # a refused one may be far outside: at the edge
+            parts.append(_dot(x[i], y(within), value, nights[i], flags[i].get(name, "quiet")))
     ends = {0: "start", len(nights) - 1: "end"} if len(nights) > 1 else {0: "middle"}
     parts += [
         f'<text class="tick" x="{x[i]:.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{escape(nights[i].day)}</text>'
