@@ -55,7 +55,7 @@ HOMES = {
     },
     "matplotlib": {"recsys.reporting.plotting"},
     "implicit": {"recsys.models.factorization.implicit_models"},
-    "ray": {"recsys.batch.engines"},
+    "ray": {"recsys.batch.engines", "pipelines.serve"},
     "optuna": {"recsys.tuning.search"},
     "jinja2": {"recsys.reporting.page"},
     "sklearn": {"recsys.latent.projection", "recsys.latent.clusters"},

@@ -7,7 +7,7 @@ from paths import ROOT
 
 from recsys.errors import MissingPackageError
 from recsys.system import packages
-from recsys.system.packages import install_hint, missing_package, recsys_version, versions
+from recsys.system.packages import install_hint, missing_package, own_requirement, recsys_version, versions
 
 
 def test_packages_come_with_their_version_or_the_extra_that_brings_them(monkeypatch):
@@ -70,3 +70,34 @@ def test_every_extra_named_in_the_library_is_one_of_setup():
     for file in Path(ROOT / "recsys").rglob("*.py"):
         for words in file.read_text(encoding="utf-8").split('install_hint("')[1:]:
             assert f'"{words.partition(chr(34))[0]}": [' in extras, file
+
+
+class Installed:
+    """A distribution as pip recorded it."""
+
+    version = "0.2.0"
+
+    def __init__(self, folder, origin=None):
+        self._folder, self._origin = folder, origin
+
+    def locate_file(self, name):
+        return self._folder / name
+
+    def read_text(self, name):
+        assert name == "direct_url.json"
+        return self._origin
+
+
+def test_where_pip_can_install_this_copy_elsewhere_that_is_a_pinned_requirement(monkeypatch, tmp_path):
+    def found(origin, folder=ROOT):
+        monkeypatch.setattr(metadata, "distribution", lambda name: Installed(folder, origin))
+        return own_requirement()
+
+    git = '{"url": "https://host/r.git", "vcs_info": {"vcs": "git", "commit_id": "0123abc"}}'
+    assert found(None) is None  # this is a checkout: another machine cannot get it
+    monkeypatch.setattr(packages, "_ROOT", tmp_path)
+    assert found(None) == "recsys-autoencoders==0.2.0"
+    assert found(git) == "recsys-autoencoders @ git+https://host/r.git@0123abc"
+    assert found(git.replace("https://host", "file:///home")) is None
+    assert found('{"url": "file:///home/wheel.whl", "archive_info": {}}') is None
+    assert found(None, tmp_path) is None  # the metadata are of another copy
