@@ -99,5 +99,5 @@ def test_where_pip_can_install_this_copy_elsewhere_that_is_a_pinned_requirement(
     assert found(None) == "recsys-autoencoders==0.2.0"
     assert found(git) == "recsys-autoencoders @ git+https://host/r.git@0123abc"
     assert found(git.replace("https://host", "file:///home")) is None
-    assert found('{"url": "file:///home/wheel.whl", "archive_info": {}}') is None
+    assert found('{"url": "file:///srv/wheel.whl", "archive_info": {}}') is None
     assert found(None, tmp_path) is None  # the metadata are of another copy
