@@ -139,6 +139,8 @@ class Laboratory:
             words = ["train", str(folder / "ratings.csv"), "-m", *model, "-o", str(folder / name)]
             code, text = self.run([*words, *SETTINGS])
             assert code == 0, text
+        known = [command.name for command in self._commands()]
+        assert set(names) <= set(known), f"expected some of {known}, found {names}"
         self.expected = {command.name: self._undisturbed(command) for command in self.commands}
 
     @property
