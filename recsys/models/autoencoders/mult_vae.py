@@ -7,11 +7,13 @@ another likelihood the cells of a row are switches or amounts instead (see recsy
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
@@ -21,7 +23,12 @@ from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTab
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
+from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
+from recsys.training.context import TrainingContext
+
+HIDDEN = 600  # width of the hidden layers for many users, as in the paper
+_MANY_USERS = 2000  # training users from which hidden layers help
 
 
 def _check_target(smoothing: float, emphasis: float) -> None:
@@ -80,20 +87,24 @@ class DAEConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Mult-VAE: items - hidden - latent - hidden - items."""
+    """Mult-VAE: items - hidden - latent - hidden - items, or items - latent - items where hidden is 0.
 
-    hidden: int = tunable(600, Range(100, 600, log=True))
+    What is None depends on the number of training users: see `widths`.
+    """
+
+    hidden: int | None = tunable(None, Range(100, 600, log=True))  # None: 600, or 0 for few users
     latent: int = tunable(200, Range(50, 400, log=True))  # width of the code; a mean and a variance for each
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
     beta: float = tunable(0.2, Range(0.05, 1.0, log=True))  # weight of the KL term after annealing
     gamma: float | None = None  # weight of the KL term per item of the user, instead of beta
     anneal: float = 0.5  # share of all planned updates over which beta or gamma rises from 0
+    deviation: float | None = None  # of the code before training, in each direction. None: 1, or 0.1 with hidden 0
     emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
     likelihood: Likelihood = "multinomial"  # of a row's cells
     normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
-    l2: float = 0.0
+    l2: float | None = None  # weight decay. None: 0, or 4e-5 with hidden 0 and a full softmax
     epochs: int = 100
     batch_size: int | None = None  # None: a twentieth of the users, within 32..500
     learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
@@ -111,15 +122,24 @@ class VAEConfig:
         require(0 <= self.beta2 < 1, f"Expected beta2 in [0, 1), found {self.beta2}.")
         require(self.negatives >= 1, f"Expected negatives of at least 1, found {self.negatives}.")
         require(
-            min(self.hidden, self.latent) >= 1,
-            f"Expected hidden and latent of at least 1, found {self.hidden} and {self.latent}.",
+            self.latent >= 1 and (self.hidden is None or self.hidden >= 0),
+            f"Expected hidden of 0 or more and latent of at least 1, found {self.hidden} and {self.latent}.",
         )
+        require(self.deviation is None or self.deviation > 0, f"Expected deviation above 0, found {self.deviation}.")
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         _check_target(self.smoothing, self.emphasis)
         check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis, softmax=self.softmax)
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
-        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2 or 0, self.average)
+
+    def resolved(self, hidden: int) -> VAEConfig:
+        """Return the config with what is None decided, given the width of the hidden layers where that is None."""
+        hidden = hidden if self.hidden is None else self.hidden
+        shallow = not hidden
+        deviation = (0.1 if shallow else 1.0) if self.deviation is None else self.deviation
+        l2 = (4e-5 if shallow and self.softmax == "full" else 0.0) if self.l2 is None else self.l2
+        return replace(self, hidden=hidden, deviation=deviation, l2=l2)
 
 
 class DAENetwork(Network):
@@ -144,25 +164,35 @@ class DAENetwork(Network):
 
 
 class VAENetwork(Network):
-    """q(z|x) = N(mean, exp(log_variance)) from a tanh layer; logits from z through another. Mean of z at scoring."""
+    """q(z|x) = N(mean, exp(log_variance)) from a tanh layer; logits from z through another. Mean of z at scoring.
+
+    Without hidden layers mean and log-variance are linear in the input, and logits are linear in tanh(z).
+    """
 
     def __init__(self, items: int, config: VAEConfig):
         super().__init__()
+        config = config.resolved(HIDDEN)
+        assert config.hidden is not None and config.deviation is not None
         self.beta, self.gamma, self.anneal = config.beta, config.gamma, config.anneal
         self.emphasis, self.smoothing = config.emphasis, config.smoothing
         self.likelihood = config.likelihood
         self.negatives = config.negatives if config.softmax == "sampled" else 0
-        self.encoder = SparseInput(items, config.hidden, config.dropout, config.normalize)
-        self.posterior = nn.Linear(config.hidden, 2 * config.latent)
-        self.hidden = nn.Linear(config.latent, config.hidden)
-        self.decoder = ItemOutput(items, config.hidden, config.likelihood)
+        self.encoder = SparseInput(items, config.hidden or 2 * config.latent, config.dropout, config.normalize)
+        self.posterior = nn.Linear(config.hidden, 2 * config.latent) if config.hidden else None
+        self.hidden = nn.Linear(config.latent, config.hidden) if config.hidden else None
+        self.decoder = ItemOutput(items, config.hidden or config.latent, config.likelihood)
         for layer in (self.posterior, self.hidden):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer is not None:
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        bias = self.encoder.bias if self.posterior is None else self.posterior.bias
+        with torch.no_grad():
+            bias[config.latent :] = 2 * math.log(config.deviation)
 
     def encode(self, corrupted: SparseBatch) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of the code, (rows, latent) each, of corrupted rows."""
-        mean, log_variance = self.posterior(torch.tanh(self.encoder.project(corrupted))).chunk(2, dim=1)
+        first = self.encoder.project(corrupted)
+        mean, log_variance = (first if self.posterior is None else self.posterior(torch.tanh(first))).chunk(2, dim=1)
         return mean, log_variance
 
     def embed(self, batch: SparseBatch) -> Embeddings:
@@ -171,12 +201,12 @@ class VAENetwork(Network):
         return Embeddings(mean, (0.5 * log_variance).exp())
 
     def last(self, batch: SparseBatch) -> Tensor:
-        """Return the last hidden layer (rows, hidden) at the mean of the posterior."""
+        """Return the last hidden layer (rows, hidden or latent) at the mean of the posterior."""
         return self.from_code(self.embed(batch).mean)
 
     def from_code(self, code: Tensor) -> Tensor:
-        """Return the last hidden layer (rows, hidden) of codes (rows, latent)."""
-        return torch.tanh(self.hidden(code))
+        """Return the last hidden layer (rows, hidden or latent) of codes (rows, latent)."""
+        return torch.tanh(code if self.hidden is None else self.hidden(code))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2).
@@ -246,6 +276,7 @@ class VAE(NetworkRecommender[VAEConfig]):
             "beta": 0.2,
             "gamma": None,
             "anneal": 0.85,
+            "deviation": 1.0,
             "emphasis": 1.0,
             "smoothing": 0.0,
             "average": 0.0,
@@ -256,6 +287,9 @@ class VAE(NetworkRecommender[VAEConfig]):
         },
         # NVIDIA's VAE-CF (Deep Learning Examples): few, large steps.
         "large-batch": {
+            "hidden": 600,
+            "deviation": 1.0,
+            "l2": 0.0,
             "beta": 0.1,
             "anneal": 0.75,
             "epochs": 400,
@@ -265,6 +299,40 @@ class VAE(NetworkRecommender[VAEConfig]):
         },
     }
     network: VAENetwork
+    _hidden: int = HIDDEN  # the width in use where the config leaves it open
+
+    def scaled_config(self, user_items: csr_matrix) -> VAEConfig:
+        """Return the config with hidden, deviation and l2 decided by the number of users."""
+        return self.config.resolved(HIDDEN if user_items.shape[0] >= _MANY_USERS else 0)
+
+    def summary(self) -> str:
+        """Return what the number of users decided."""
+        if self.n_items is None or self.config.hidden is not None:
+            return ""
+        return f"hidden {self._hidden} (by the number of users)"
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        if context.start is None:
+            self._hidden = self.scaled_config(matrix).hidden or 0
+        else:
+            self._hidden = _hidden_in(context.start.state)
+        super()._fit(matrix, context)
 
     def _build(self, items: int) -> VAENetwork:
-        return VAENetwork(items, self.config)
+        return VAENetwork(items, self.config.resolved(self._hidden))
+
+    def _weight_decay(self) -> float:
+        return self.config.resolved(self._hidden).l2 or 0.0
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        self._hidden = _hidden_in(state)
+        super()._set_state(state, device)
+
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        with torch.device("meta"):
+            return module_spec(VAENetwork(n_items, self.config.resolved(_hidden_in(state) if state else self._hidden)))
+
+
+def _hidden_in(state: Mapping[str, Tensor]) -> int:
+    """The width of the hidden layers of a network whose config leaves it open."""
+    return HIDDEN if "hidden.weight" in state else 0

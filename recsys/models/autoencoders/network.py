@@ -215,7 +215,7 @@ class NetworkConfig(Protocol):
         """Step size of Adam."""
 
     @property
-    def l2(self) -> float:
+    def l2(self) -> float | None:
         """Weight decay: the gradient of each weight w gets l2 * w."""
 
 
@@ -239,7 +239,7 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
-        rows = SparseRows(matrix, device)
+        rows = self._rows(matrix, device)
         for output in _outputs(network):
             check_cells(output.likelihood, matrix)
         if context.start is None:
@@ -301,7 +301,7 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
             context.precision == "bf16" and on_cpu and context.group.size == 1
         )  # several processes add up float32 gradients
         config, beta2 = self.config, getattr(self.config, "beta2", 0.999)
-        optimizer = make_optimizer(part, tables, config.learning_rate, config.l2, mixed, beta2)
+        optimizer = make_optimizer(part, tables, config.learning_rate, self._weight_decay(), mixed, beta2)
         if context.group.size == 1:
             return optimizer
         if tables:
@@ -310,6 +310,9 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
                 "be added up over processes. Train it in one process."
             )
         return DataParallelOptimizer(optimizer, part, context.group)
+
+    def _weight_decay(self) -> float:
+        return self.config.l2 or 0.0
 
     def training_memory(self, items: int) -> TrainingMemory:
         """Return the memory that training on a catalog of `items` will hold, without allocating it."""
@@ -321,6 +324,10 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
         group.require_same((*matrix.shape, matrix.nnz, int(matrix.indices.sum(dtype="int64"))), "ratings")
         if not group.is_main:  # its own dropout and noise; order and weights come from the main process
             torch.manual_seed(context.seed + group.rank)
+
+    def _rows(self, matrix: csr_matrix, device: torch.device) -> SparseRows:
+        """The rows to cut batches from."""
+        return SparseRows(matrix, device)
 
     def _batch(self, history: csr_matrix) -> SparseBatch:
         return SparseRows(history, next(self.network.parameters()).device).everything()

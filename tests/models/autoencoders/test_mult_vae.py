@@ -132,6 +132,55 @@ def test_the_sampler_has_the_standard_deviation_the_encoder_says():
     assert codes[0].std().item() == pytest.approx(3, abs=0.1)
 
 
+FLAT = VAEConfig(hidden=0, latent=3, dropout=0, beta=0.3, anneal=0)
+
+
+def test_without_hidden_layers_the_code_is_linear_in_the_row_and_the_logits_in_tanh_of_the_code():
+    network, x = with_random_biases(VAENetwork(ITEMS, FLAT)), torch.as_tensor(preferences())
+    torch.manual_seed(7)
+    ours = network.loss(batch_of(x), 1.0)
+    torch.manual_seed(7)
+    mean, log_variance = (F.normalize(x) @ network.encoder.weight + network.encoder.bias).chunk(2, dim=1)
+    deviation = (log_variance / 2).exp()
+    code = mean + deviation * torch.randn_like(mean)
+    logits = torch.tanh(code) @ network.decoder.weight.T + network.decoder.bias
+    kl = kl_divergence(Normal(mean, deviation), Normal(0.0, 1.0)).sum(dim=1)
+    torch.testing.assert_close(ours, (0.3 * kl - likelihood(logits, x)).mean())
+    torch.testing.assert_close(network(batch_of(x)), torch.tanh(mean) @ network.decoder.weight.T + network.decoder.bias)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_before_training_the_code_deviates_by_the_setting(hidden):
+    network = VAENetwork(ITEMS, dataclasses.replace(FLAT, hidden=hidden, deviation=0.2))
+    found = network.embed(batch_of(np.zeros((2, ITEMS)))).deviation  # of a history without items only the biases count
+    torch.testing.assert_close(found, torch.full((2, 3), 0.2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "users", "decided"),
+    [
+        ({}, 1999, (0, 0.1, 4e-5)),
+        ({}, 2000, (600, 1.0, 0.0)),
+        ({"softmax": "sampled"}, 1999, (0, 0.1, 0.0)),  # whose updates of single rows know no l2
+        ({"hidden": 50}, 1999, (50, 1.0, 0.0)),
+        ({"hidden": 0, "deviation": 0.5, "l2": 0.0}, 2000, (0, 0.5, 0.0)),
+    ],
+)
+def test_few_users_get_a_network_without_hidden_layers(settings, users, decided):
+    scaled = VAE.create(settings).scaled_config(csr_matrix((users, 3)))
+    assert (scaled.hidden, scaled.deviation, scaled.l2) == decided
+
+
+def test_what_the_number_of_users_decided_is_part_of_the_state():
+    model = VAE(VAEConfig(latent=3, epochs=1)).fit(csr_matrix(preferences()))
+    assert model.summary() == "hidden 0 (by the number of users)"
+    assert set(model.get_state()) == {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}
+    again = VAE(VAEConfig(latent=3, epochs=1))
+    again.set_state(model.get_state(), ITEMS)
+    assert again.summary() == model.summary()
+    assert torch.equal(again.score(csr_matrix(preferences(1))), model.score(csr_matrix(preferences(1))))
+
+
 # Scoring
 
 
@@ -244,7 +293,8 @@ def test_embeddings_of_items_are_the_weights_of_the_output():
         (VAEConfig, {"epochs": 0}),
         (VAEConfig, {"batch_size": 0}),
         (DAEConfig, {"latent": 0}),
-        (VAEConfig, {"hidden": 0}),
+        (VAEConfig, {"hidden": -1}),
+        (VAEConfig, {"deviation": 0}),
         (VAEConfig, {"smoothing": 1}),
         (DAEConfig, {"emphasis": 0}),
         (VAEConfig, {"gamma": -0.1}),
