@@ -112,7 +112,7 @@ class Workplace:
             run(NightlyJob(Path("nightly.toml"), date=(FIRST + timedelta(number)).isoformat()))
         except Exception as error:
             print(f"{type(error).__name__}: {error}", flush=True)
-            return REFUSED if isinstance(error.__cause__, GateError) else 1
+            return REFUSED if isinstance(getattr(error.__cause__, "__cause__", None), GateError) else 1
         return 0
 
     @property
@@ -205,33 +205,35 @@ def kills(folder: Path, count: int) -> bool:
 # Plants
 
 
-def plants(folder: Path, quiet: int, count: int) -> bool:
-    """Print what became of quiet nights, and of planted worse models and bad batches after them."""
+WORSE = (
+    ("popularity", ""),
+    ("item-knn", "settings = { neighbors = 1 }"),
+    ("ease", "settings = { l2 = 0.01 }"),
+    ("svd", "settings = { factors = 1 }"),
+)
+
+
+def plants(folder: Path, quiet: int, count: int, page: Path | None) -> bool:
+    """Print what became of quiet nights, and of planted bad batches and worse models after them."""
     work = place(folder, "plants")
     work.configure()
     codes = [work.night(number, thinned(number))[0] for number in range(quiet)]
-    moved, marks, least = int(work.alias() or 0), flagged(work), ranges(work)
-    print(f"quiet: {quiet} nights, refused {sum(code != 0 for code in codes)}; champion now version {moved};")
-    print(f"  {marks} measures flagged after the first 7; {least}")
-    champion, stayed = work.alias(), 0
-    worse = [
-        ("popularity", ""),
-        ("item-knn", "set = { neighbors = 1 }"),
-        ("ease", "set = { l2 = 0.01 }"),
-        ("svd", "set = { factors = 1 }"),
-    ]
+    print(
+        f"quiet: {quiet} nights, refused {sum(code != 0 for code in codes)}; {int(work.alias() or 0) - 1} promotions;"
+    )
+    print(f"  {flagged(work)} of {sum(map(len, facts(work)))} measures flagged; {ranges(work)}", flush=True)
+    refused, seen = bad_batches(work, quiet, count, page)
+    print(f"bad batches: planted {count}, refused {refused}, shown as an alarm on the page {seen}", flush=True)
+    champion, current, stayed, failed = work.alias(), work.current, 0, 0
     for number in range(count):
-        model, settings = worse[number % len(worse)]
-        work.configure(model, settings)
-        code, _ = work.night(quiet + number, thinned(quiet + number))
-        stayed += code == 0 and work.alias() == champion
-    print(f"worse: planted {count}, refused {stayed}")
-    refused, seen = bad_batches(work, quiet + count, count)
-    print(f"bad batches: planted {count}, refused {refused}, flagged on the page {seen}")
-    return not any(codes) and stayed == count and refused == count
+        work.configure(*WORSE[number % len(WORSE)])
+        code, _ = work.night(quiet + count + number, thinned(quiet + number))
+        stayed, failed = stayed + (work.alias() == champion), failed + (code != 0)
+    print(f"worse models: planted {count}, refused {stayed}; nights without lists {failed}", flush=True)
+    return not any(codes) and stayed == count and refused == count and not failed and work.current != current
 
 
-def bad_batches(work: Workplace, first: int, count: int) -> tuple[int, int]:
+def bad_batches(work: Workplace, first: int, count: int, page: Path | None) -> tuple[int, int]:
     """Plant faults; how many nights were refused with CURRENT as it was, and how many of these the page flags."""
     (work.folder / "few.txt").write_text("item_id\n" + "\n".join(sample()["item_id"].value_counts().index[:25]) + "\n")
     faults: list[tuple[Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame], str]] = [
@@ -247,7 +249,10 @@ def bad_batches(work: Workplace, first: int, count: int) -> tuple[int, int]:
         work.configure(score=score)
         code, _ = work.night(number, fault(thinned(number), np.random.default_rng(number)))
         refused += code == REFUSED and work.current == current
-        seen += 'class="summary alarm"' in (work.nights / "trend.html").read_text()
+        html = (work.nights / "trend.html").read_text()
+        seen += 'class="summary alarm"' in html
+        if page is not None and number == first:
+            page.write_text(html)
     return refused, seen
 
 
@@ -322,10 +327,38 @@ def equal(count: int) -> bool:
     return taken["a gain of at least 0.002"] * 20 <= count
 
 
+# Size
+
+
+def size(folder: Path) -> bool:
+    """Print what a model costs in MLflow with the package, and without it."""
+    from recsys import save_model
+    from recsys.serving.pyfunc import pyfunc_arguments
+    from recsys.tracking.mlflow_tracker import MLflowTracker
+
+    model = save_model(folder / "small", fit(sample(), "popularity", held_out=0))
+    tracker = MLflowTracker(f"sqlite:///{folder / 'size.db'}")
+    for what in ("to warm up", "with the package", "without it"):
+        arguments = pyfunc_arguments(model)
+        if what == "without it":
+            arguments.pop("code_paths", None)
+        before = set(folder.rglob("*"))
+        with tracker.run(what, "train") as tracked:
+            started = time.perf_counter()
+            tracked.log_model(lambda arguments=arguments: arguments)
+            seconds = time.perf_counter() - started
+        files = [file for file in set(folder.rglob("*")) - before if file.is_file()]
+        total = sum(file.stat().st_size for file in files) / 1e6
+        if what != "to warm up":
+            print(f"size: a model {what}: {len(files)} files, {total:.2f} MB, kept in {seconds:.2f} s")
+    return True
+
+
 def main() -> None:
     """Do the parts that were asked for; exit code 1 where one is not as it must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="equal,kills,plants,better")
+    parser.add_argument("--parts", default="equal,kills,plants,better,size")
+    parser.add_argument("--page", type=Path, help="where to copy the page of the first night with a bad batch")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--quiet", type=int, default=30)
     parser.add_argument("--planted", type=int, default=20)
@@ -337,7 +370,8 @@ def main() -> None:
         parts: dict[str, Callable[[], bool]] = {
             "equal": lambda: equal(asked.nights),
             "kills": lambda: kills(root, asked.kills),
-            "plants": lambda: plants(root, asked.quiet, asked.planted),
+            "plants": lambda: plants(root, asked.quiet, asked.planted, asked.page),
+            "size": lambda: size(root),
             "better": lambda: better(root, min(10, asked.planted)),
         }
         for part in asked.parts.split(","):

@@ -273,7 +273,7 @@ def warm_start(plan: Plan, champion: Path | None) -> tuple[list[str], str]:
     if not plan.warm_start or champion is None:
         return [], ""
     flags = {_dashed(key): value for key, value in plan.flags["train"].items()}
-    chosen = flags.get("settings", flags.get("set", {}))
+    chosen = flags.get("settings", {})
     settings = flatten(chosen) if isinstance(chosen, Mapping) else parse_settings(tuple(chosen))
     try:
         saved: TrainedModel = load_model(champion)
@@ -328,7 +328,7 @@ def children_of(run_id: str | None) -> Iterator[None]:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @options_from(NightlyJob)
 def command(job: NightlyJob) -> None:
-    """Check, train, challenge, score and publish as FILE (TOML) says; run it again after a crash to go on."""
+    """Check, train, evaluate, challenge, score and publish as FILE (TOML) says; run it again after a crash to go on."""
     night = run(job)
     if as_json():
         print_json({"folder": night.folder, "published": night.published, "said": night.said, "trend": night.trend})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recsys.batch.gates import read_gates
-from recsys.errors import ArtifactError, MissingPackageError, RecsysError
+from recsys.batch.output import read_json
+from recsys.errors import ArtifactError, MissingPackageError, RecsysError, StorageError
 from recsys.reporting.trend_page import NightFacts, render_trend
 from recsys.system.files import write_text
 from recsys.system.packages import versions
@@ -43,10 +43,12 @@ def facts_of(plan: Plan, name: str) -> NightFacts | None:
     """What is known of a night; None where nothing is written down, or what is cannot be read."""
     try:
         found = stored(plan.output / name)
-    except ArtifactError:
-        return None
-    if found is None:
-        return None
+        return None if found is None else _facts(plan, name, found)
+    except (ArtifactError, StorageError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # a damaged night takes no part, and does not keep others from being published
+
+
+def _facts(plan: Plan, name: str, found: State) -> NightFacts:
     promotion = found.result("promote")
     published = (plan.output / name / DONE).exists()
     return NightFacts(
@@ -80,7 +82,7 @@ def _measures(plan: Plan, found: State) -> dict[str, float]:
     if manifest is None:
         folder = folder_at(plan.lists(found.folder.name))
         refused = bool(found.refused) and folder.is_file("manifest.json")
-        manifest = json.loads(folder.read_text("manifest.json")) if refused else {}
+        manifest = read_json(folder, "manifest.json") if refused else {}
     counts = {name: manifest[name] for name in ("users", "rows") if name in manifest}
     every = {**quality, **manifest.get("measures", {}), **counts}
     return {name: math.nan if value is None else float(value) for name, value in every.items()}

@@ -290,6 +290,18 @@ def test_the_measures_of_the_night_are_in_its_run_and_there_is_one_parent(place)
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["trend.html"]
 
 
+def test_a_damaged_night_takes_no_part_and_keeps_no_other_from_being_published(place):
+    first = night(place, date="2026-11-23")
+    record = json.loads((first.folder / "night.json").read_text())
+    record["steps"] |= {"promote": {"inputs": "", "result": {"promoted": True, "found": {"difference": 3}}}}
+    (first.folder / "night.json").write_text(json.dumps(record))
+    second = night(place, date="2026-11-24", force=True)
+    html = (place / "nights" / "trend.html").read_text()
+    assert second.published and "2026-11-24" in html and "2026-11-23" not in html
+    (second.folder / "night.json").write_text("{")
+    assert night(place, date="2026-11-25", force=True).published
+
+
 # Killed for real
 
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipelines.cli.main import main
+from pipelines.cli.resuming import KeepingOptions
 from pipelines.cli.settings import TrackingOptions
+from pipelines.evaluate import EvaluateJob
+from pipelines.evaluate import run as evaluate
 from pipelines.promote import PromoteJob, common_bucket, run
 from pipelines.train import TrainJob
 from pipelines.train import run as train
@@ -92,8 +96,9 @@ def test_a_worse_challenger_is_refused_and_nothing_moves(place):
     registry.register("books", runs["ease"])
     run(PromoteJob("books", (ratings,)))
     registry.register("books", runs["popularity"])
-    with pytest.raises(GateError, match=r"Version 2 of books does not take over: ndcg@100 .* gain -"):
+    with pytest.raises(GateError, match=r"Version 2 of books does not take over: ndcg@100 .* gain -") as refused:
         run(PromoteJob("books", (ratings,)))
+    assert refused.value.facts["champion"] == "1" and refused.value.facts["found"]["difference"]["interval"]["high"] < 0
     assert alias(registry, CHAMPION) == "1" and status(registry, "2")[0] == "failed"
 
 
@@ -107,6 +112,58 @@ def test_an_equal_one_takes_over_only_where_that_is_asked_for(place):
     with pytest.raises(GateError, match=r"gain 0\.0000"):
         run(PromoteJob("books", (ratings,)))
     assert run(PromoteJob("books", (ratings,), non_inferior=0.001)).champion == "2"
+
+
+def test_what_a_killed_registration_left_is_completed(place, monkeypatch):
+    """Killed after the version was made, and before its alias: the alias is what promote reads."""
+    _, registry, runs = place
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", killed)
+        registry.register("books", runs["ease"])
+    assert alias(registry, CHALLENGER) is None
+    assert registry.register("books", runs["ease"]) == "1"
+    assert alias(registry, CHALLENGER) == "1" and status(registry, "1")[0] == "pending"
+
+
+def test_a_model_registered_again_is_the_challenger_again(place):
+    _, registry, runs = place
+    for name in ("ease", "popularity"):
+        registry.register("books", runs[name])
+    assert registry.register("books", runs["ease"]) == "1" and alias(registry, CHALLENGER) == "1"
+
+
+def test_a_training_killed_while_its_model_was_kept_is_completed(place, tmp_path, monkeypatch):
+    ratings, registry, _ = place
+    job = TrainJob((ratings,), tmp_path / "model", "ease", test_bucket=SHARE, register="films")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(mlflow.MlflowClient, "log_model_artifacts", killed)
+        train(job)
+    assert (tmp_path / "model" / "model.json").exists()
+    again = train(replace(job, keeping=KeepingOptions(resume=True)))
+    version = registry.version(ModelAddress("films", CHALLENGER))
+    fetched = registry.fetch(ModelAddress("films", version), tmp_path / "copy")
+    assert load_model(fetched).digest == load_model(tmp_path / "model").digest
+    client = mlflow.MlflowClient(registry.uri)
+    run_ = client.get_run(again.run_id)
+    ready = client.get_logged_model(client.get_model_version("films", version).source.removeprefix("models:/"))
+    assert (run_.info.status, ready.status) == ("FINISHED", "READY")
+    assert {metric.key: metric.value for metric in ready.metrics}["ndcg_at_100"] == again.metrics["ndcg@100"].mean
+
+
+def test_an_evaluation_of_a_model_with_a_test_bucket_is_on_its_users(kept):
+    folder, _ = kept
+    _, judges = divide_by_bucket(read_interactions(folder / "ratings.csv"), SHARE)
+    found = evaluate(EvaluateJob(folder / "ease", (folder / "ratings.csv",), tracking=TrackingOptions(track=False)))
+    assert found.who == "users of the test bucket, kept out of its training" and not found.caution
+    assert found.metrics["ndcg@100"].n_users + found.left_out == len(judges.users)
 
 
 def test_without_a_challenger_the_way_to_register_one_is_said(place):

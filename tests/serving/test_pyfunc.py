@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -247,6 +248,13 @@ def test_requirements_are_pinned_without_local_builds(tmp_path):
     assert {"torch", "numpy", "scipy", "pandas", "pyarrow", "safetensors", "mlflow"} <= set(names)
     assert not any("+" in line for line in requirements)
     assert all("==" in line for line in requirements)
+
+
+def test_the_code_travels_only_where_pip_cannot_install_it(tmp_path, monkeypatch):
+    assert [Path(place).name for place in pyfunc_arguments(tmp_path)["code_paths"]] == ["recsys"]
+    monkeypatch.setattr(pyfunc, "own_requirement", lambda: "recsys-autoencoders==0.2.0")
+    found = pyfunc_arguments(tmp_path)
+    assert "code_paths" not in found and found["pip_requirements"][-1] == "recsys-autoencoders==0.2.0"
 
 
 def test_a_logged_model_brings_its_code_to_an_environment_without_recsys(logged):

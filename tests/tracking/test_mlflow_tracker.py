@@ -140,6 +140,36 @@ def test_a_dataset_is_known_by_its_fingerprint(tracker):
     assert entry.tags[0].value == "validation"
 
 
+def test_metrics_are_those_of_the_model_that_a_run_makes_or_uses_on_its_data(tracker, tmp_path):
+    def model():
+        (tmp_path / "code.py").write_text(
+            "import mlflow\n\nclass Model(mlflow.pyfunc.PythonModel):\n    def predict(self, model_input: list[str]):\n"
+            "        return model_input\n\nmlflow.models.set_model(Model())\n"
+        )
+        return {"python_model": str(tmp_path / "code.py"), "pip_requirements": []}
+
+    with tracker.run("vae", "train") as training:
+        training.log_dataset("ratings", "ab" * 16, {})
+        training.log_metrics({"loss": 3.0})  # before there is a model
+        training.log_model(model)
+        training.log_metrics({"ndcg": 0.4})
+    with tracker.run("vae", "evaluate") as evaluation:
+        evaluation.log_dataset("others", "cd" * 16, {})
+        evaluation.use_model(training.id)
+        evaluation.log_metrics({"recall": 0.5})
+        evaluation.use_model("0" * 32)  # kept elsewhere
+        evaluation.log_metrics({"seconds": 1.0})
+    [made] = stored(tracker, training).outputs.model_outputs
+    [used] = stored(tracker, evaluation).inputs.model_inputs
+    assert used.model_id == made.model_id
+    found = mlflow.MlflowClient(tracker.uri).get_logged_model(made.model_id).metrics
+    assert {(one.key, one.value, one.dataset_name, one.dataset_digest) for one in found} == {
+        ("ndcg", 0.4, "ratings", "ab" * 16),
+        ("recall", 0.5, "others", "cd" * 16),
+    }
+    assert stored(tracker, evaluation).data.metrics == {"recall": 0.5, "seconds": 1.0}
+
+
 def test_files_folders_and_figures_are_copied_into_the_run(tracker, tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "page.html").write_text("<p>")
