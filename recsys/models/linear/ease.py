@@ -31,6 +31,7 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
+from recsys.models.linear.dual import DualWeights, dual_bytes, suits_dual
 from recsys.models.scaling import weigh_users
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
@@ -89,6 +90,8 @@ class EDLAEConfig(RidgeConfig):
 class ClosedForm(Recommender[ConfigT]):
     """The common fit. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted.
 
+    With fewer users than items it is 24 x users^2 bytes instead (see recsys.models.linear.dual).
+
     Attributes
     ----------
     gram : Tensor, float32 (items, items), optional
@@ -99,9 +102,13 @@ class ClosedForm(Recommender[ConfigT]):
     is_random = False
     explained_by = "exact"
     gram: Tensor | None = None
+    dual: DualWeights | None = None  # instead of `weights`, with fewer users than items
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device, settings = context.resolve_device(), self._settings()
+        if suits_dual(matrix) and context.start is None and not context.keep_gram and device.type == "cpu":
+            self._fit_dual(matrix, settings, context)
+            return
         require_memory(
             self.name,
             closed_form_bytes(matrix.shape[1], device) + context.keep_gram * 4 * matrix.shape[1] ** 2,
@@ -127,23 +134,49 @@ class ClosedForm(Recommender[ConfigT]):
         if settings.damping:
             self.weights.mul_(popularity[:, None] ** settings.damping).mul_(popularity**-settings.damping)
 
+    def _fit_dual(self, matrix: csr_matrix, settings: EDLAEConfig, context: TrainingContext) -> None:
+        require_memory(self.name, dual_bytes(matrix.shape[0]), torch.device("cpu"), "sparse-ease or elsa")
+        rows = weigh_users(matrix, settings.user_power)
+        squares = torch.as_tensor(np.asarray(rows.multiply(rows).sum(axis=0), dtype=np.float64).ravel())
+        ridge, damping = ridge_of(squares, settings).numpy(), relative_popularity(squares) ** settings.damping
+        try:
+            self.dual = DualWeights.solve(rows, ridge, settings.diagonal, damping.numpy(), context)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise _too_weak(settings.l2) from error
+
     @abstractmethod
     def _settings(self) -> EDLAEConfig:
         """The config in terms of the common formula."""
 
     def _score(self, history: csr_matrix, users: NDArray[Any] | None) -> Tensor:
+        if self.dual is not None:
+            return self.dual.scores(history)
         return weighted_sum(SparseRows(history, self.weights.device).everything(), self.weights)
 
+    def _contributions(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
+        if self.dual is None:
+            return super()._contributions(history, items)
+        return self.dual.cells(history.indices.astype(np.int64), items) * torch.as_tensor(history.data)[:, None]
+
     def _item_weights(self) -> Tensor:
-        return self.weights
+        if self.dual is None:
+            return self.weights
+        size = 4 * len(self.dual.diagonal) ** 2
+        require_memory(self.name, size, torch.device("cpu"), "an embedder, such as svd, whose vectors are short")
+        return self.dual.dense()
 
     def _get_state(self) -> dict[str, Tensor]:
-        return {"weights": self.weights}
+        return {"weights": self.weights} if self.dual is None else self.dual.get_state()
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        self.weights = state["weights"].to(device)
+        if "weights" in state:
+            self.weights, self.dual = state["weights"].to(device), None
+        else:
+            self.dual = DualWeights.from_state(state, len(state["diagonal"]))
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        if "inverse" in state:
+            return DualWeights.spec(n_items)
         return StateSpec({"weights": TensorSpec((n_items, n_items))})
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
@@ -273,6 +306,10 @@ def _invert(gram: Tensor, l2: float) -> Tensor:
     try:
         torch.linalg.cholesky(columns, out=columns)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise ConfigError(f"Expected an l2 that keeps the matrix solvable, found {l2}: raise it.") from error
+        raise _too_weak(l2) from error
     torch.cholesky_inverse(columns, out=columns)
     return gram
+
+
+def _too_weak(l2: float) -> ConfigError:
+    return ConfigError(f"Expected an l2 that keeps the matrix solvable, found {l2}: raise it.")
