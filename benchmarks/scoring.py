@@ -55,6 +55,7 @@ from recsys.models.trained import TrainedModel
 from recsys.splitting.by_user import strong
 from recsys.system.hardware import usable_cores
 from recsys.training.context import TrainingContext
+from recsys.training.precision import bf16_warning, is_native
 
 ROOT = Path(__file__).parents[1]
 HISTORY = 20  # items of a generated user
@@ -220,6 +221,9 @@ def sides(arguments: argparse.Namespace) -> None:
             "recsys fp32: training": training_steps(data.matrix, bf16=False),
             "recsys bf16: training": training_steps(data.matrix, bf16=True),
         }
+        if not is_native(torch.device("cpu")):
+            ways = {name: way for name, way in ways.items() if "bf16" not in name}
+            print(bf16_warning(torch.device("cpu")))
         turns: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(arguments.rounds + 1):  # the first warms up
             for name, way in ways.items():

@@ -85,7 +85,9 @@ class FittingOptions:
     )
     patience: int = setting(10, "Early stopping: epochs without a better validation value.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
-    precision: Literal["fp32", "bf16"] = setting("fp32", "bf16 is faster where the chip has it.")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "Of training; auto is bf16 where the chip has it and the model learns as well, otherwise fp32."
+    )
 
     def with_task_defaults(self, task: Task) -> FittingOptions:
         """Fill in the task's metric where none was given. Raises ConfigError for a metric of another task."""

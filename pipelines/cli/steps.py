@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from recsys.data.interactions import Interactions
 from recsys.errors import ArtifactError
@@ -23,8 +26,10 @@ from recsys.system.files import new_file
 from recsys.tracking.tracker import Run, Tracker
 from recsys.training.context import Epoch, TrainingContext
 from recsys.training.data_parallel import ALONE, Group
+from recsys.training.precision import bf16_warning
 from recsys.tuning import Budget, Search, Trial, Tuned, load_optuna, settings_toml, tune
 
+from .output import note
 from .progress import fit_progress, trials_progress
 from .settings import FittingOptions
 
@@ -71,9 +76,19 @@ def shown(label: str, context: TrainingContext, metric: str) -> Iterator[Trainin
 
 def fit_context(options: FittingOptions, seed: int, group: Group = ALONE) -> TrainingContext:
     """How the fits of a command happen. The process is the command's alone, and may keep freed memory."""
-    return TrainingContext(
+    context = TrainingContext(
         seed, options.device, options.precision, patience=options.patience, group=group, keep_freed_memory=True
     )
+    if options.precision == "bf16" and group.is_main:
+        comment_on_bf16(context.resolve_device())
+    return context
+
+
+@cache
+def comment_on_bf16(device: torch.device) -> None:
+    """Say, once, that this chip is slow at what was asked for."""
+    if warning := bf16_warning(device):
+        note(warning)
 
 
 def log_settings(run: Run, model: Recommender, seed: int) -> None:

@@ -124,8 +124,9 @@ class TrainingContext:
         Seed of all random draws of the fit.
     device : str
         `auto` (the GPU if there is one), `cpu`, `cuda` or `cuda:0`.
-    precision : {"fp32", "bf16"}
-        Precision of the matrix products in training.
+    precision : {"fp32", "bf16", "auto"}
+        Precision of the matrix products in training; `auto` is bf16 where the chip multiplies it natively and the model
+        was measured to learn as well (see recsys.training.precision). Results then depend on the chip.
     validate : callable, optional
         Called with the score function after every epoch; higher is better. The weights of the best epoch are kept.
         Without it, all epochs run and the last weights are kept.
@@ -164,7 +165,7 @@ class TrainingContext:
 
     seed: int = 0
     device: str = "auto"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     validate: Validate | None = None
     patience: int = 10
     stop_after: int | None = None
@@ -183,8 +184,8 @@ class TrainingContext:
             raise ConfigError(f"Expected patience of at least 1 epoch, found {self.patience}.")
         if self.stop_after is not None and self.stop_after < 1:
             raise ConfigError(f"Expected stop_after of at least 1 epoch, found {self.stop_after}.")
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"Expected precision fp32 or bf16, found {self.precision!r}.")
+        if self.precision not in ("fp32", "bf16", "auto"):
+            raise ConfigError(f"Expected precision fp32 or bf16, or auto, found {self.precision!r}.")
 
     def planned(self, configured: int) -> int:
         """Return how many of the configured epochs or iterations are planned: a share of them in a warm start."""

@@ -241,6 +241,7 @@ class DAE(NetworkRecommender[DAEConfig]):
     name = "dae"
     family = "deep autoencoder"
     size_setting = "latent"
+    learns_in_bf16 = True
     Config = DAEConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "liang2018": {
@@ -267,6 +268,7 @@ class VAE(NetworkRecommender[VAEConfig]):
     name = "vae"
     family = "deep autoencoder"
     size_setting = "latent"
+    learns_in_bf16 = True
     Config = VAEConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "liang2018": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, Self, cast
 
 import torch
@@ -31,6 +32,7 @@ from recsys.training.data_parallel import DataParallelOptimizer
 from recsys.training.loop import Optimizer, one_pass, steps_per_epoch, train
 from recsys.training.optimizer_state import OptimizerState
 from recsys.training.parts import Counter, Part
+from recsys.training.precision import choose_precision
 
 
 class Network(nn.Module):
@@ -230,11 +232,17 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
     """
 
     explained_by: ClassVar[Method] = "integrated gradients"
+    learns_in_bf16: ClassVar[bool] = False  # as well as in float32: measured by benchmarks/precision.py
     network: Network
 
     @abstractmethod
     def _build(self, items: int) -> Network:
         """A fresh network for a catalog of `items`, weights drawn from torch's current generator."""
+
+    def _checked_start(self, context: TrainingContext, items: int) -> TrainingContext:
+        context = super()._checked_start(context, items)
+        where = context.resolve_device(), items, self.learns_in_bf16, context.group.size
+        return replace(context, precision=choose_precision(context.precision, *where))
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         config, device = self.config, context.resolve_device()
