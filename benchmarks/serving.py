@@ -7,7 +7,8 @@ asked for lists of 10 of its known users (`mlflow models serve` is sent the user
 over connections that stay open. The clients take part of the same cores. `bare FastAPI` is one route that multiplies
 the user's vector by those of the items with NumPy and sorts: no ids, limits, metrics, or checks.
 
-Then one service is asked 10,000 times and more while CURRENT names another model 20 times.
+Then one service is asked 10,000 times and more while CURRENT names another model 20 times; and the page of `--ui` is
+opened in headless Chromium, on the sample.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # tests: the driven browser
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import numpy as np
@@ -280,6 +282,35 @@ def reload_under_load(folder: Path) -> str:
     )
 
 
+def open_page(folder: Path) -> str:
+    """How long the page of the sample takes to its first list, and which hosts it asks."""
+    from driven_browser import drive
+
+    import recsys
+
+    sample, port = ROOT / "data" / "sample", free_port()
+    recsys.save_model(folder / "sample", recsys.fit(sample / "ratings.csv", "edlae", held_out=0.0))
+    words = [sys.executable, "-m", "pipelines.cli", "serve", str(folder / "sample"), "--ui", "--port", str(port)]
+    words += ["--ratings", str(sample / "ratings.csv"), "--titles", str(sample / "items.csv")]
+    listed = "document.querySelectorAll('#list .title').length"
+
+    async def script(page: Any) -> list[float]:
+        seconds = []
+        for _ in range(5):
+            await page.call("Page.navigate", url="about:blank")
+            await page.until("document.getElementById('list') === null")
+            started = time.perf_counter()
+            await page.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
+            await page.until(listed)
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    with server(words, port, "/v2/health/ready", folder / "log"):
+        seconds, hosts = drive("about:blank", script)
+    others = hosts - {f"127.0.0.1:{port}"}
+    return f"Page of the sample: first list after {max(seconds):.2f} s (slowest of 5); {len(others)} other hosts asked."
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -297,7 +328,7 @@ def main() -> None:
             compare(Path(folder), items, asked.seconds, items <= asked.mlflow_up_to)
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), 3_700)
-        print(f"\n{reload_under_load(Path(folder))}")
+        print(f"\n{reload_under_load(Path(folder))}\n{open_page(Path(folder))}")
 
 
 if __name__ == "__main__":
