@@ -189,6 +189,9 @@ class _MLflowRun:
             if found.info.lifecycle_stage != "active":
                 return False
             client.update_run(earlier, status="RUNNING")
+            inside = f"tags.`mlflow.parentRunId` = '{earlier}' AND attributes.status = 'RUNNING'"
+            for child in client.search_runs([found.info.experiment_id], inside):  # died with the job
+                client.set_terminated(child.info.run_id, "KILLED")
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise

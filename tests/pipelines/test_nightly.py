@@ -321,7 +321,7 @@ def test_killed_at_any_moment_it_goes_on_with_one_parent_run_and_moves_the_alias
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=120)
     [folder] = (place / "nights").glob("2026-11-24-*")
     assert (place / "nights" / "CURRENT").read_text().strip() == folder.name
-    assert len(runs("tags.`recsys.kind` = 'nightly'")) == 1
+    assert len(runs("tags.`recsys.kind` = 'nightly'")) == 1 and not runs("attributes.status = 'RUNNING'")
     versions = mlflow.MlflowClient(ModelRegistry().uri).search_model_versions("name = 'books'")
     assert len(versions) == 1 and champion() == "1"
     calm = night(place, date="2026-11-25", force=True)

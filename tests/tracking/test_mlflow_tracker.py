@@ -256,6 +256,17 @@ def test_the_run_of_an_interrupted_job_goes_on_and_nothing_is_recorded_twice(tra
     assert len(found.inputs.dataset_inputs) == 1
 
 
+def test_what_ran_inside_a_killed_run_does_not_look_alive_when_it_goes_on(tracker):
+    client = mlflow.MlflowClient(tracker.uri)
+    with tracker.run("nightly", "nightly") as first, tracker.run("train", "train") as child:
+        pass
+    for run in (first, child):
+        client.update_run(run.id, status="RUNNING")  # as a kill leaves them
+    with tracker.run("nightly", "nightly", first.id):
+        assert stored(tracker, child).info.status == "KILLED"
+    assert stored(tracker, first).info.status == "FINISHED"
+
+
 def test_where_the_earlier_run_is_gone_a_new_one_names_it(tracker):
     with tracker.run("train vae", "train", "0" * 32) as run:
         run.log_metrics({"loss": 1.0}, step=1)
