@@ -25,6 +25,7 @@ from recsys.evaluation.tasks import TASKS, Task, find_task
 from recsys.evaluation.warm_fit import Origin, find_origin, fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.autoencoders.network import NetworkRecommender
+from recsys.models.cost import Size
 from recsys.models.default import choose_model
 from recsys.models.trained import TrainedModel
 from recsys.models.warm_start import Earlier
@@ -32,7 +33,7 @@ from recsys.serving.pyfunc import pyfunc_arguments
 from recsys.splitting.bucket import divide_by_bucket
 from recsys.splitting.holdout import Split
 from recsys.system.storage import Location
-from recsys.system.text import plural
+from recsys.system.text import plural, seconds_of
 from recsys.tracking.registry import ModelRegistry
 from recsys.tracking.tracker import Run
 from recsys.training.context import TrainingContext
@@ -57,7 +58,8 @@ class TrainJob:
 
     ratings: tuple[Location, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
-    model: str = setting("", "Name of the model; chosen by the size of the data by default.", "--model", "-m")
+    model: str = setting("", "Name of the model; chosen for the data and this machine by default.", "--model", "-m")
+    time_budget: str = setting("10m", "Without --model: longest fit by estimate, such as 90s, 10m or 2h.")
     settings: tuple[str, ...] = setting(
         (), "Setting of the model, key=value; or preset=NAME.", "--set", "-s", multiple=True
     )
@@ -94,6 +96,7 @@ class TrainJob:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __post_init__(self) -> None:
+        seconds_of(self.time_budget)
         if self.register is not None and not self.tracking.track:
             raise ConfigError("Expected tracking together with --register NAME: the registry is MLflow's.")
 
@@ -264,10 +267,10 @@ def already_trained(about: Mapping[str, Any], job: TrainJob, interactions: Inter
 
 
 def pick(interactions: Interactions, job: TrainJob, group: Group) -> Recommender:
-    """Choose the model that suits the data; one process says which and why."""
-    context = TrainingContext(device=job.fitting.device, group=group)
-    users, items = len(interactions.users), len(interactions.items)
-    choice = choose_model(users, items, job.held_out > 0, context.resolve_device(), group.size)
+    """Choose the model that suits the data and this machine; one process says which and why."""
+    device = TrainingContext(device=job.fitting.device, group=group).resolve_device()
+    size, budget = Size.of(interactions.user, interactions.item), seconds_of(job.time_budget)
+    choice = choose_model(size, job.held_out > 0, device, group.size, budget)
     if group.is_main:
         members = "".join(f" of {names}" for names in choice.settings.values())
         note(f"Model {choice.model}{members}: {choice.why}. Use -m to choose another.")

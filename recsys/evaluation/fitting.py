@@ -17,6 +17,7 @@ from recsys.evaluation.tasks import TASKS
 from recsys.evaluation.warm_fit import Origin, find_origin, fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.default import choose_model
+from recsys.models.cost import Size
 from recsys.models.trained import READING, TrainedModel, read_for_task
 from recsys.models.warm_start import Earlier
 from recsys.splitting.holdout import Split
@@ -143,9 +144,9 @@ def _read(ratings: Any, task: str, reading: ReadingOptions, init_from: TrainedMo
 
 
 def _default_model(interactions: Interactions, held_out: float, context: TrainingContext) -> Recommender:
-    """The model that suits the size of the data."""
-    sizes = len(interactions.users), len(interactions.items)
-    default = choose_model(*sizes, held_out > 0, context.resolve_device(), context.group.size)
+    """The model that suits the data and this machine."""
+    size = Size.of(interactions.user, interactions.item)
+    default = choose_model(size, held_out > 0, context.resolve_device(), context.group.size)
     return create_model(default.model, default.settings)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from recsys.errors import ConfigError
+
 # abfs://container@account: what stands before the @ of these schemes is no secret.
 _CONTAINER_SCHEMES = ("abfs", "abfss", "wasb", "wasbs")
 
@@ -93,3 +95,24 @@ def printable(text: str, single_line: bool = False) -> str:
 def plural(count: int, singular: str, several: str | None = None) -> str:
     """Return a number and its noun: `1 row`, `2,000 rows`; `several` is the plural where it is not `singular` + s."""
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds that a text such as 90s, 10m, 1.5h or 600 says.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these, or not above 0.
+    """
+    number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"Expected a time such as 90s, 10m or 2h, found {text!r}.")
+    return seconds
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from recsys.system.text import mask_address, mask_secrets, printable
+from recsys.errors import ConfigError
+from recsys.system.text import mask_address, mask_secrets, printable, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,14 @@ def test_an_error_that_quotes_a_part_of_an_address_alone_is_masked():
     text = 'Invalid bucket name "key:word@bucket"'
     assert mask_address(text, "s3://key:word@bucket/x.csv") == 'Invalid bucket name "***@bucket"'
     assert mask_address("no lake@account", "abfs://lake@account/x") == "no lake@account"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("600", 600)])
+def test_a_time_in_seconds_minutes_or_hours(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "ten", "0s", "-5m", "infh", "nan", "10d"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ConfigError, match="a time such as 90s"):
+        seconds_of(text)

@@ -90,7 +90,7 @@ class EDLAEConfig(RidgeConfig):
 class ClosedForm(Recommender[ConfigT]):
     """The common fit. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted.
 
-    With fewer users than items it is 24 x users^2 bytes instead (see recsys.models.linear.dual).
+    With at most half as many users as items it is 12 x users^2 bytes instead (see recsys.models.linear.dual).
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class ClosedForm(Recommender[ConfigT]):
     is_random = False
     explained_by = "exact"
     gram: Tensor | None = None
-    dual: DualWeights | None = None  # instead of `weights`, with fewer users than items
+    dual: DualWeights | None = None  # instead of `weights`, with few users
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device, settings = context.resolve_device(), self._settings()
