@@ -40,7 +40,7 @@ from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, cells_text, decimal, print_json, say, table, wrapped
 from .cli.progress import activity
-from .cli.reading import read_for, remembered_reading
+from .cli.reading import in_order_for, read_for, remembered_reading
 from .cli.settings import FittingOptions, SplitOptions, TrackingOptions, comma_list
 from .cli.steps import (
     TRIALS,
@@ -162,7 +162,7 @@ def run(job: CompareJob) -> Compared:
     models = chosen_models(job)
     plan, trials = job.plan(task), place_of_trials(job)
     titles = {} if job.titles is None else read_titles(job.titles)
-    interactions = read_for(task, job.ratings, job.reading)
+    interactions = in_order_for(read_for(task, job.ratings, job.reading), list(models.values()))
     with activity("splitting"):
         study = prepare(make_splits(job, interactions, task), models, plan)
     first = next(iter(study.finals.values()))

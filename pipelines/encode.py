@@ -25,7 +25,6 @@ from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, StorageError
-from recsys.evaluation.tasks import TASKS
 from recsys.latent.index import IndexQuality, Metric, VectorIndex, require_index
 from recsys.models.embeddings import Embedder
 from recsys.models.trained import TrainedModel
@@ -175,7 +174,7 @@ def make_histories(job: EncodeJob, saved: TrainedModel) -> tuple[Interactions | 
     if job.items:
         return None, None
     interactions = read_histories(saved, job.ratings, job.reading)
-    return interactions, UserItemMatrix.from_interactions(interactions, saved.items, TASKS[saved.model.task].ratings)
+    return interactions, saved.to_matrix(interactions)
 
 
 def make_plan(job: EncodeJob, saved: TrainedModel, targets: Targets) -> EncodingPlan:

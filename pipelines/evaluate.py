@@ -40,6 +40,7 @@ from .cli.settings import TrackingOptions, comma_list
 from .cli.steps import log_calibration, log_data, log_used_model
 from .cli.unknown import find_unknown, note_unknown
 
+REPEATABLE = ("strong", "weak", "cells", "leave-last-out")  # protocols whose validation part can be made again
 CAUTION = (
     "Some users may have been in training; their scores are optimistic. To evaluate only on users held out from "
     "training, give the training ratings, read with the same options."
@@ -193,14 +194,12 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
         return Chosen(hidden, "bucket", "users of the test bucket, kept out of its training", hidden.history)
     if data.get("fingerprint") == interactions.fingerprint():
         share, seed = split.get("held_out"), saved.about.get("seed")
-        again_possible = split.get("protocol") in ("strong", "weak", "cells") and not split.get("refit")
+        again_possible = split.get("protocol") in REPEATABLE and not split.get("refit")
         if not again_possible or not isinstance(share, float) or not isinstance(seed, int):
             raise UnsupportedError(
                 "The model was fitted on all of these ratings: give users or rows that it has not seen (--test)."
             )
-        again = splitting.PROTOCOLS[split["protocol"]](
-            interactions, share=share, seed=seed, test=False, ratings=task.ratings
-        )
+        again = task.validation_split(interactions, saved.model, share, seed)
         assert again.validation is not None  # there was one in training
         who = f"{'rows' if task.ratings else 'users'} held out from its training"
         return Chosen(again.validation, "validation", who, again.train.matrix)

@@ -36,7 +36,6 @@ from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
 from recsys.data.reading.id_files import read_columns
 from recsys.errors import ConfigError, DataError, GateError, StorageError
-from recsys.evaluation.tasks import TASKS
 from recsys.models.contributions import MEANING
 from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
@@ -256,7 +255,7 @@ def make_histories(job: ScoreJob, saved: TrainedModel) -> tuple[Interactions | N
 def _matrix(interactions: Interactions, job: ScoreJob, saved: TrainedModel) -> UserItemMatrix:
     """Histories over the model's items; a user who is asked for by id and liked nothing has one too, empty but seen."""
     asked = interactions if job.choice.users is None else interactions.with_all_users()
-    return UserItemMatrix.from_interactions(asked, saved.items, TASKS[saved.model.task].ratings)
+    return saved.to_matrix(asked)
 
 
 def unknown_ids(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> dict[str, UnknownIds]:

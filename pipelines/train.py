@@ -44,7 +44,7 @@ from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, cells_text, metrics_table, note, print_json, program, say, wrapped
 from .cli.progress import activity
-from .cli.reading import read_for, read_histories, remembered_reading, typed_again
+from .cli.reading import in_order_for, read_for, read_histories, remembered_reading, typed_again
 from .cli.resuming import KeepingOptions, open_training, refuse_early, resume_hint, training_facts
 from .cli.settings import FittingOptions, TrackingOptions
 from .cli.steps import fit_model, log_calibration, log_data, refit_model
@@ -159,6 +159,7 @@ def _train(job: TrainJob, named: Recommender | None, origin: Origin | None, grou
     task = TASKS["ranking" if named is None else named.task]
     interactions = read(job, task, origin)
     model = pick(interactions, job, group) if named is None else named
+    interactions = in_order_for(interactions, [model])
     facts = training_facts(job, interactions, model)
     if origin is not None:  # not its path, which is another for each download of a registered model
         facts |= {"init_from": origin.trained.digest, "encoder_from": origin.trained.digest}

@@ -22,7 +22,7 @@ from recsys.tuning import Budget, Search, Tuned
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, decimal, print_json, program, say, table
-from .cli.reading import read_for, typed_again
+from .cli.reading import in_order_for, read_for, typed_again
 from .cli.settings import FittingOptions, TrackingOptions
 from .cli.steps import resume_hint, search_settings, trials_file, write_best
 
@@ -70,7 +70,7 @@ def run(job: TuneJob) -> TuneResult:
     fixed = parse_settings(job.settings)
     model, budget = create_model(job.model, fixed), Budget(job.trials, job.minutes)
     storage = trials_file(job.output, job.resume, job.overwrite)
-    interactions = read_for(task, job.ratings, job.reading)
+    interactions = in_order_for(read_for(task, job.ratings, job.reading), [model])
     search = Search(
         job.model, fixed, validation_split(interactions, model, job.held_out, job.seed), job.fitting.metric, job.seed
     )

@@ -33,7 +33,7 @@ from recsys.errors import ArtifactError, ConfigError, DataError, RecsysError
 from recsys.models import MODELS, create_model
 from recsys.models.linear.ease import ClosedForm
 from recsys.models.state import check_state
-from recsys.models.trained import TrainedModel
+from recsys.models.trained import READING, TrainedModel
 from recsys.system.atomic import new_directory, parse_json, recover, write_json
 from recsys.system.files import sha256
 from recsys.system.packages import versions
@@ -245,7 +245,7 @@ def _check_kinds(file: Path, about: Mapping[str, Any]) -> None:
             raise ArtifactError(f"{file} is damaged or not from recsys: expected {name} ({kind.__name__}), {found}.")
     reading = about.get("reading", {})
     try:
-        ReadingOptions(min_rating=reading.get("min_rating"), duplicates=reading.get("duplicates"))
+        ReadingOptions(**{name: reading.get(name) for name in READING})
     except (ConfigError, TypeError) as error:
         raise ArtifactError(f"{file} is damaged or not from recsys: in reading, {error}.") from error
 

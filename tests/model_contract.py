@@ -8,10 +8,20 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
+from recsys.data.matrix import OrderedMatrix
 from recsys.models import MODELS, create_model
 
 # By the name of the setting: all models name the same settings alike.
-TINY = {"factors": 2, "latent": 4, "hidden": 8, "neighbors": 10, "epochs": 60, "iterations": 100, "batch_size": 4}
+TINY = {
+    "width": 8,
+    "factors": 2,
+    "latent": 4,
+    "hidden": 8,
+    "neighbors": 10,
+    "epochs": 60,
+    "iterations": 100,
+    "batch_size": 4,
+}
 RATINGS = {"dropout": 0.0, "code_dropout": 0.0, "l2": 0.1, "input_l2": 0.01, "fold_l2": 0.5, "learning_rate": 0.02}
 SPECIAL = {
     "als": {"alpha": 8.0, "l2": 0.1, "iterations": 10},
@@ -25,6 +35,7 @@ SPECIAL = {
     "ae": {"hidden": 0, "learning_rate": 0.02, "l2": 0.01},
     "sparse-ae": {"learning_rate": 0.02},
     "rbm": {"learning_rate": 0.02},
+    "sasrec": {"dropout": 0.0, "learning_rate": 0.01, "batch_size": 10},
     "recvae": {"learning_rate": 0.02, "epochs": 20},
     "blend": {"members": "ease,ials", "weights": "1,1", "ease.l2": 1.0, "ials.factors": 2},
     "biased-mf": {"l2": 1.0},
@@ -52,12 +63,15 @@ def create(name, **settings):
 def two_tastes(name):
     """Users 0-4 have items 0-4 and users 5-9 have items 5-9, each all but the item with their own number.
 
-    For a model of ratings, those have 5 stars, and two items of the other taste have 1 star.
+    Those of a model of sequences go round their taste. For a model of ratings, those have 5 stars, and two items of the
+    other taste have 1 star.
     """
     same_taste, other = np.kron(np.eye(2), np.ones((5, 5))) - np.eye(10), np.zeros((10, 10))
     if MODELS[name].task == "rating":
         for user in range(10):
             other[user, [5 * (user < 5) + (user + place) % 5 for place in (1, 2)]] = 1
+    if MODELS[name]().uses_order:  # user 0 had 1 2 3 4, user 1 had 2 3 4 0: the own number comes next
+        return OrderedMatrix(same_taste * ((np.arange(10) - np.arange(10)[:, None]) % 5), dtype=np.float32)
     return csr_matrix(5 * same_taste + other if other.any() else same_taste, dtype=np.float32)
 
 

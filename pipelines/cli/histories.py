@@ -10,6 +10,7 @@ import click
 import pandas as pd
 
 from recsys.data.interactions import Interactions
+from recsys.data.order import in_order
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import DataError, UnsupportedError
 from recsys.evaluation.tasks import TASKS
@@ -65,7 +66,7 @@ def _of_items(items: list[str], saved: TrainedModel) -> Interactions:
         raise UnsupportedError(f"{saved.model.name} needs to know how the items were rated: give --user and --ratings.")
     if saved.model.needs_training_users:
         raise UnsupportedError(f"{saved.model.name} can score only its training users: give --user instead of --items.")
-    return read_interactions(pd.DataFrame({"user_id": NEW_USER, "item_id": items}))
+    return in_order(read_interactions(pd.DataFrame({"user_id": NEW_USER, "item_id": items})), "rows")
 
 
 def _of_user(saved: TrainedModel, user: str, ratings: Location, reading: ReadingOptions) -> Interactions:

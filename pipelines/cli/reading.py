@@ -8,8 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from recsys.data.interactions import Interactions
+from recsys.data.order import for_models, order_line
 from recsys.data.reading import ReadingOptions
 from recsys.evaluation.tasks import Task
+from recsys.models import Recommender
 from recsys.models.trained import READING, TrainedModel, read_for_task
 from recsys.system.storage import Location
 
@@ -36,7 +38,15 @@ def read_further(task: Task, place: Location, reading: ReadingOptions, name: str
 
 def remembered_reading(interactions: Interactions) -> dict[str, Any]:
     """What model.json keeps of how the ratings of a training were read: see TrainedModel.read_histories."""
-    return {name: interactions.policies.get(name) for name in READING}
+    return {name: interactions.policies.get(name) for name in READING} | {"order": interactions.order}
+
+
+def in_order_for(interactions: Interactions, models: Sequence[Recommender]) -> Interactions:
+    """The interactions in order where a model uses it; says what decides it."""
+    ordered = for_models(interactions, models)
+    if any(model.uses_order for model in models):
+        note(order_line(ordered))
+    return ordered
 
 
 def read_histories(

@@ -46,6 +46,8 @@ class SplitOptions:
         "publications; items rated below --min-rating may then be listed.",
     )
 
+    repeats: bool = setting(False, "leave-last-out: lists may hold items of the history.")
+
     def __post_init__(self) -> None:
         if self.validation is not None and self.test is None:
             raise ConfigError("Expected --test FILE beside --validation FILE, found only the latter.")
@@ -64,7 +66,7 @@ class SplitOptions:
             return splitting.given(interactions, test, validation, share=rest, seed=seed, ratings=ratings)
         make = splitting.PROTOCOLS[self.protocol or task.protocol]
         takes = inspect.signature(make).parameters
-        options = {"share": share, "seed": seed, "ratings": ratings}
+        options = {"share": share, "seed": seed, "ratings": ratings, "repeats": self.repeats}
         return make(interactions, **{name: value for name, value in options.items() if name in takes})
 
     def _masked(self, interactions: Interactions) -> Interactions:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -257,6 +257,9 @@ class Interactions:
         Which columns of the source were read; None where it is not known.
     policies : mapping
         `min_rating` and `duplicates` as they were applied; empty where that is not known.
+    order : {"time", "rows"} or None
+        What decides the order of a user's rows, for models that use it: see `recsys.data.order`. Matrices of
+        preferences then hold places in time; ones where this is None.
 
     Raises
     ------
@@ -275,6 +278,7 @@ class Interactions:
     seen_only: Interactions | None = None
     columns: ColumnUse | None = None
     policies: Mapping[str, Any] = field(default_factory=dict)
+    order: Literal["time", "rows"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("item", "rating", "timestamp", "row"):
@@ -339,6 +343,8 @@ class Interactions:
 
     def describe(self) -> dict[str, Any]:
         """Describe the table by plain numbers and texts: sizes, density, scale, times, rows of a user and an item."""
+        from recsys.data.order import tied_rows  # it stands on this module
+
         facts: dict[str, Any] = {
             "users": len(self.users),
             "items": len(self.items),
@@ -347,6 +353,7 @@ class Interactions:
             "rows_per_user": _spread(np.bincount(self.user, minlength=len(self.users))),
             "rows_per_item": _spread(np.bincount(self.item, minlength=len(self.items))),
             "scale": None if self.scale is None else asdict(self.scale),
+            **({} if self.order is None else {"order": self.order, "rows_at_equal_times": tied_rows(self)}),
             "time": None if self.timestamp is None else [_date(self.timestamp.min()), _date(self.timestamp.max())],
             "ledger": {"read": self.ledger.read, "kept": self.ledger.kept, **self.ledger.rejected},
             "fingerprint": self.fingerprint(),

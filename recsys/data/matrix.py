@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -11,7 +11,24 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, issparse
 
 from recsys.data.interactions import Interactions, Vocabulary
+from recsys.data.order import in_order, places
 from recsys.errors import DataError
+
+
+class OrderedMatrix(csr_matrix):
+    """A matrix (users, items) whose cells hold places in time: 1 for the oldest item of a user.
+
+    A model that uses the order of histories reads the places; for any other the cells are 1 (`without_order`). Rows of
+    it are of the same type.
+
+    Attributes
+    ----------
+    days : ndarray of float32, shape (cells,), or None
+        The time of each cell, in days since 1970: of training matrices made of rows with times. Rows of the matrix have
+        none.
+    """
+
+    days: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,11 @@ class UserItemMatrix:
 
     @classmethod
     def from_interactions(
-        cls, interactions: Interactions, items: Vocabulary | None = None, ratings: bool = False
+        cls,
+        interactions: Interactions,
+        items: Vocabulary | None = None,
+        ratings: bool = False,
+        order: bool | None = None,
     ) -> UserItemMatrix:
         """Make the matrix of interactions.
 
@@ -50,6 +71,9 @@ class UserItemMatrix:
             even an empty one.
         ratings : bool
             Whether cells hold the ratings; else 1 for each interaction.
+        order : bool, optional
+            Whether the matrix is an OrderedMatrix, whose cells hold places in time instead of 1; as the interactions
+            are (`recsys.data.order`) if not given.
 
         Returns
         -------
@@ -58,8 +82,12 @@ class UserItemMatrix:
         Raises
         ------
         DataError
-            If ratings are wanted and there are none.
+            If ratings or places in time are wanted and there are none.
         """
+        if not ratings and (interactions.order is not None if order is None else order):
+            ordered = in_order(interactions)
+            data = cls.from_interactions(replace(ordered, rating=places(ordered)), items, ratings=True)
+            return replace(data, matrix=OrderedMatrix(data.matrix))
         values = interactions.rating if ratings else np.broadcast_to(np.float32(1), len(interactions))
         if values is None:
             raise DataError("Expected interactions with ratings, found none: name their column with rating_column.")
@@ -80,6 +108,15 @@ class UserItemMatrix:
         return np.bincount(self.matrix.indices, minlength=len(self.items)).astype(np.int64)
 
 
+def without_order(matrix: csr_matrix) -> csr_matrix:
+    """Return a matrix with 1 in the cells of an OrderedMatrix; any other as it is."""
+    if not isinstance(matrix, OrderedMatrix):
+        return matrix
+    plain: csr_matrix = csr_matrix((np.ones_like(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
+    plain.has_sorted_indices = True
+    return plain
+
+
 def with_items(data: UserItemMatrix, items: Vocabulary) -> csr_matrix:
     """Return the matrix over the items of another vocabulary.
 
@@ -97,7 +134,8 @@ def with_items(data: UserItemMatrix, items: Vocabulary) -> csr_matrix:
     column = items.positions(data.items.ids)[data.matrix.indices]
     row = np.repeat(np.arange(data.matrix.shape[0], dtype=np.int32), np.diff(data.matrix.indptr))
     known = column >= 0
-    return sparse_rows(row[known], column[known], data.matrix.data[known], (data.matrix.shape[0], len(items)))
+    cells = sparse_rows(row[known], column[known], data.matrix.data[known], (data.matrix.shape[0], len(items)))
+    return OrderedMatrix(cells) if isinstance(data.matrix, OrderedMatrix) else cells
 
 
 def seen_cells(history: csr_matrix, seen_only: Interactions | None, items: Vocabulary) -> csr_matrix | None:
@@ -188,7 +226,8 @@ def as_csr(matrix: Any) -> csr_matrix:
     Parameters
     ----------
     matrix : sparse matrix or array, shape (users, items) or (items,)
-        Any scipy form; it is not changed. Stored zeros are kept, and values of repeated cells are added up.
+        Any scipy form; it is not changed. Stored zeros are kept, and values of repeated cells are added up. An
+        OrderedMatrix stays one.
 
     Returns
     -------
@@ -204,11 +243,14 @@ def as_csr(matrix: Any) -> csr_matrix:
         raise DataError(f"Expected a scipy sparse matrix (users, items), found {type(matrix).__name__}.")
     # csr_array and int64 indices are refused by implicit; unsorted ones would make results depend on their order.
     given = cast(Any, matrix)
-    csr: csr_matrix = csr_matrix(given if given.ndim == 2 else given.reshape(1, -1), dtype=np.float32)
+    kind = OrderedMatrix if isinstance(matrix, OrderedMatrix) else csr_matrix
+    csr: csr_matrix = kind(given if given.ndim == 2 else given.reshape(1, -1), dtype=np.float32)
+    if isinstance(csr, OrderedMatrix) and given.has_canonical_format:
+        csr.days = given.days
     if csr.nnz > np.iinfo(np.int32).max:
         raise DataError(f"Expected at most {np.iinfo(np.int32).max:,} interactions in a matrix, found {csr.nnz:,}.")
     if csr.indices.dtype != np.int32 or csr.indptr.dtype != np.int32:
-        csr = csr_matrix((csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32)), shape=csr.shape)
+        csr = kind((csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32)), shape=csr.shape)
     writable = all(part.flags.writeable for part in (csr.data, csr.indices, csr.indptr))  # as implicit and torch want
     if not csr.has_canonical_format or not writable:
         csr = csr.copy()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 
-from recsys.data.matrix import sparse_rows
+from recsys.data.matrix import sparse_rows, without_order
 from recsys.types import Values
 
 Positions = NDArray[np.int32]
@@ -73,6 +73,7 @@ def diversity(positions: Positions, train: csr_matrix, k: int, batch_size: int =
     ndarray of float64, shape (users,)
         1 if no training user has two items of the list; NaN for lists of fewer than two items.
     """
+    train = without_order(train)
     norms = np.sqrt(np.bincount(train.indices, weights=train.data**2, minlength=train.shape[1]))
     units = csr_matrix((train @ diags(1 / np.maximum(norms, 1e-12))).T)
     chunks = [_pair_diversity(positions[s : s + batch_size, :k], units) for s in range(0, len(positions), batch_size)]

@@ -11,13 +11,14 @@ import pandas as pd
 
 from recsys import splitting
 from recsys.data.interactions import Interactions
+from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.tasks import TASKS
 from recsys.evaluation.warm_fit import Origin, find_origin, fit_on, place
 from recsys.models import Recommender, create_model
-from recsys.models.default import choose_model
 from recsys.models.cost import Size
+from recsys.models.default import choose_model
 from recsys.models.trained import READING, TrainedModel, read_for_task
 from recsys.models.warm_start import Earlier
 from recsys.splitting.holdout import Split
@@ -54,7 +55,7 @@ def fit(
         Fit once more, on everybody, for the number of epochs that was best. Without it the held-out rows are not
         learned from.
     reading : ReadingOptions, optional
-        How to read; the model remembers `min_rating` and `duplicates` for the histories it is given later.
+        How to read; the model remembers `min_rating`, `duplicates` and `order` for the histories it is given later.
     context : TrainingContext, optional
         Seed, device, precision, patience, progress.
     init_from : TrainedModel, optional
@@ -91,6 +92,7 @@ def fit(
     interactions = _read(ratings, task.name, reading, init_from)
     if chosen is None:
         chosen = _default_model(interactions, held_out, context)
+    interactions = for_models(interactions, [chosen])
     split = place(origin, validation_split(interactions, chosen, held_out, context.seed))
     metrics, validate = {}, None
     if split.validation is not None:
@@ -113,7 +115,8 @@ def fit(
         "metrics": metrics,
         "seed": context.seed,
         "data": interactions.describe(),
-        "reading": {name: interactions.policies.get(name, getattr(reading, name)) for name in READING},
+        "reading": {name: interactions.policies.get(name, getattr(reading, name)) for name in READING}
+        | {"order": interactions.order},
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
     train = split.train
@@ -169,7 +172,7 @@ def validation_split(interactions: Interactions, model: Recommender, held_out: f
     Split
         Without a test part.
     """
-    task = TASKS[model.task]
+    task, interactions = TASKS[model.task], for_models(interactions, [model])
     if not held_out:
         return splitting.everybody(interactions, task.ratings)
     return task.validation_split(interactions, model, held_out, seed)

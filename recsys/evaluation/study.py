@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from recsys.data.interactions import Interactions
+from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation.code_sizes import at_sizes
@@ -194,7 +195,7 @@ def prepare(data: Data, models: Models | None = None, plan: ComparisonPlan | Non
         chosen = at_sizes(chosen, plan.latent_sizes)
     if plan.baselines:
         chosen |= _by_name(missing_baselines(task, list(chosen.values())))
-    splits = _splits(data, task, plan.seed)
+    splits = _splits(data, task, plan.seed, list(chosen.values()))
     finals = {name: _final(split, plan.refit) for name, split in splits.items()}
     able, refused = _split_by_ability(chosen, next(iter(finals.values())))
     return Study(able, splits, finals, plan, task, refused)
@@ -223,7 +224,7 @@ def missing_baselines(task: Task, models: Sequence[Recommender]) -> list[Recomme
     return [create_model(name) for name in wanted]
 
 
-def _splits(data: Data, task: Task, seed: int) -> dict[str, Split]:
+def _splits(data: Data, task: Task, seed: int, models: Sequence[Recommender]) -> dict[str, Split]:
     if isinstance(data, Split):
         return {"": data}
     if isinstance(data, Mapping):
@@ -231,6 +232,7 @@ def _splits(data: Data, task: Task, seed: int) -> dict[str, Split]:
             raise ConfigError("Expected at least one split, found none.")
         return dict(data)
     interactions = data if isinstance(data, Interactions) else read_for_task(task.name, data, ReadingOptions())
+    interactions = for_models(interactions, models)
     return {"": PROTOCOLS[task.protocol](interactions, seed=seed, ratings=task.ratings)}
 
 

@@ -189,7 +189,13 @@ class RankingTask(Task[ListEvaluation]):
         )
 
     def validation_split(self, interactions: Interactions, model: Recommender, share: float, seed: int) -> Split:
-        """Hold out some users; where the model cannot take new users, some rows of every user instead."""
+        """Hold out some users; some rows of every user where the model cannot take new users; last items of sequences.
+
+        Those are of as many users as `strong` holds out at most.
+        """
+        if model.uses_order and not model.needs_training_users:
+            at_most = min(10_000, max(1, int(share * len(interactions.users))))
+            return splitting.leave_last_out(interactions, at_most=at_most, seed=seed, test=False)
         protocol = splitting.weak if model.needs_training_users else splitting.strong
         return protocol(interactions, share=share, seed=seed, test=False)
 

@@ -29,6 +29,9 @@ from recsys.models.ratings.kernel_ae import KernelAE
 from recsys.models.ratings.knn import RatingKNN
 from recsys.models.ratings.rbm import RatingRBM
 from recsys.models.ratings.vae import RatingDAE, RatingVAE
+from recsys.models.sequential.last_item import LastItem
+from recsys.models.sequential.recent_popularity import RecentPopularity
+from recsys.models.sequential.sasrec import SASRec
 
 MODELS: dict[str, type[Recommender]] = {
     model.name: model
@@ -51,6 +54,9 @@ MODELS: dict[str, type[Recommender]] = {
         AE,
         SparseAE,
         RBM,
+        RecentPopularity,
+        LastItem,
+        SASRec,
         Blend,
     )
 } | {

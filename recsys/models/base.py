@@ -71,6 +71,8 @@ class Recommender(Queries, Generic[ConfigT]):
         Whether the seed changes the result of a fit.
     presets : mapping
         Settings of publications, by name.
+    uses_order : bool
+        Whether cells of histories hold places in time: a property of the settings.
     is_kept_whole : bool
         Whether `get_state` holds all that a fit found, so that a training that goes on after it needs no other part.
     n_items : int or None
@@ -158,7 +160,7 @@ class Recommender(Queries, Generic[ConfigT]):
         if show_progress or callback is not None:
             name = "show_progress" if show_progress else "callback"
             raise UnsupportedError(f"{name}: the library prints nothing; give a TrainingContext with on_epoch instead.")
-        matrix = as_csr(user_items)
+        matrix = self._own_cells(user_items)
         check_values(matrix, self.task)
         context = self._checked_start(context or TrainingContext(), matrix.shape[1])
         if take_finished(self, matrix, context):
@@ -293,7 +295,7 @@ class Recommender(Queries, Generic[ConfigT]):
 
     def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
         self._require_fitted()
-        matrix = as_csr(history)
+        matrix = self._own_cells(history)
         if matrix.shape[1] != self.n_items:
             raise DataError(
                 f"Expected histories over the model's {self.n_items} items, found {matrix.shape[1]} columns."

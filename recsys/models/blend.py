@@ -118,6 +118,11 @@ class Blend(Recommender[BlendConfig]):
         full = {name: dataclasses.asdict(self._unfitted(name).config) for name in self.config.names}
         self.config = replace(self.config, settings=full)
 
+    @property
+    def uses_order(self) -> bool:
+        """Whether a member uses the order of histories."""
+        return any(self._unfitted(name).uses_order for name in self.config.names)
+
     def _unfitted(self, name: str) -> Recommender:
         allowed = [
             other
@@ -235,7 +240,9 @@ class Blend(Recommender[BlendConfig]):
         return total
 
     def _contributions(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
-        return self._sum(member._contributions(history, items).float() for member in self.members)
+        return self._sum(
+            member._contributions(member._checked(history, None)[0], items).float() for member in self.members
+        )
 
     def summary(self) -> str:
         """Return the weight of each member."""
@@ -329,7 +336,8 @@ class _Cache:
         return score
 
     def _get(self, history: csr_matrix) -> Tensor:
-        key = hashlib.blake2b(history.indptr.tobytes() + history.indices.tobytes()).digest()
+        cells = (history.indptr, history.indices, history.data)
+        key = hashlib.blake2b(b"".join(part.tobytes() for part in cells)).digest()
         if key in self.kept:
             return self.kept[key]
         parts = self.parts(history)

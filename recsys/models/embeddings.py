@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from recsys.data.matrix import without_order
 from recsys.errors import ConfigError, NotFittedError, UnsupportedError
 from recsys.training.batches import SparseRows, weighted_sum
 
@@ -272,6 +273,7 @@ def truncated(vectors: Vectors, size: int) -> Tensor:
 
 def _sums(history: csr_matrix, vectors: Vectors) -> Tensor:
     """The sum of the vectors of each history's items, float32 (users, size)."""
+    history = without_order(history)
     if isinstance(vectors, Tensor):
         return weighted_sum(SparseRows(history, vectors.device).everything(), vectors)
     return torch.as_tensor(np.asarray((history @ vectors).toarray(), dtype=np.float32))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.models.base import Recommender
+from recsys.models.base import ConfigT, Recommender
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import TrainingContext
 
@@ -21,18 +21,18 @@ class PopularityConfig:
     """No settings."""
 
 
-class Popularity(Recommender[PopularityConfig]):
-    """Scores an item by its number of users, the same for all users."""
+class CountedItems(Recommender[ConfigT]):
+    """Scores an item by a count, the same for all users; `_fit` counts.
 
-    name = "popularity"
+    Attributes
+    ----------
+    counts : Tensor, shape (items,)
+    """
+
     family = "baseline"
-    Config = PopularityConfig
     is_random = False
     explained_by = "none"
-
-    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
-        self.counts = torch.as_tensor(counts, dtype=torch.float32, device=context.resolve_device())
+    counts: Tensor
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return self.counts.repeat(history.shape[0], 1)
@@ -45,3 +45,14 @@ class Popularity(Recommender[PopularityConfig]):
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return StateSpec({"counts": TensorSpec((n_items,), low=0)})
+
+
+class Popularity(CountedItems[PopularityConfig]):
+    """Scores an item by its number of users, the same for all users."""
+
+    name = "popularity"
+    Config = PopularityConfig
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+        self.counts = torch.as_tensor(counts, dtype=torch.float32, device=context.resolve_device())

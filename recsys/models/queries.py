@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.data.matrix import as_csr
+from recsys.data.matrix import OrderedMatrix, as_csr, without_order
 from recsys.errors import DataError, UnsupportedError
 from recsys.inference.topn import MAX_SCORES, Lists, refuse_infinite, top_n
 from recsys.models.checks import check_positions
@@ -21,6 +21,18 @@ from recsys.models.embeddings import Vectors, unit_rows
 
 class Queries(ExplainableModel):
     """What a model that scores histories can be asked; `Recommender` inherits it."""
+
+    @property
+    def uses_order(self) -> bool:
+        """Whether cells of histories hold places in time, as in an OrderedMatrix; equal ones are in order of column."""
+        return False
+
+    def _own_cells(self, given: csr_matrix) -> csr_matrix:
+        """The matrix as this model takes it: with places in time only where it uses them."""
+        matrix = as_csr(given)
+        if not self.uses_order:
+            return without_order(matrix)
+        return matrix if isinstance(matrix, OrderedMatrix) else OrderedMatrix(matrix)
 
     def recommend(
         self,

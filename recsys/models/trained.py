@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import UserItemMatrix
+from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.errors import ConfigError, DataError, NoRatingsError, UnsupportedError
 from recsys.inference.pairs import predict_pairs
@@ -23,7 +24,7 @@ from recsys.models.embedding_frames import EmbeddingFrames, known_positions
 if TYPE_CHECKING:
     Source = str | Path | Sequence[str | Path] | pd.DataFrame | Interactions
 
-READING = ("min_rating", "duplicates")  # what a model remembers of how its ratings were read
+READING = ("min_rating", "duplicates", "order")  # what a model remembers of how its ratings were read
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class TrainedModel(EmbeddingFrames):
         Parameters
         ----------
         items : iterable of ids
-            What the user has had; ids that the model does not know are passed over.
+            What the user has had, the oldest first; ids that the model does not know are passed over.
         n : int
             Length of the list.
 
@@ -138,7 +139,8 @@ class TrainedModel(EmbeddingFrames):
         history = pd.DataFrame({"user_id": "new user", "item_id": known.to_pandas()})
         if self.users is not None:
             raise UnsupportedError(f"{self.model.name} knows only its training users: use another model.")
-        return self.recommend(history, n).drop(columns="user_id")
+        read = self.read_histories(history, ReadingOptions(order="rows"))
+        return self.recommend(read, n).drop(columns="user_id")
 
     def explain(self, histories: Source, user: Any, items: Iterable[Any] | None = None, n: int = 3) -> pd.DataFrame:
         """Explain recommendations to a user by the items of the history.
@@ -231,8 +233,8 @@ class TrainedModel(EmbeddingFrames):
         source : DataFrame, Interactions, path or list of paths
             Interactions are returned as they are.
         options : ReadingOptions, optional
-            What they leave open (None) of `min_rating` and `duplicates` is taken from the training. In a table without
-            ratings a remembered minimum does not apply: every row counts.
+            What they leave open (None) of `min_rating`, `duplicates` and `order` is taken from the training. In a table
+            without ratings a remembered minimum does not apply: every row counts.
 
         Returns
         -------
@@ -241,8 +243,11 @@ class TrainedModel(EmbeddingFrames):
         Raises
         ------
         DataError
-            If the model needs ratings and there are none.
+            If the model needs ratings, or times to order the rows by, and there are none.
         """
+        return for_models(self._read(source, options), [self.model])
+
+    def _read(self, source: Source, options: ReadingOptions | None) -> Interactions:
         if isinstance(source, Interactions):
             return source
         given = options or ReadingOptions()
@@ -255,7 +260,7 @@ class TrainedModel(EmbeddingFrames):
             return read_for_task(self.model.task, source, replace(completed, min_rating=None))
 
     def remembered(self, options: ReadingOptions) -> dict[str, Any]:
-        """Return what `options` leave open and the training knows: `min_rating`, `duplicates`.
+        """Return what `options` leave open and the training knows: `min_rating`, `duplicates`, `order`.
 
         Not "error" for duplicates, which says that the training had none.
         """
@@ -264,8 +269,9 @@ class TrainedModel(EmbeddingFrames):
         return {name: kept[name] for name in left_open if kept.get(name) not in (None, "error")}
 
     def to_matrix(self, interactions: Interactions) -> UserItemMatrix:
-        """Return histories over the model's items: ratings for a model of ratings, else ones."""
-        return UserItemMatrix.from_interactions(interactions, self.items, ratings=self.model.task == "rating")
+        """Return histories over the model's items: ratings for a model of ratings, else ones or places in time."""
+        ratings, order = self.model.task == "rating", self.model.uses_order
+        return UserItemMatrix.from_interactions(interactions, self.items, ratings=ratings, order=order)
 
     def _allowed(self, only: Iterable[Any] | None, exclude: Iterable[Any] | None) -> NDArray[np.bool_] | None:
         if only is None and exclude is None:

@@ -176,7 +176,7 @@ class ListMaker:
         Parameters
         ----------
         items : sequence of ids
-            What the user has had; unknown ones are left out and named in the query.
+            What the user has had, the oldest first; unknown ones are left out and named in the query.
         ratings : sequence of float, optional
             Of the items, for models that need them.
         wishes : Wishes
@@ -203,7 +203,8 @@ class ListMaker:
         found = {self._position[str(item)]: value for item, value in values.items() if str(item) in self._position}
         is_liked = minimum is None or ratings is None or model.task == "rating"
         liked = sorted(found if is_liked else (at for at, value in found.items() if value >= minimum))
-        scored = [found[at] if model.task == "rating" else 1.0 for at in liked]
+        places = {self._position.get(str(item), -1): float(place) for place, item in enumerate(items, 1)}
+        scored = [found[at] if model.task == "rating" else places[at] if model.uses_order else 1.0 for at in liked]
         row = np.array(liked, dtype=np.int32), np.array(scored, dtype=np.float32)
         unknown = tuple(item for item in values if str(item) not in self._position)
         return self._query(row, np.array(sorted(found), dtype=np.int32), wishes, None, unknown)

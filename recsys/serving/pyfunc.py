@@ -136,6 +136,7 @@ def _reading(frame: pd.DataFrame) -> ReadingOptions:
         item_column="item_id",
         rating_column="rating" if present["rating"] else "none",
         timestamp_column="timestamp" if present["timestamp"] else "none",
+        order="time" if present["timestamp"] else "rows",
         on_bad_row="fail",
     )
 

@@ -4,6 +4,7 @@ holdout     Split and Holdout: the parts of a split
 by_user     strong, k_fold: held-out users, new to the model; hide, holdout: test parts for a model that exists
 by_row      weak, cells, given, k_fold_cells: held-out interactions; train_on_validation
 by_time     leave_one_out, temporal: the later interactions held out
+last_out    leave_last_out: the last item of every user, with the order of the histories
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from recsys.splitting.by_row import cells, given, k_fold_cells, train_on_validat
 from recsys.splitting.by_time import leave_one_out, temporal
 from recsys.splitting.by_user import everybody, hide, holdout, k_fold, strong
 from recsys.splitting.holdout import Holdout, RowParts, Split
+from recsys.splitting.last_out import leave_last_out
 
 FOLDS: dict[str, Callable[..., Iterator[tuple[str, Split]]]] = {"strong": k_fold, "cells": k_fold_cells}
 
@@ -32,7 +34,8 @@ def split(interactions: Interactions, protocol: str = "strong", **options: Any) 
         What `read_interactions` returns.
     protocol : str
         "strong" (new users, the default), "weak" (a share of the items of every user), "cells" (random cells of the
-        matrix), "leave-one-out" (the last item of every user), or "temporal" (one cut in time for all users).
+        matrix), "leave-one-out" (the last item of every user), "leave-last-out" (the same for models of sequences), or
+        "temporal" (one cut in time for all users).
     **options
         Parameters of the protocol's own function in `recsys.splitting`: `share`, `seed`, `test`, `ratings`, ...
 
@@ -71,6 +74,7 @@ __all__ = [
     "holdout",
     "k_fold",
     "k_fold_cells",
+    "leave_last_out",
     "leave_one_out",
     "split",
     "strong",

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import Interactions, Vocabulary
-from recsys.data.matrix import UserItemMatrix, seen_cells, sparse_rows
+from recsys.data.matrix import OrderedMatrix, UserItemMatrix, seen_cells, sparse_rows
+from recsys.data.order import in_order, places
 from recsys.errors import ConfigError, DataError
 from recsys.splitting.holdout import Holdout, RowParts, Split, stored_cells
 from recsys.types import FloatArray
@@ -40,10 +41,12 @@ def protocol(name: str) -> Callable[[_P], _P]:
 
 
 def for_task(interactions: Interactions, ratings: bool) -> Interactions:
-    """Return the interactions with their ratings, or without them as preferences of 1 each."""
+    """Return the interactions with their ratings; without them as preferences of 1 each, or places in time."""
     if ratings and interactions.rating is None:
         raise DataError("Expected interactions with ratings, found none: name their column (rating_column).")
-    return interactions if ratings else replace(interactions, rating=None)
+    if ratings:
+        return replace(interactions, order=None)
+    return replace(interactions, rating=None if interactions.order is None else places(interactions))
 
 
 def _values(interactions: Interactions, rows: NDArray[Any]) -> FloatArray:
@@ -57,10 +60,22 @@ def training_matrix(interactions: Interactions, rows: NDArray[np.bool_]) -> User
         raise DataError("Expected rows for training, found none left: hold out a smaller share, or give more rows.")
     users, user = np.unique(interactions.user[rows], return_inverse=True)
     items, item = np.unique(interactions.item[rows], return_inverse=True)
-    matrix = sparse_rows(user, item, _values(interactions, np.flatnonzero(rows)), (len(users), len(items)))
+    cells = sparse_rows(user, item, _values(interactions, np.flatnonzero(rows)), (len(users), len(items)))
+    matrix = cells if interactions.order is None else _in_time(cells, interactions, rows, user, item)
     return UserItemMatrix(
         matrix, Vocabulary(interactions.users.take(users)), Vocabulary(interactions.items.take(items))
     )
+
+
+def _in_time(
+    cells: csr_matrix, interactions: Interactions, rows: NDArray[np.bool_], user: NDArray[Any], item: NDArray[Any]
+) -> OrderedMatrix:
+    """The matrix of places in time, with the days of its cells where there are times."""
+    matrix = OrderedMatrix(cells)
+    if interactions.timestamp is not None:
+        days = interactions.timestamp[rows] / 86_400_000
+        matrix.days = sparse_rows(user, item, days, cells.shape).data
+    return matrix
 
 
 def build_holdout(
@@ -86,7 +101,8 @@ def build_holdout(
     def matrix(rows: NDArray[Any]) -> csr_matrix:
         rows = rows[(row_of[interactions.user[rows]] >= 0) & (column[rows] >= 0)]
         values = _values(interactions, rows)
-        return sparse_rows(row_of[interactions.user[rows]], column[rows], values, (len(users), len(items)))
+        cells = sparse_rows(row_of[interactions.user[rows]], column[rows], values, (len(users), len(items)))
+        return cells if interactions.order is None else OrderedMatrix(cells)
 
     on_unknown_items = hidden[(column[hidden] < 0) & (row_of[interactions.user[hidden]] >= 0)]
     unknown = np.bincount(row_of[interactions.user[on_unknown_items]], minlength=len(users)).astype(np.int64)
@@ -233,7 +249,21 @@ def concatenate(files: list[Interactions]) -> Interactions:
         raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
     ratings = [file.rating for file in files if file.rating is not None]
     rating = np.concatenate(ratings) if len(ratings) == len(files) else None
-    return Interactions(users, items, user, item, rating, seen_only=_seen_in_all(files, users))
+    both = Interactions(users, items, user, item, rating, seen_only=_seen_in_all(files, users))
+    return _in_order_of(both, files)
+
+
+def _in_order_of(both: Interactions, files: list[Interactions]) -> Interactions:
+    """The rows of all files in order, where one is: by time, or file after file."""
+    order = next((file.order for file in files if file.order is not None), None)
+    if order is None:
+        return both
+    times = [file.timestamp for file in files if file.timestamp is not None]
+    rows = [np.arange(len(file), dtype=np.int32) if file.row is None else file.row for file in files]
+    starts = np.cumsum([0, *(int(part.max(initial=-1)) + 1 for part in rows[:-1])])
+    row = np.concatenate([part + start for part, start in zip(rows, starts, strict=True)]).astype(np.int32)
+    timestamp = np.concatenate(times) if len(times) == len(files) else None
+    return in_order(replace(both, row=row, timestamp=timestamp), order)
 
 
 def _seen_in_all(files: list[Interactions], users: Vocabulary) -> Interactions | None:

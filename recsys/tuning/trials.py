@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from recsys.data.matrix import without_order
 from recsys.errors import ConfigError
 from recsys.evaluation.metrics import goodness
 from recsys.models import MODELS, create_model
@@ -145,5 +146,5 @@ class Search:
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of what is searched: the first trial, unless they lie outside of their own space."""
-        config = create_model(self.model, self.fixed).scaled_config(self.split.train.matrix)
+        config = create_model(self.model, self.fixed).scaled_config(without_order(self.split.train.matrix))
         return {key: getattr(config, key) for key in self.space()}

@@ -57,6 +57,8 @@ def same_users():
 
 CLOSED = {
     "popularity",
+    "recent-popularity",
+    "last-item",
     "item-knn",
     "svd",
     "ease",

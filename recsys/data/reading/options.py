@@ -43,6 +43,9 @@ class ReadingOptions:
     duplicates : {"last", "first", "mean", "max", "sum", "error"}, optional
         What to do with rows that repeat a (user, item) pair; "last" if not given. "last" and "first" are in time, and
         in order of the rows where times are equal or missing.
+    order : {"time", "rows"}, optional
+        What decides the order of a history, for models that use it: times, equal ones in order of the rows (as if not
+        given), or the order of the rows alone.
     on_bad_row : {"reject", "fail"}
         Count unreadable rows and continue, or raise DataError at the first.
     rejects : Path, optional
@@ -69,6 +72,9 @@ class ReadingOptions:
     duplicates: Literal["last", "first", "mean", "max", "sum", "error"] | None = _option(
         None, "What to do with rows that repeat a (user, item) pair; the last one is kept if not given."
     )
+    order: Literal["time", "rows"] | None = _option(
+        None, "Models of sequences: order histories by time (if not given), or take the order of the rows."
+    )
     on_bad_row: Literal["reject", "fail"] = _option("reject", "Count unreadable rows and go on, or stop at the first.")
     rejects: Path | None = _option(
         None, "Write every rejected row, with line and reason, to this CSV; those of a second file beside it."
@@ -77,6 +83,8 @@ class ReadingOptions:
     def __post_init__(self) -> None:
         if self.duplicates is not None:
             _check_choice("duplicates", self.duplicates, ("last", "first", "mean", "max", "sum", "error"))
+        if self.order is not None:
+            _check_choice("order", self.order, ("time", "rows"))
         _check_choice("on_bad_row", self.on_bad_row, ("reject", "fail"))
         for name in ("min_user_items", "min_item_users"):
             if getattr(self, name) < 0:

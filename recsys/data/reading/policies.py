@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions
+from recsys.data.order import in_order
 from recsys.data.reading.options import ReadingOptions
 from recsys.data.reading.rows import (
     BELOW_MIN_RATING,
@@ -52,11 +53,17 @@ def apply_policies(table: Interactions, account: Account, options: ReadingOption
     if not len(table):
         raise NoRowsLeftError(f"Expected rows to be left, found none: {account.ledger.line()}. Lower the thresholds.")
     if len(table) == len(whole):
-        return replace(table, ledger=account.ledger, columns=account.columns, policies=policies)
+        return _ordered(replace(table, ledger=account.ledger, columns=account.columns, policies=policies), options)
     others = left_out(whole, table)
     table = without_unused_ids(table)
     seen_only = join_seen([others, whole.seen_only], table.users)
-    return replace(table, ledger=account.ledger, seen_only=seen_only, columns=account.columns, policies=policies)
+    table = replace(table, ledger=account.ledger, seen_only=seen_only, columns=account.columns, policies=policies)
+    return _ordered(table, options)
+
+
+def _ordered(table: Interactions, options: ReadingOptions) -> Interactions:
+    """The table, as sequences where the options say what decides the order."""
+    return table if options.order is None else in_order(table, options.order)
 
 
 def _applied(before: Mapping[str, Any], options: ReadingOptions) -> dict[str, Any]:

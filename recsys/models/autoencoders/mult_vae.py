@@ -22,6 +22,7 @@ from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
+from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
@@ -111,6 +112,7 @@ class VAEConfig:
     beta2: float = 0.999  # decay of Adam's squared gradients; large batches need less
     softmax: Literal["full", "sampled"] = "full"  # sampled: the cost of a step depends on the batch, not the catalog
     negatives: int = 4000  # items drawn for each step of a sampled softmax
+    half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
 
     def __post_init__(self) -> None:
         require(self.softmax in ("full", "sampled"), f"Expected softmax full or sampled, found {self.softmax!r}.")
@@ -130,6 +132,7 @@ class VAEConfig:
         require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         _check_target(self.smoothing, self.emphasis)
         check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis, softmax=self.softmax)
+        check_half_life(self.half_life)
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2 or 0, self.average)
 
@@ -262,7 +265,7 @@ class DAE(NetworkRecommender[DAEConfig]):
         return DAENetwork(items, self.config)
 
 
-class VAE(NetworkRecommender[VAEConfig]):
+class VAE(RecencyWeighted, NetworkRecommender[VAEConfig]):
     """Variational autoencoder. preset=liang2018: settings of the paper for MovieLens-20M; large-batch: for a GPU."""
 
     name = "vae"

@@ -32,6 +32,7 @@ from recsys.errors import ConfigError
 from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
 from recsys.models.linear.dual import DualWeights, dual_bytes, suits_dual
+from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.scaling import weigh_users
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
@@ -80,10 +81,12 @@ class EDLAEConfig(RidgeConfig):
 
     diagonal: float = 0.0  # upper bound of an item's weight on itself; above 0 it is RDLAE, with dropout 0 RLAE
     damping: float = 0.0  # lowers the scores of popular items and raises their weight as inputs
+    half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.diagonal <= 1, f"Expected diagonal from 0 to 1, found {self.diagonal}.")
+        check_half_life(self.half_life)
         require(0 <= self.damping <= 1, f"Expected damping from 0 to 1, found {self.damping}.")
 
 
@@ -188,7 +191,7 @@ class ClosedForm(Recommender[ConfigT]):
         return self._settings().user_power == 0
 
 
-class EDLAE(ClosedForm[EDLAEConfig]):
+class EDLAE(RecencyWeighted, ClosedForm[EDLAEConfig]):
     """EDLAE, a linear autoencoder trained to fill in hidden items; RLAE, RDLAE, MRF and DAN by its settings.
 
     preset=steck2020 and moon2023: settings of the papers for MovieLens-20M.

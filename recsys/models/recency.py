@@ -1,0 +1,70 @@
+"""Histories whose items weigh less the older they are, for models of sets: a setting `half_life`.
+
+```
+history, oldest first    a     b     c     d          half_life 1:    weights 1/8  1/4  1/2  1
+```
+Training is as without it, on whole histories: only what is scored leans to the newest items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+
+from recsys.data.matrix import as_csr, without_order
+from recsys.models.config import require
+from recsys.models.queries import Queries
+
+
+def check_half_life(half_life: float | None) -> None:
+    """Raise ConfigError for a half-life that is not above 0."""
+    require(half_life is None or half_life > 0, f"Expected half_life above 0, found {half_life}.")
+
+
+def by_recency(history: csr_matrix, half_life: float) -> csr_matrix:
+    """Weigh the items of histories.
+
+    Parameters
+    ----------
+    history : csr_matrix, shape (users, items)
+        Cells hold places in time.
+    half_life : float
+        In items: an item that is so many places before the newest one weighs half as much.
+
+    Returns
+    -------
+    csr_matrix of float32, shape (users, items)
+        1 for the newest item of a user.
+    """
+    lengths, known = np.diff(history.indptr), np.diff(history.indptr) > 0
+    newest = np.zeros(history.shape[0], dtype=np.float32)
+    if history.nnz:
+        newest[known] = np.maximum.reduceat(history.data, history.indptr[:-1][known])
+    weights = np.exp2((history.data - np.repeat(newest, lengths)) / half_life).astype(np.float32)
+    weighted: csr_matrix = csr_matrix((weights, history.indices, history.indptr), shape=history.shape)
+    weighted.has_sorted_indices = True
+    return weighted
+
+
+class RecencyWeighted(Queries):
+    """A model with the setting `half_life`: histories to score are weighed by recency where it is given."""
+
+    config: Any
+
+    @property
+    def uses_order(self) -> bool:
+        """Whether there is a half-life."""
+        return self.config.half_life is not None
+
+    def _own_cells(self, given: csr_matrix) -> csr_matrix:
+        """The matrix as training takes it: with ones."""
+        return without_order(as_csr(given))
+
+    def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
+        """The histories as scoring takes them: with weights."""
+        if self.uses_order:
+            history = by_recency(as_csr(history), self.config.half_life)
+        return super()._checked(history, users)

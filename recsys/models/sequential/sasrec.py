@@ -1,0 +1,207 @@
+"""SASRec: a causal transformer over the items of a history, oldest first, that predicts the next one at every place.
+
+```
+history        a    b    c             each place attends to itself and to earlier ones
+predicts       b    c    ?             at scoring: the last place alone
+```
+Every place is a softmax over the catalog, not over one sampled negative, which is worth more than any change of the
+network. Places are counted from the end, so that the last one is the same at scoring. Input and output share the item
+vectors. With `gate` each block multiplies what it adds by a sigmoid of its input, and its feed-forward layer is gated
+too (LiGR).
+
+Kang, McAuley: Self-Attentive Sequential Recommendation, ICDM 2018, arXiv:1808.09781.
+Klenitskiy, Vasilev: Turning Dross Into Gold Loss: is BERT4Rec really better than SASRec?, RecSys 2023 (softmax).
+Borisyuk et al.: From Features to Transformers: Redefining Ranking for Scalable Impact, arXiv:2502.03417 (LiGR).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from recsys.models.autoencoders.layers import ItemOutput
+from recsys.models.autoencoders.network import Network, NetworkRecommender
+from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
+from recsys.models.config import check_training, require
+from recsys.models.search_space import Range, tunable
+from recsys.models.sequential.rows import SequenceRows, padded
+from recsys.training.batches import SparseBatch, SparseRows
+
+FULL_SOFTMAX = 50_000  # items up to which softmax=auto takes them all
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """Settings of SASRec."""
+
+    width: int = tunable(64, Range(32, 256, log=True))  # of the item vectors and of all layers; a multiple of heads
+    layers: int = tunable(2, Range(1, 4))  # blocks of attention and feed-forward
+    heads: int = 1  # of the attention
+    length: int = 50  # last items of a history that count
+    dropout: float = tunable(0.2, Range(0.0, 0.6))  # of item vectors and of what each block adds
+    feed_forward: int = 4  # width of the inner layer of a block, in widths
+    gate: bool = False  # LiGR blocks
+    softmax: Literal["auto", "full", "sampled"] = "auto"  # auto: full up to 50,000 items
+    negatives: int = 4000  # items drawn for each step of a sampled softmax
+    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
+    l2: float = 0.0  # weight decay
+    epochs: int = 100
+    batch_size: int | None = 128  # sequences of a step
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "heads", "length", "feed_forward", "negatives"):
+            value = getattr(self, name)
+            require(value >= 1, f"Expected {name} of at least 1, found {value}.")
+        require(
+            self.width % self.heads == 0, f"Expected width to be a multiple of heads, found {self.width}, {self.heads}."
+        )
+        known = ("auto", "full", "sampled")
+        require(self.softmax in known, f"Expected softmax auto, full or sampled, found {self.softmax!r}.")
+        require(
+            self.softmax != "sampled" or not self.l2,
+            "Expected l2 of 0 with a sampled softmax, which updates only some rows.",
+        )
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
+
+    def is_sampled(self, items: int) -> bool:
+        """Return whether a catalog of `items` is trained with a sampled softmax."""
+        return self.softmax == "sampled" or (self.softmax == "auto" and items > FULL_SOFTMAX and not self.l2)
+
+
+class Block(nn.Module):
+    """Causal attention and a feed-forward layer, each with a residual connection, normalized before."""
+
+    def __init__(self, config: SASRecConfig):
+        super().__init__()
+        width, inner = config.width, config.width * config.feed_forward
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, inner * (2 if config.gate else 1)), nn.Linear(inner, width)
+        self.gates = nn.ModuleList([nn.Linear(width, width) for _ in range(2)]) if config.gate else None
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (rows, places, width) of the same shape."""
+        hidden = self._add(hidden, self._attend(self.norm(hidden)), 0)
+        return self._add(hidden, self._feed_forward(self.second_norm(hidden)), 1)
+
+    def _attend(self, hidden: Tensor) -> Tensor:
+        rows, places, width = hidden.shape
+        parts = self.attention(hidden).view(rows, places, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mixed: Tensor = self.mixed(found.transpose(1, 2).reshape(rows, places, width))
+        return mixed
+
+    def _feed_forward(self, hidden: Tensor) -> Tensor:
+        inner = self.inner(hidden)
+        if self.gates is None:
+            inner = F.gelu(inner)
+        else:
+            values, gate = inner.chunk(2, dim=-1)
+            inner = values * F.silu(gate)
+        outer: Tensor = self.outer(F.dropout(inner, self.dropout, self.training))
+        return outer
+
+    def _add(self, hidden: Tensor, change: Tensor, number: int) -> Tensor:
+        change = F.dropout(change, self.dropout, self.training)
+        if self.gates is not None:
+            change = change * torch.sigmoid(self.gates[number](hidden))
+        return hidden + change
+
+
+class SASRecNetwork(Network):
+    """Item vectors plus places, blocks, and the item vectors again as the output.
+
+    Sequences lie at the left, and end in padding: with causal attention no place sees it, so that no mask is needed.
+    """
+
+    def __init__(self, items: int, config: SASRecConfig):
+        super().__init__()
+        self.config, self.sampled = config, config.is_sampled(items)
+        self.sparse = False  # the gradients of the item vectors; set with the sampler
+        self.decoder = ItemOutput(items, config.width)
+        self.places = nn.Parameter(nn.init.xavier_uniform_(torch.empty(config.length, config.width)))
+        self.layers = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        self.norm = nn.LayerNorm(config.width)
+
+    def hidden(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return the last hidden layer (rows, places, width) of sequences (rows, places) of these lengths."""
+        vectors = F.embedding(items, self.decoder.weight, sparse=self.sparse) * self.config.width**0.5
+        from_end = lengths[:, None] - 1 - torch.arange(items.shape[1], device=items.device)
+        hidden = vectors + F.embedding(from_end.clamp_min(0), self.places)
+        hidden = F.dropout(hidden, self.config.dropout, self.training)
+        for block in self.layers:
+            hidden = block(hidden)
+        normalized: Tensor = self.norm(hidden)
+        return normalized
+
+    def last(self, batch: SparseBatch) -> Tensor:
+        """Return the last hidden layer (rows, width) at the last item of each sequence; 0 for an empty one."""
+        items, _ = padded(batch)
+        result = self.decoder.weight.new_zeros(len(batch), self.config.width)
+        known = batch.lengths > 0
+        if items.shape[1]:
+            lengths = batch.lengths[known]
+            hidden = self.hidden(items[known], lengths)
+            result[known] = hidden[torch.arange(len(lengths), device=items.device), lengths - 1].to(result.dtype)
+        return result
+
+    def loss(self, batch: SparseBatch, progress: float) -> Tensor:
+        """Return the negative log-likelihood of each next item, mean over places."""
+        items, filled = padded(batch)
+        following = filled[:, 1:]
+        if not following.any():
+            return self.decoder.bias.sum() * 0  # sequences of one item have no next one
+        hidden = self.hidden(items[:, :-1], (batch.lengths - 1).clamp_min(0))
+        codes, next_items = hidden[following], items[:, 1:][following]
+        offsets = torch.arange(len(next_items) + 1, device=items.device)
+        target = SparseBatch(next_items, torch.ones(len(next_items), device=items.device), offsets)
+        return self.decoder.loss(codes, target)
+
+    def item_tables(self) -> list[nn.Parameter]:
+        """Return the item vectors if the softmax is sampled."""
+        return [self.decoder.weight] if self.sampled else []
+
+    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
+        """Prepare a sampled softmax for a large catalog; return the item vectors."""
+        if not self.sampled:
+            return []
+        self.sparse = True
+        sampler = self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.config.negatives)
+        return [ItemTable(self.decoder.weight, sampler.lr_scale)]
+
+
+class SASRec(NetworkRecommender[SASRecConfig]):
+    """A causal transformer over the history, trained with a softmax over the catalog. gate=true: as in eSASRec."""
+
+    name = "sasrec"
+    family = "sequential"
+    size_setting = "width"
+    Config = SASRecConfig
+    explained_by = "leave-one-out"
+    network: SASRecNetwork
+
+    @property
+    def uses_order(self) -> bool:
+        """True: cells of a history hold places in time."""
+        return True
+
+    def _build(self, items: int) -> SASRecNetwork:
+        return SASRecNetwork(items, self.config)
+
+    def _rows(self, matrix: csr_matrix, device: torch.device) -> SequenceRows:
+        return SequenceRows(matrix, device, self.config.length + 1)
+
+    def _batch(self, history: csr_matrix) -> SparseBatch:
+        return SequenceRows(history, next(self.network.parameters()).device, self.config.length).everything()
