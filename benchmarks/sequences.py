@@ -4,6 +4,7 @@
     python benchmarks/sequences.py ml-1m               MovieLens-1M, the order of SASRec
     python benchmarks/sequences.py beauty --minutes 9  stop after 9 minutes; the same command goes on from there
     python benchmarks/sequences.py ml-1m --device cuda --seeds 3   all of it on a GPU, in one call
+    python benchmarks/sequences.py beauty --speed      steps of sasrec beside padded batches and all logits
 
 Models learn from all but the last two items of a user; epochs are chosen by ndcg@10 on the last but one; the last is
 read once for each row. Items of the history are left out of the lists. Fits and results lie in --work.
@@ -12,6 +13,8 @@ read once for each row. Items of the history are left out of the lists. Fits and
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import json
 import sys
 import time
@@ -29,15 +32,20 @@ main.set_environment()  # as the recsys command does, before torch is imported
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from recsys.data.reading import read_interactions
 from recsys.evaluation.averages import Average
 from recsys.evaluation.evaluate import Validator, evaluate
 from recsys.evaluation.significance import differences
 from recsys.models import Recommender, create_model
+from recsys.models.autoencoders.network import make_optimizer, with_autocast
+from recsys.models.sequential.rows import SequenceRows, padded
+from recsys.models.sequential.sasrec import SASRec, SASRecNetwork
 from recsys.splitting import leave_last_out
 from recsys.splitting.holdout import Split
 from recsys.system.hardware import describe_machine
+from recsys.training.batches import SparseBatch
 from recsys.training.checkpoint import Checkpoints
 from recsys.training.context import Epoch, TrainingContext
 
@@ -59,6 +67,7 @@ PUBLISHED = {
 Settings = Mapping[str, Any]
 
 # By row: the settings to choose from on validation. `model` names the model where the row's name is another.
+HALF_LIVES = (1.0, 2.0, 5.0, 10.0, 20.0)
 LINEAR = [{"l2": l2, "dropout": dropout} for l2 in (30.0, 100.0, 300.0) for dropout in (0.3, 0.6)]
 ROWS: dict[str, dict[str, list[Settings]]] = {
     "beauty": {
@@ -67,7 +76,11 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "last-item": [{"smoothing": smoothing} for smoothing in (0.1, 1.0, 10.0)],
         "als": [{"factors": factors, "l2": 0.1} for factors in (64, 128)],
         "edlae": LINEAR,
+        "edlae half life": [
+            {"model": "edlae", "l2": 30.0, "dropout": 0.3, "half_life": half_life} for half_life in HALF_LIVES
+        ],
         "vae": [{"epochs": 60}],
+        "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.l2": 30.0, "edlae.half_life": 2.0}],
         "sasrec": [{"layers": 1, "dropout": 0.5, "epochs": 100}],
     },
     "ml-1m": {
@@ -76,7 +89,11 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "last-item": [{"smoothing": smoothing} for smoothing in (0.1, 1.0, 10.0)],
         "als": [{"factors": factors, "l2": 0.1} for factors in (64, 128)],
         "edlae": LINEAR,
+        "edlae half life": [
+            {"model": "edlae", "l2": 100.0, "dropout": 0.3, "half_life": half_life} for half_life in HALF_LIVES
+        ],
         "vae": [{"epochs": 60}],
+        "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.dropout": 0.3, "edlae.half_life": 5.0}],
         "sasrec": [{"layers": 2, "dropout": 0.1, "length": 200, "gate": True, "epochs": 100}],
     },
 }
@@ -92,6 +109,7 @@ def main_() -> None:
     parser.add_argument("table", choices=list(FILES))
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "cache" / "sequences")
+    parser.add_argument("--speed", action="store_true", help="measure steps instead")
     parser.add_argument("--rows", default="", help="rows, separated by commas; all by default")
     parser.add_argument("--minutes", type=float, default=1e9, help="of this run; then it pauses")
     parser.add_argument("--seeds", type=int, default=1, help="fits of each random model")
@@ -102,6 +120,9 @@ def main_() -> None:
     rows = {name: rows[name] for name in asked.rows.split(",")} if asked.rows else rows
     split = leave_last_out(read_interactions(asked.data / FILES[asked.table]), order="rows")
     print({name: count for name, count in split.facts.items() if count}, flush=True)
+    if asked.speed:
+        print(speed(rows["sasrec"][0], split, asked))
+        return
     ends = time.monotonic() + 60 * asked.minutes
     for name, choices in rows.items():
         try:
@@ -175,6 +196,60 @@ def fit(
     return value, model, minutes
 
 
+def speed(settings: Settings, split: Split, asked: argparse.Namespace, steps: int = 12) -> str:
+    """Steps of sasrec, and of the usual way: rows padded to the whole length, logits of every place, cross-entropy.
+
+    Both begin with the same weights and see the same rows; they take turns, so that both meet the same machine.
+    """
+    device = TrainingContext(device=asked.device).resolve_device()
+    config = create_model("sasrec", {**settings, "dropout": 0.0}).config
+    torch.manual_seed(0)
+    ours = SASRec(config)._build(len(split.train.items)).to(device)
+    usual = copy.deepcopy(ours)
+    rows = SequenceRows(split.train.matrix, device, config.length + 1)
+    batches = list(itertools.islice(rows.shuffled(config.batch_size), steps))
+    context = TrainingContext(device=asked.device, precision=asked.precision)
+    steps_of = {
+        "sasrec": (ours, with_autocast(context, lambda batch: ours.loss(batch, 0)), asked.precision == "bf16"),
+        "usual": (usual, lambda batch: usual_loss(usual, batch, config.length), False),
+    }
+    optimizers = {
+        name: make_optimizer(network, [], config.learning_rate, 0.0, mixed and device.type == "cpu")
+        for name, (network, _, mixed) in steps_of.items()
+    }
+    seconds, losses = dict.fromkeys(steps_of, 0.0), dict.fromkeys(steps_of, 0.0)
+    for number, batch in enumerate(batches):
+        for name, (_, loss, _) in steps_of.items():
+            started = time.perf_counter()
+            optimizers[name].zero_grad()
+            value = loss(batch)
+            value.backward()
+            optimizers[name].step()
+            losses[name] += float(value.detach()) / len(batches)  # waits for a GPU
+            seconds[name] += (time.perf_counter() - started) * (number > 1)
+    lines = ["| steps | seconds | mean loss |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {seconds[name] / (len(batches) - 2):.3f} | {losses[name]:.4f} |" for name in steps_of]
+    return "\n".join([*lines, "", f"{seconds['usual'] / seconds['sasrec']:.1f} times as fast; {where(asked)}"])
+
+
+def usual_loss(network: SASRecNetwork, batch: SparseBatch, length: int) -> torch.Tensor:
+    """The same loss from rows padded to `length`, with the logits of all places."""
+    items, filled = padded(batch)
+    missing = length + 1 - items.shape[1]
+    items, filled = F.pad(items, (0, missing)), F.pad(filled, (0, missing))
+    logits = network.decoder(network.hidden(items[:, :-1], (batch.lengths - 1).clamp_min(0)))
+    target = items[:, 1:].masked_fill(~filled[:, 1:], -100)
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
+def where(asked: argparse.Namespace) -> str:
+    """The machine and the day."""
+    machine = describe_machine()
+    gpus = [str(gpu) for gpu in machine["gpus"]]
+    parts = [f"{machine['cores']} cores of {machine['cpu']}", *gpus, f"torch {torch.__version__}", asked.precision]
+    return f"{', '.join(parts)}; {date.today()}"
+
+
 def page(table: str, rows: Mapping[str, Any], asked: argparse.Namespace) -> str:
     """The rows that are measured, best first, what others published, and the differences from the first."""
     found = dict(results(asked.work / table, rows))
@@ -193,12 +268,7 @@ def page(table: str, rows: Mapping[str, Any], asked: argparse.Namespace) -> str:
     ]
     pairs = differences({name: found[name][1]["ndcg@10"] for name in order}, "ndcg@10") if len(order) > 1 else []
     lines += ["", *(f"- {pair}" for pair in pairs if pair.first == order[0])]
-    threads = f"{torch.get_num_threads()} threads, {asked.precision}, {asked.seeds} seed(s)"
-    machine = describe_machine()
-    where = ", ".join(
-        [f"{machine['cores']} cores of {machine['cpu']}", *map(str, machine["gpus"]), f"torch {torch.__version__}"]
-    )
-    return "\n".join([*lines, "", f"{where}; {threads}; {date.today()}"])
+    return "\n".join([*lines, "", f"{where(asked)}; {asked.seeds} seed(s)"])
 
 
 def results(folder: Path, rows: Mapping[str, Any]) -> Iterator[tuple[str, tuple[dict[str, Any], dict[str, Average]]]]:

@@ -295,7 +295,7 @@ class Recommender(Queries, Generic[ConfigT]):
 
     def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
         self._require_fitted()
-        matrix = self._own_cells(history)
+        matrix = self._to_score(history)
         if matrix.shape[1] != self.n_items:
             raise DataError(
                 f"Expected histories over the model's {self.n_items} items, found {matrix.shape[1]} columns."

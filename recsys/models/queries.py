@@ -34,6 +34,10 @@ class Queries(ExplainableModel):
             return without_order(matrix)
         return matrix if isinstance(matrix, OrderedMatrix) else OrderedMatrix(matrix)
 
+    def _to_score(self, given: csr_matrix) -> csr_matrix:
+        """The histories to score as this model takes them."""
+        return self._own_cells(given)
+
     def recommend(
         self,
         userid: ArrayLike,

@@ -8,10 +8,9 @@ Training is as without it, on whole histories: only what is scored leans to the 
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.data.matrix import as_csr, without_order
@@ -52,19 +51,20 @@ def by_recency(history: csr_matrix, half_life: float) -> csr_matrix:
 class RecencyWeighted(Queries):
     """A model with the setting `half_life`: histories to score are weighed by recency where it is given."""
 
-    config: Any
+    @property
+    @abstractmethod
+    def half_life(self) -> float | None:
+        """That of the config."""
 
     @property
     def uses_order(self) -> bool:
         """Whether there is a half-life."""
-        return self.config.half_life is not None
+        return self.half_life is not None
 
     def _own_cells(self, given: csr_matrix) -> csr_matrix:
         """The matrix as training takes it: with ones."""
         return without_order(as_csr(given))
 
-    def _checked(self, history: csr_matrix, users: ArrayLike | None) -> tuple[csr_matrix, NDArray[np.int64] | None]:
-        """The histories as scoring takes them: with weights."""
-        if self.uses_order:
-            history = by_recency(as_csr(history), self.config.half_life)
-        return super()._checked(history, users)
+    def _to_score(self, given: csr_matrix) -> csr_matrix:
+        """The histories with weights."""
+        return self._own_cells(given) if self.half_life is None else by_recency(as_csr(given), self.half_life)

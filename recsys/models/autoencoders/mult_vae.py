@@ -306,6 +306,11 @@ class VAE(RecencyWeighted, NetworkRecommender[VAEConfig]):
     network: VAENetwork
     _hidden: int = HIDDEN  # the width in use where the config leaves it open
 
+    @property
+    def half_life(self) -> float | None:
+        """That of the config."""
+        return self.config.half_life
+
     def scaled_config(self, user_items: csr_matrix) -> VAEConfig:
         """Return the config with hidden, deviation and l2 decided by the number of users."""
         return self.config.resolved(HIDDEN if user_items.shape[0] >= _MANY_USERS else 0)

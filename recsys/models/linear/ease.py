@@ -204,6 +204,11 @@ class EDLAE(RecencyWeighted, ClosedForm[EDLAEConfig]):
         "moon2023": {"l2": 1000.0, "dropout": 0.2, "diagonal": 0.6, "user_power": 0.0},
     }
 
+    @property
+    def half_life(self) -> float | None:
+        """That of the config."""
+        return self.config.half_life
+
     def _settings(self) -> EDLAEConfig:
         return self.config
 
