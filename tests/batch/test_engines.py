@@ -9,10 +9,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from paths import ROOT
 from scoring_case import bytes_of, save_vae, score
 
+from pipelines import encode
 from recsys.batch.engines import map_on_ray
 from recsys.errors import ConfigError, DataError
 
@@ -53,6 +55,22 @@ def test_ray_writes_the_bytes_of_the_local_engine(cluster, case, tmp_path):
     assert bytes_of(tmp_path / "lists") == bytes_of(case[2] / "local")
     assert scored.manifest["memory"]["peak_bytes_of_an_actor"] > 10**8
     assert not any("peak_bytes" in note for note in scored.manifest["shards"].values())
+
+
+def test_reasons_on_ray_have_the_bytes_of_the_local_engine(cluster, case, tmp_path):
+    for engine in ("local", "ray"):
+        score(*case[:2], tmp_path / engine, n=3, reasons=2, shard_users=300, engine=engine, workers=2)
+    assert bytes_of(tmp_path / "ray") == bytes_of(tmp_path / "local")
+    first = pq.read_table(next((tmp_path / "ray").glob("recommendations/part-*")))
+    assert first.column_names[-4:] == ["reason_1", "share_1", "reason_2", "share_2"]
+
+
+def test_embeddings_on_ray_have_the_bytes_of_the_local_engine(cluster, case, tmp_path):
+    for engine in ("local", "ray"):
+        output = tmp_path / f"{engine}.parquet"
+        encode.run(encode.EncodeJob(case[0], (case[1],), output, shard_users=300, engine=engine, workers=2))
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
+    assert pq.read_metadata(tmp_path / "ray.parquet").num_rows == 700
 
 
 def wait_and_double(folder, number):
