@@ -27,6 +27,7 @@ from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix
 from recsys.errors import ConfigError, DataError
 from recsys.models.base import Recommender
+from recsys.models.factorization.known_users import KNOWN
 from recsys.models.neighbors import strongest_of_rows
 from recsys.models.state import USERS
 from recsys.models.trained import TrainedModel
@@ -322,7 +323,8 @@ class Earlier:
         vanished = np.flatnonzero(train.item_counts == 0)
         if not self.grow or start is None or not len(vanished):
             return
-        state, epochs = model.get_state(), model.epochs
+        # Factors of known users were solved without what comes back.
+        state, epochs = {name: part for name, part in model.get_state().items() if KNOWN not in name}, model.epochs
         for name, axes in item_axes(model, len(train.items), start.state).items():
             for axis, places in axes:
                 rows = (vanished[:, None] * places + np.arange(places)).ravel()

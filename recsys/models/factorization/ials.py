@@ -29,6 +29,7 @@ from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
+from recsys.models.factorization.known_users import KnownUsers
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import TrainingContext
@@ -84,12 +85,19 @@ class IALS(Recommender[IALSConfig]):
             return (_on_axes(_solve(by_item, users, self.config)),)
 
         (self.item_factors,) = iterate(iteration, (items,), context.planned(self.config.iterations), context)
+        self._known = KnownUsers.of(matrix, self._solve, self.config.factors)
+
+    def _solve(self, history: csr_matrix) -> Tensor:
+        return _solve(history, self.item_factors, self.config)
+
+    def _fold_in(self, history: csr_matrix) -> Tensor:
+        return self._known.factors_of(history, self._solve)
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
-        return _solve(history, self.item_factors, self.config) @ self.item_factors.T
+        return self._fold_in(history) @ self.item_factors.T
 
     def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
-        folded = _solve(history, self.item_factors, self.config)
+        folded = self._fold_in(history)
         return (folded @ factors.T for factors in torch.split(self.item_factors, width))
 
     def _contributions(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
@@ -106,22 +114,23 @@ class IALS(Recommender[IALSConfig]):
         return self.item_factors
 
     def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
-        return _solve(history, self.item_factors, self.config)
+        return self._fold_in(history)
 
     def _item_scoring_vectors(self) -> Tensor:
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
-        return {"item_factors": self.item_factors}
+        return {"item_factors": self.item_factors} | self._known.get_state()
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"].to(device)
+        self._known = KnownUsers.from_state(state, self.config.factors, device)
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))})
+        return self._start_spec(n_items, state) | KnownUsers.spec(state, self.config.factors)
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        return self._state_spec(n_items, state)
+        return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))})
 
 
 def _on_axes(table: Tensor) -> Tensor:

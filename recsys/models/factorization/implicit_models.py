@@ -27,6 +27,7 @@ from recsys.models.config import require
 from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.factors import Factors
+from recsys.models.factorization.known_users import KnownUsers
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import USERS, StateSpec, TensorSpec
 from recsys.system.packages import missing_package
@@ -146,6 +147,7 @@ class ALS(Recommender[ALSConfig]):
             _fit_with_implicit(model, matrix, context.planned(self.config.iterations), context, factors)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
         self._solver = None
+        self._known = KnownUsers.of(matrix, self._solve, self.config.factors)
 
     def _model(self, factors: int, seed: int) -> Any:
         return _implicit("als").AlternatingLeastSquares(
@@ -158,6 +160,9 @@ class ALS(Recommender[ALSConfig]):
         )
 
     def _fold_in(self, history: csr_matrix) -> Tensor:
+        return self._known.factors_of(history, self._solve)
+
+    def _solve(self, history: csr_matrix) -> Tensor:
         with _one_blas_thread():
             model = copy.copy(self._prepared())  # the number of threads is set for this call alone
             model.num_threads = torch.get_num_threads()  # 1 where many workers run side by side
@@ -215,7 +220,7 @@ class ALS(Recommender[ALSConfig]):
 
     def _get_state(self) -> dict[str, Tensor]:
         scaled = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in self._scaled}
-        return {"item_factors": self.item_factors} | scaled
+        return {"item_factors": self.item_factors} | scaled | self._known.get_state()
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"]
@@ -223,10 +228,12 @@ class ALS(Recommender[ALSConfig]):
             given = getattr(self.config, name)
             setattr(self, name, float(state[name]) if given is None else given)
         self._solver = None
+        self._known = KnownUsers.from_state(state, self.config.factors, device)
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         scaled = {name: TensorSpec((), torch.float64, low=0) for name in self._scaled}
-        return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | scaled)
+        own = StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | scaled)
+        return own | KnownUsers.spec(state, self.config.factors)
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))})
