@@ -29,6 +29,8 @@ EXTRAS = {
     "serve": [  # the HTTP service; MLflow brings the first two
         "fastapi>=0.115",
         "uvicorn>=0.30",
+        "httptools>=0.6",  # uvicorn takes both where they are there: a fifth to a third less time a request
+        "uvloop>=0.21; sys_platform != 'win32'",
         "prometheus-client>=0.20",  # what /metrics shows
     ],
     "ray-serve": ["ray[serve]>=2.50,<3"],  # the HTTP service on a cluster
