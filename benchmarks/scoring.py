@@ -59,6 +59,14 @@ from recsys.training.precision import bf16_warning, is_native
 
 ROOT = Path(__file__).parents[1]
 HISTORY = 20  # items of a generated user
+RANKERS: dict[str, dict[str, object]] = {
+    "als": {"iterations": 1},
+    "ials": {"iterations": 1},
+    "bpr": {"iterations": 1},
+    "bspm": {},
+    "vae": {"epochs": 1},
+    "ease": {},
+}
 
 
 def generate(folder: Path, users: int, items: int, seed: int, history: int = HISTORY) -> tuple[Path, Path]:
@@ -349,19 +357,20 @@ def training_steps(matrix: csr_matrix, bf16: bool) -> Callable[[], int]:
 
 
 def public(arguments: argparse.Namespace) -> None:
-    """Top-100 of all users: ours with files written, implicit's ALS.recommend in memory."""
+    """Top-100 of all training users: ours with files written, implicit's ALS.recommend in memory."""
     for path in arguments.ratings:
         interactions = read_interactions(path)
         data = UserItemMatrix.from_interactions(interactions)
         users = len(data.users)
         print(f"{path.parent.name}: {users:,} users x {len(data.items):,} items; load {os.getloadavg()[0]:.1f}")
         print(f"  implicit ALS.recommend   {users / implicit_seconds(data):8,.0f} users/s   known users, in memory")
-        for name, settings in (("als", {"iterations": 1}), ("vae", {"epochs": 1}), ("ease", {})):
+        for name, settings in RANKERS.items():
             if name == "ease" and len(data.items) > 10_000:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 model = create_model(name, settings).fit(data.matrix, TrainingContext(device="cpu"))
-                save_model(Path(folder) / "model", TrainedModel(model, data.items, data.item_counts))
+                known = data.users if model.needs_training_users else None
+                save_model(Path(folder) / "model", TrainedModel(model, data.items, data.item_counts, known))
                 untracked = TrackingOptions(track=False)
                 job = ScoreJob(Path(folder) / "model", (path,), Path(folder) / "lists", n=100, tracking=untracked)
                 speed = sorted(run_again(job) for _ in range(3))

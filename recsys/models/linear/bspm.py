@@ -28,12 +28,15 @@ from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.svd import right_singular_vectors, singular_vectors
+from recsys.models.linear.ease import gram_matrix
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
 from recsys.training.batches import SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
+# Up to so many items the whole filter is one items x items matrix, found once: 144 MB, and 0.7 GB while it is found.
+_WHOLE_ITEMS = 6000
 # Histories filtered at once on a CPU: few enough that the numbers of each item stay in its cache.
 _WIDTH = 32
 
@@ -55,7 +58,8 @@ class BSPMConfig:
 class BSPM(Recommender[BSPMConfig]):
     """Blurring-sharpening process model.
 
-    It keeps the training matrix. Memory: 16 bytes per interaction and 8 x factors per item; no items x items matrix.
+    It keeps the training matrix. Memory: 16 bytes per interaction and 8 x factors per item. For up to 6,000 items the
+    filter is an items x items matrix, which scores many times as fast.
     """
 
     name = "bspm"
@@ -63,6 +67,7 @@ class BSPM(Recommender[BSPMConfig]):
     Config = BSPMConfig
     is_random = False
     explained_by = "exact"
+    filter: Tensor | None = None  # (items, items), for few items
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         items = inverse_roots(matrix, 1.0, 0)
@@ -75,8 +80,24 @@ class BSPM(Recommender[BSPMConfig]):
         tables = {"input": vectors * items[:, None], "output": vectors / items[:, None]}
         state = {name: torch.as_tensor(table.astype(np.float32)) for name, table in tables.items()}
         self._set_state(state | csr_state(graph), context.resolve_device())
+        if matrix.shape[1] <= _WHOLE_ITEMS:
+            context.on_phase("filter", 0, 1)
+            self.filter = self._whole_filter()
+            context.on_phase("filter", 1, 1)
+
+    def _whole_filter(self) -> Tensor:
+        """The matrix F with scores = history F: (P + low-pass filter) times the polynomial of sharpening in P."""
+        step, graph = self.config.sharpening, gram_matrix(self._matrix, self.input.device)
+        square = graph @ graph
+        sharpened = square @ (square * (step**4 / 24)).sub_(graph, alpha=step**3 / 6)
+        sharpened.add_(square, alpha=step**2 / 2).sub_(graph, alpha=step)
+        sharpened.diagonal().add_(1)
+        blurred = graph.addmm_(self.input, self.output.T, alpha=self.config.low_pass)
+        return blurred @ sharpened
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        if self.filter is not None:
+            return weighted_sum(SparseRows(history, self.filter.device).everything(), self.filter)
         device = self.output.device
         width = _WIDTH if device.type == "cpu" else max(1, history.shape[0])
         scores = torch.empty(history.shape, device=device)
@@ -109,16 +130,19 @@ class BSPM(Recommender[BSPMConfig]):
         return Embeddings(weighted_sum(SparseRows(history, self.input.device).everything(), self.input))
 
     def _get_state(self) -> dict[str, Tensor]:
-        return {"input": self.input, "output": self.output, **csr_state(self._matrix)}
+        whole = {} if self.filter is None else {"filter": self.filter}
+        return {"input": self.input, "output": self.output, **whole, **csr_state(self._matrix)}
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.input, self.output = state["input"].to(device), state["output"].to(device)
+        self.filter = state["filter"].to(device) if "filter" in state else None
         self._matrix = csr_from_state(state, columns=len(self.input))
         self._graph, self._back = _on_device(self._matrix, device), _on_device(self._matrix.T.tocsr(), device)
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         tables = {name: TensorSpec((n_items, "factors")) for name in ("input", "output")}
-        return StateSpec(tables, {"": CsrSpec("users", n_items)})
+        whole = {"filter": TensorSpec((n_items, n_items))} if "filter" in state else {}
+        return StateSpec(tables | whole, {"": CsrSpec("users", n_items)})
 
 
 def _on_device(matrix: csr_matrix, device: torch.device) -> Tensor:

@@ -48,7 +48,18 @@ def test_sharpening_is_one_step_of_runge_kutta():
     np.testing.assert_allclose(model.score(x), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_the_state_is_the_graph_and_the_singular_vectors():
+def test_one_matrix_filters_like_step_by_step(monkeypatch):
+    x, new_users = preferences(), preferences(users=5)
+    whole = BSPM(BSPMConfig(factors=3)).fit(x)
+    monkeypatch.setattr("recsys.models.linear.bspm._WHOLE_ITEMS", 11)
+    steps = BSPM(BSPMConfig(factors=3)).fit(x)
+    assert (whole.filter is None, steps.filter is None) == (False, True)
+    torch.testing.assert_close(whole.score(new_users), steps.score(new_users), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [11, 12])
+def test_the_state_is_the_graph_and_the_singular_vectors(monkeypatch, most):
+    monkeypatch.setattr("recsys.models.linear.bspm._WHOLE_ITEMS", most)
     x = preferences()
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     again = BSPM(BSPMConfig(factors=3)).set_state(model.get_state(), 12)
@@ -56,6 +67,7 @@ def test_the_state_is_the_graph_and_the_singular_vectors():
 
 
 def test_scores_do_not_depend_on_how_many_histories_are_filtered_at_once(monkeypatch):
+    monkeypatch.setattr("recsys.models.linear.bspm._WHOLE_ITEMS", 0)
     x = preferences()
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     whole = model.score(x)
