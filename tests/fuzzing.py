@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fuzzing_http import http_request
 
 Random = np.random.Generator
 MODELS = ("ease", "item-knn", "sparse-ease", "bspm", "svd", "vae", "rbm", "popularity", "edlae", "blend", "biases")
@@ -319,19 +320,8 @@ def settings(rng: Random, bench: Bench) -> None:
     assert "Traceback" not in done.output and "Internal error" not in done.output, done.output
 
 
-TARGETS: dict[str, Callable[[Random, Bench], None]] = {
-    function.__name__: function
-    for function in (
-        model_folder,
-        store,
-        lists_description,
-        ratings_file,
-        reading_paths,
-        frame,
-        small_tables,
-        settings,
-    )
-}
+KINDS = model_folder, store, lists_description, ratings_file, reading_paths, frame, small_tables, settings, http_request
+TARGETS: dict[str, Callable[[Random, Bench], None]] = {function.__name__: function for function in KINDS}
 
 
 def run(target: str, bench: Bench, trials: int, seed: int = 0, batch: int = 50) -> tuple[list[str], int]:
