@@ -27,6 +27,12 @@ class PrepareJob:
     overwrite: bool = setting(False, "Replace an earlier store.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
+    def __post_init__(self) -> None:
+        if self.reading.order is not None:
+            raise ConfigError(
+                "Expected no --order, since a store keeps times and rows both: give it to the next command."
+            )
+
 
 @dataclass(frozen=True)
 class Prepared:

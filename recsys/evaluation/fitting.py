@@ -90,8 +90,7 @@ def fit(
     chosen = _unfitted(model, settings, origin)
     task = TASKS["ranking" if chosen is None else chosen.task]
     interactions = _read(ratings, task.name, reading, init_from)
-    if chosen is None:
-        chosen = _default_model(interactions, held_out, context)
+    chosen = _default_model(interactions, held_out, context) if chosen is None else chosen
     interactions = for_models(interactions, [chosen])
     split = place(origin, validation_split(interactions, chosen, held_out, context.seed))
     metrics, validate = {}, None
@@ -115,13 +114,11 @@ def fit(
         "metrics": metrics,
         "seed": context.seed,
         "data": interactions.describe(),
-        "reading": {name: interactions.policies.get(name, getattr(reading, name)) for name in READING}
-        | {"order": interactions.order},
+        "reading": _remembered(interactions, reading),
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
     train = split.train
-    if origin is not None:
-        about |= origin.record(train)
+    about |= {} if origin is None else origin.record(train)
     users = train.users if chosen.needs_training_users else None
     return TrainedModel(chosen, train.items, train.item_counts, users, about)
 
@@ -144,6 +141,12 @@ def _read(ratings: Any, task: str, reading: ReadingOptions, init_from: TrainedMo
     if isinstance(ratings, Interactions):
         return ratings
     return read_for_task(task, ratings, reading) if init_from is None else init_from.read_histories(ratings, reading)
+
+
+def _remembered(interactions: Interactions, reading: ReadingOptions) -> dict[str, Any]:
+    """What the model keeps of how its ratings were read."""
+    kept = {name: interactions.policies.get(name, getattr(reading, name)) for name in READING}
+    return kept | {"order": interactions.order}
 
 
 def _default_model(interactions: Interactions, held_out: float, context: TrainingContext) -> Recommender:

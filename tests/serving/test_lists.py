@@ -132,3 +132,16 @@ def test_lists_are_those_of_the_library(model):
     found = [(user, entry["item_id"], entry["rank"]) for user, a in zip(users, answers, strict=True) for entry in a]
     assert found == list(expected[["user_id", "item_id", "rank"]].itertuples(index=False, name=None))
     assert [e["score"] for a in answers for e in a] == pytest.approx(list(expected["score"]), abs=1e-5)
+
+
+def test_a_history_that_is_sent_to_a_model_of_sequences_has_its_oldest_item_first():
+    chain = maker("last-item", order="rows")  # b follows a; c and d follow b
+    [[best], [other], [again]] = chain.answer(
+        [
+            chain.for_history(items, None, Wishes(1, filter_seen=False))
+            for items in (["c", "a"], ["a", "b"], ["a", "c", "a"])
+        ]
+    )
+    assert (best["item_id"], again["item_id"]) == ("b", "b")
+    assert other["item_id"] in ("c", "d")
+    assert chain.answer([chain.for_user("u4", Wishes(1))])[0][0]["item_id"] == "b"

@@ -298,3 +298,19 @@ def test_the_score_of_a_rating_model_is_the_predicted_rating_and_a_zero_is_a_rat
 def test_a_rating_model_refuses_a_history_without_ratings(biases):
     with pytest.raises(DataError, match="Expected a column of ratings"):
         recommend_frame(biases, histories(("new", "b")))
+
+
+def test_histories_of_a_model_of_sequences_are_in_order_of_time_or_of_the_rows(tmp_path):
+    chain = sparse_rows(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 2]), np.float32([1, 2, 1, 2]), (2, 4))
+    model = create_model("last-item").fit(chain)  # 1 follows 0, and 2 follows 1
+    trained = load_model(
+        save_model(tmp_path / "next", TrainedModel(model, Vocabulary.of(ITEMS), np.ones(4, dtype=np.int64)))
+    )
+    first, second, third, _ = ITEMS
+    rows = histories(("u", first), ("u", second))
+    assert recommend_frame(trained, rows, n=1)["item_id"].tolist() == [third]
+    backward = histories(("u", second, 2), ("u", first, 1), columns=("user_id", "item_id", "timestamp"))
+    assert recommend_frame(trained, backward, n=1)["item_id"].tolist() == [third]
+    assert trained.recommend_for_items([first, second], n=1)["item_id"].tolist() == [third]
+    with pytest.raises(DataError, match="Expected times, which decide the order"):
+        trained.recommend(rows)

@@ -26,7 +26,7 @@ def some_interactions(draw):
 
 def split_any(name, people, share, seed):
     chosen = {"share": share, "seed": seed}
-    for other in {"leave-one-out": ["share"]}.get(name, []):
+    for other in {"leave-one-out": ["share"], "leave-last-out": ["share"]}.get(name, []):
         del chosen[other]
     try:
         return PROTOCOLS[name](people, **chosen)
