@@ -38,20 +38,23 @@ from recsys.training.context import TrainingContext
 SIZES = (2, 8, 32, 128, 512)
 METRIC, SEED = "ndcg@100", 1
 FILES = {"ml-100k": "ml-100k/u.data", "ml-1m": "ml-1m/ratings.csv"}
+TITLES = {"ml-100k": "MovieLens-100K", "ml-1m": "MovieLens-1M"}
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def grid(data_set: str) -> dict[str, list[dict[str, Any]]]:
     """Return what is tried on the validation part, at each size; of `vae` on MovieLens-1M one setting, for time."""
-    is_large = data_set == "ml-1m"
-    common = {"epochs": 60, **({"batch_size": 128} if is_large else {})}
-    brief = [{"gamma": 0.002, "anneal": 0.0, "learning_rate": 4e-3, **common, "epochs": 30}]
-    slow = [{"gamma": g, "anneal": 0.0, "learning_rate": 2e-3, **common} for g in (0.002, 0.006)]
+    batches = {"batch_size": 128} if data_set == "ml-1m" else {}
+    if data_set == "ml-1m":
+        deep = [{"gamma": 0.002, "learning_rate": 4e-3, "epochs": 12, **batches}]
+    else:
+        deep = [{"gamma": gamma, "learning_rate": 2e-3, "epochs": 60} for gamma in (0.002, 0.006)]
+    shallow = {"learning_rate": 1e-2, "epochs": 60, **batches}
     return {
         "svd": [{"item_power": power} for power in (0.0, 0.3, 0.6, 0.9)],
-        "ae": [{"l2": l2, "learning_rate": 1e-2, **common} for l2 in (1e-4, 1e-3, 1e-2)],
-        "dae": [{"dropout": dropout, "learning_rate": 1e-2, **common} for dropout in (0.3, 0.6)],
-        "vae": brief if is_large else slow,
+        "ae": [{"l2": l2, **shallow} for l2 in (1e-4, 1e-3, 1e-2)],
+        "dae": [{"dropout": dropout, **shallow} for dropout in (0.3, 0.6)],
+        "vae": [{"hidden": 600, "anneal": 0.0, **each} for each in deep],
     }
 
 
@@ -146,7 +149,7 @@ def figure(rows: Mapping[str, Row], data_set: str) -> str:
         chart = chart.replace(
             "<svg ", f'<svg x="{12 + place * 384}" y="30" width="{svg.WIDTH}" height="{svg.HEIGHT}" ', 1
         )
-        parts.append(f'<text class="title" x="{12 + place * 384}" y="20">{data_set}: {label}</text>{chart}')
+        parts.append(f'<text class="title" x="{12 + place * 384}" y="20">{TITLES[data_set]}: {label}</text>{chart}')
     size = f'width="768" height="{svg.HEIGHT + 36}" viewBox="0 0 768 {svg.HEIGHT + 36}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{"".join(parts)}</svg>\n'
 
@@ -174,7 +177,8 @@ def main() -> None:
             print(f"{name} measured", file=sys.stderr, flush=True)
         rows[name] = json.loads(file.read_text(encoding="utf-8"))
     machine = describe_machine()
-    print(f"{chosen.set}, {date.today()}, {machine['cpu']}, {machine['cores']} cores\n\n{table(rows)}")
+    where = f"{date.today()}, {machine['cpu']}, {machine['cores']} cores"
+    print(f"{TITLES[chosen.set]}, seed {SEED}; {where}\n\n{table(rows)}")
     if chosen.figure is not None:
         chosen.figure.write_text(figure(rows, chosen.set), encoding="utf-8")
 
