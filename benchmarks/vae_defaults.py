@@ -30,8 +30,8 @@ from recsys.training.context import TrainingContext
 
 METRIC = "ndcg@100"
 MOST_USERS = 1000  # validation users of a division
-DEEP = {"hidden": 600, "deviation": 1.0, "l2": 0.0}  # the defaults of version 0.1
-FLAT = {"hidden": 0, "deviation": 0.1, "l2": 4e-5}
+DEEP = {"hidden": 600, "deviation": 1.0, "l2": 0.0, "beta": 0.2}  # the defaults of version 0.1
+FLAT = {"hidden": 0, "deviation": 0.1, "l2": 4e-5, "beta": 0.05}
 WAYS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "dae": ("dae", {}),
     "default": ("vae", {}),
@@ -55,8 +55,11 @@ WAYS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "flat, l2 0": ("vae", FLAT | {"l2": 0.0}),
     "flat, l2 1e-4": ("vae", FLAT | {"l2": 1e-4}),
     "flat, anneal 0": ("vae", FLAT | {"anneal": 0.0}),
-    "flat, beta 0.05": ("vae", FLAT | {"beta": 0.05}),
+    "flat, beta 0.02": ("vae", FLAT | {"beta": 0.02}),
+    "flat, beta 0.1": ("vae", FLAT | {"beta": 0.1}),
+    "flat, beta 0.2": ("vae", FLAT | {"beta": 0.2}),
     "flat, beta 0.5": ("vae", FLAT | {"beta": 0.5}),
+    "flat, gamma 0.003": ("vae", FLAT | {"gamma": 0.003}),
     "flat, latent 400": ("vae", FLAT | {"latent": 400}),
 }
 

@@ -84,7 +84,7 @@ class PretrainedEncoder:
         """
         state, is_vae = self.trained.model.get_state(), isinstance(self.trained.model, VAE)
         name = name or ("rating-vae" if is_vae else "rating-dae")
-        decided: dict[str, Any] = {"side": "user", "hidden": int(state["encoder.weight"].shape[1])}
+        decided: dict[str, Any] = {"side": "user", "hidden": int(_first_layer(state)[0].shape[1])}
         if is_vae and name == "rating-vae":
             decided["latent"] = self.trained.model.config.latent
         model = create_model(name, settings)
@@ -122,8 +122,9 @@ class PretrainedEncoder:
         """
         items, state = items_between(self.trained.items, train), self.trained.model.get_state()
         cells = max(1.0, train.matrix.nnz / max(1, train.matrix.shape[0]))
-        rows = items.carry(state["encoder.weight"]) / (model.config.presence * math.sqrt(cells))
-        layers = {"encoder.places.weight": rows, "encoder.bias": state["encoder.bias"]}
+        weight, bias = _first_layer(state)
+        rows = items.carry(weight) / (model.config.presence * math.sqrt(cells))
+        layers = {"encoder.places.weight": rows, "encoder.bias": bias}
         shapes = {key: spec.shape for key, spec in model._state_spec(len(train.items), {}).tensors.items()}
         for layer in _LAYERS:
             own = {key: state[key] for key in (f"{layer}.weight", f"{layer}.bias") if key in state}
@@ -144,3 +145,10 @@ class PretrainedEncoder:
             "new_items": int((source < 0).sum()),
         }
         return {"encoder_from": facts}
+
+
+def _first_layer(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weights (items, width) and biases of the first layer; of a VAE without hidden layers those of the mean alone."""
+    weight, bias = state["encoder.weight"], state["encoder.bias"]
+    width = state["decoder.weight"].shape[1]  # that of the last layer, which is as wide as the first in all the others
+    return weight[:, :width].contiguous(), bias[:width].clone()

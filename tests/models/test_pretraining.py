@@ -41,6 +41,17 @@ def test_the_first_layer_of_a_history_of_mean_length_is_that_of_the_encoder(orig
     assert torch.equal(begun["members.0.encoder.bias"], state["encoder.bias"])
 
 
+def test_of_a_vae_without_hidden_layers_the_mean_alone_is_taken_over():
+    vae = create("vae", hidden=0, latent=4).fit(two_tastes("vae"))
+    flat = PretrainedEncoder(TrainedModel(vae, ITEMS, np.full(10, 4)))
+    model = flat.create(settings={"presence": 2.0})
+    assert (model.config.hidden, model.config.latent) == (4, 4)
+    begun, train = flat.start(model, ratings()).state, ratings()
+    cells = train.matrix.nnz // 10
+    ours = begun["members.0.encoder.places.weight"] * 2.0 * np.sqrt(cells)
+    torch.testing.assert_close(ours, vae.get_state()["encoder.weight"][:, :4])
+
+
 @pytest.mark.parametrize(
     ("source", "target", "layers"),
     [

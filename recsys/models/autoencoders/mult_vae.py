@@ -96,7 +96,8 @@ class VAEConfig:
     hidden: int | None = tunable(None, Range(100, 600, log=True))  # None: 600, or 0 for few users
     latent: int = tunable(200, Range(50, 400, log=True))  # width of the code; a mean and a variance for each
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
-    beta: float = tunable(0.2, Range(0.05, 1.0, log=True))  # weight of the KL term after annealing
+    # weight of the KL term after annealing. None: 0.2, or 0.05 with hidden 0
+    beta: float | None = tunable(None, Range(0.02, 1.0, log=True))
     gamma: float | None = None  # weight of the KL term per item of the user, instead of beta
     anneal: float = 0.5  # share of all planned updates over which beta or gamma rises from 0
     deviation: float | None = None  # of the code before training, in each direction. None: 1, or 0.1 with hidden 0
@@ -128,7 +129,7 @@ class VAEConfig:
             f"Expected hidden of 0 or more and latent of at least 1, found {self.hidden} and {self.latent}.",
         )
         require(self.deviation is None or self.deviation > 0, f"Expected deviation above 0, found {self.deviation}.")
-        require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
+        require(self.beta is None or self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         _check_target(self.smoothing, self.emphasis)
         check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis, softmax=self.softmax)
@@ -142,7 +143,8 @@ class VAEConfig:
         shallow = not hidden
         deviation = (0.1 if shallow else 1.0) if self.deviation is None else self.deviation
         l2 = (4e-5 if shallow and self.softmax == "full" else 0.0) if self.l2 is None else self.l2
-        return replace(self, hidden=hidden, deviation=deviation, l2=l2)
+        beta = (0.05 if shallow else 0.2) if self.beta is None else self.beta
+        return replace(self, hidden=hidden, deviation=deviation, l2=l2, beta=beta)
 
 
 class DAENetwork(Network):
@@ -175,7 +177,7 @@ class VAENetwork(Network):
     def __init__(self, items: int, config: VAEConfig):
         super().__init__()
         config = config.resolved(HIDDEN)
-        assert config.hidden is not None and config.deviation is not None
+        assert config.hidden is not None and config.deviation is not None and config.beta is not None
         self.beta, self.gamma, self.anneal = config.beta, config.gamma, config.anneal
         self.emphasis, self.smoothing = config.emphasis, config.smoothing
         self.likelihood = config.likelihood
@@ -312,7 +314,7 @@ class VAE(RecencyWeighted, NetworkRecommender[VAEConfig]):
         return self.config.half_life
 
     def scaled_config(self, user_items: csr_matrix) -> VAEConfig:
-        """Return the config with hidden, deviation and l2 decided by the number of users."""
+        """Return the config with hidden, deviation, beta and l2 decided by the number of users."""
         return self.config.resolved(HIDDEN if user_items.shape[0] >= _MANY_USERS else 0)
 
     def summary(self) -> str:

@@ -159,16 +159,16 @@ def test_before_training_the_code_deviates_by_the_setting(hidden):
 @pytest.mark.parametrize(
     ("settings", "users", "decided"),
     [
-        ({}, 1999, (0, 0.1, 4e-5)),
-        ({}, 2000, (600, 1.0, 0.0)),
-        ({"softmax": "sampled"}, 1999, (0, 0.1, 0.0)),  # whose updates of single rows know no l2
-        ({"hidden": 50}, 1999, (50, 1.0, 0.0)),
-        ({"hidden": 0, "deviation": 0.5, "l2": 0.0}, 2000, (0, 0.5, 0.0)),
+        ({}, 1999, (0, 0.1, 0.05, 4e-5)),
+        ({}, 2000, (600, 1.0, 0.2, 0.0)),
+        ({"softmax": "sampled"}, 1999, (0, 0.1, 0.05, 0.0)),  # whose updates of single rows know no l2
+        ({"hidden": 50}, 1999, (50, 1.0, 0.2, 0.0)),
+        ({"hidden": 0, "deviation": 0.5, "beta": 0.3, "l2": 0.0}, 2000, (0, 0.5, 0.3, 0.0)),
     ],
 )
 def test_few_users_get_a_network_without_hidden_layers(settings, users, decided):
     scaled = VAE.create(settings).scaled_config(csr_matrix((users, 3)))
-    assert (scaled.hidden, scaled.deviation, scaled.l2) == decided
+    assert (scaled.hidden, scaled.deviation, scaled.beta, scaled.l2) == decided
 
 
 def test_what_the_number_of_users_decided_is_part_of_the_state():
