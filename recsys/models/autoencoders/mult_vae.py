@@ -23,7 +23,7 @@ from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTab
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
 from recsys.models.recency import RecencyWeighted, check_half_life
-from recsys.models.search_space import Range, tunable
+from recsys.models.search_space import Categorical, Range, tunable
 from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
@@ -93,7 +93,7 @@ class VAEConfig:
     What is None depends on the number of training users: see `widths`.
     """
 
-    hidden: int | None = tunable(None, Range(100, 600, log=True))  # None: 600, or 0 for few users
+    hidden: int | None = tunable(None, Categorical((0, 200, 600)))  # None: 600, or 0 for few users
     latent: int = tunable(200, Range(50, 400, log=True))  # width of the code; a mean and a variance for each
     dropout: float = tunable(0.5, Range(0.1, 0.8))  # share of a user's items hidden from the encoder
     # weight of the KL term after annealing. None: 0.2, or 0.05 with hidden 0
