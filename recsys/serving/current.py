@@ -48,8 +48,17 @@ def model_folder(place: Location) -> Location:
 
 
 def folder_stamp(place: Location) -> str:
-    """Return a digest of the model.json that a place names, which changes whenever anything in the model does."""
-    return hashlib.sha256(folder_at(model_folder(place)).read_text("model.json").encode()).hexdigest()
+    """Return a digest of the model.json that a place names, which changes whenever anything in the model does.
+
+    Raises
+    ------
+    ArtifactError
+        If there is none.
+    """
+    folder = folder_at(model_folder(place))
+    if not folder.is_file("model.json"):
+        raise ArtifactError(f"Expected a model directory with model.json, found none in {folder}: train one first.")
+    return hashlib.sha256(folder.read_text("model.json").encode()).hexdigest()
 
 
 @dataclass(frozen=True)

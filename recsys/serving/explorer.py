@@ -92,9 +92,14 @@ def make_explorer(trained: TrainedModel, most_bytes: int = BYTES) -> Explorer:
     Raises
     ------
     UnsupportedError
-        If the model predicts ratings, or knows only its training users.
+        If the model predicts ratings, knows only its training users, or uses the order of histories.
     """
     model = trained.model
+    if model.uses_order:
+        raise UnsupportedError(
+            f"Expected a model of histories without order, found {model.name}: the page adds up what each item "
+            "contributes, wherever it stands. Use `recsys serve MODEL --ui`."
+        )
     if model.task == "rating" or model.needs_training_users:
         raise UnsupportedError(f"Expected a model that makes lists for new users, found {model.name}.")
     count = min(len(trained.items), 65_535, most_bytes // (4 * LEAST_WEIGHTS))
@@ -156,13 +161,13 @@ def measure_overlap(trained: TrainedModel, explorer: Explorer, histories: csr_ma
     Returns
     -------
     float
-        Mean over the users with an item in the page of |page's 10 best ∩ model's 10 best| / 10, among the items in the
-        page.
+        Mean over the users with an item in the page, and another to list: share of the model's 10 best items (of those in
+        the page) that are among the page's 10 best.
 
     Raises
     ------
     DataError
-        If no user has an item in the page.
+        If no user has an item in the page, or all have all of them.
     """
     inside = csr_matrix(histories[:, explorer.positions])
     able = np.flatnonzero(np.diff(inside.indptr) > 0)
@@ -174,9 +179,10 @@ def measure_overlap(trained: TrainedModel, explorer: Explorer, histories: csr_ma
     model_lists, _ = top_n(trained.model.score(own), N, own, allowed)
     page_lists, _ = top_n(explorer.score(inside), N, inside)
     there = np.where(page_lists >= 0, explorer.positions[page_lists], -2)
-    shared = [
-        len(np.intersect1d(a[a >= 0], b)) / max(1, (a >= 0).sum()) for a, b in zip(model_lists, there, strict=True)
-    ]
+    lists = [(a[a >= 0], b) for a, b in zip(model_lists, there, strict=True)]
+    shared = [len(np.intersect1d(a, b)) / len(a) for a, b in lists if len(a)]  # who has had everything has no list
+    if not shared:
+        raise DataError("Expected histories that leave an item of the page to list, found none.")
     return float(np.mean(shared))
 
 

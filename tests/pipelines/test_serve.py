@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.serve import ServeJob, listening, read_keys, run
 from recsys import fit, save_model
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ArtifactError, ConfigError, DataError
 
 ROWS = "user_id,item_id\nu1,a\nu1,b\nu2,a\nu2,c\nu3,a\n"
 
@@ -111,3 +111,7 @@ def test_keys_are_lines_long_enough_and_never_shown(tmp_path):
 def test_what_is_missing_is_said_as_everywhere(place):
     with pytest.raises(DataError, match=r"nothing\.csv"):
         run(ServeJob(place / "model", ratings=place / "nothing.csv", port=0))
+    with pytest.raises(ArtifactError, match=r"model directory with model\.json, found none in .*no-model"):
+        run(ServeJob(place / "no-model", port=0))
+    with pytest.raises(ConfigError, match="--ui together with --beside"):
+        run(ServeJob(place / "model", beside=place / "model", port=0))

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from pipelines.explore import ExploreJob, run
 from recsys import fit, save_model
-from recsys.errors import ArtifactError, ConfigError, UnsupportedError
+from recsys.errors import ArtifactError, ConfigError, DataError, UnsupportedError
 from recsys.serving.explorer import explorer_page, made_up_histories, make_explorer, measure_overlap
 
 
@@ -63,6 +63,15 @@ def test_other_models_are_approximated(ease):
     assert explorer.base.any()
     overlap = measure_overlap(als, explorer, made_up_histories(explorer, len(als.items), 50))
     assert 0.5 < overlap <= 1
+
+
+def test_who_has_had_everything_has_no_list_to_compare(ease):
+    explorer = make_explorer(ease)
+    everything, one = np.ones((1, 24)), np.eye(1, 24)
+    overlap = measure_overlap(ease, explorer, csr_matrix(one))
+    assert measure_overlap(ease, explorer, csr_matrix(np.vstack([one, everything]))) == overlap > 0
+    with pytest.raises(DataError, match="leave an item of the page to list"):
+        measure_overlap(ease, explorer, csr_matrix(everything))
 
 
 def test_models_that_cannot_list_for_new_users_are_refused():
