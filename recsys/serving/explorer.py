@@ -161,8 +161,8 @@ def measure_overlap(trained: TrainedModel, explorer: Explorer, histories: csr_ma
     Returns
     -------
     float
-        Mean over the users with an item in the page, and another to list: share of the model's 10 best items (of those in
-        the page) that are among the page's 10 best.
+        Mean over the users with an item in the page, and another to list: share of the model's 10 best items (of those
+        in the page) that are among the page's 10 best.
 
     Raises
     ------
