@@ -13,7 +13,7 @@ from abc import abstractmethod
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys.data.matrix import as_csr, without_order
+from recsys.data.matrix import OrderedMatrix, as_csr, without_order
 from recsys.models.config import require
 from recsys.models.queries import Queries
 
@@ -62,8 +62,9 @@ class RecencyWeighted(Queries):
         return self.half_life is not None
 
     def _own_cells(self, given: csr_matrix) -> csr_matrix:
-        """The matrix as training takes it: with ones."""
-        return without_order(as_csr(given))
+        """The matrix as training takes it: with ones instead of places in time."""
+        matrix = as_csr(given)
+        return without_order(matrix if self.half_life is None else OrderedMatrix(matrix))
 
     def _to_score(self, given: csr_matrix) -> csr_matrix:
         """The histories with weights."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from recsys.data.matrix import OrderedMatrix, without_order
 from recsys.errors import ConfigError
@@ -24,6 +25,8 @@ def test_training_is_the_same_and_the_scores_are_those_of_weighted_histories(nam
     weighted = create_model(name, SETTINGS[name] | {"half_life": 1.0}).fit(HISTORIES)
     assert not plain.uses_order
     assert weighted.uses_order
+    again = create_model(name, SETTINGS[name] | {"half_life": 1.0}).fit(csr_matrix(HISTORIES))  # the same places
+    assert torch.equal(again.score(csr_matrix(HISTORIES)), weighted.score(HISTORIES))
     for key, tensor in plain.get_state().items():
         assert torch.equal(tensor, weighted.get_state()[key])
     torch.testing.assert_close(weighted.score(HISTORIES), plain.score(by_recency(HISTORIES, 1)))

@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 from pipelines.explore import ExploreJob, run
 from recsys import fit, save_model
+from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, ConfigError, DataError, UnsupportedError
 from recsys.serving.explorer import explorer_page, made_up_histories, make_explorer, measure_overlap
 
@@ -77,6 +78,12 @@ def test_who_has_had_everything_has_no_list_to_compare(ease):
 def test_models_that_cannot_list_for_new_users_are_refused():
     with pytest.raises(UnsupportedError, match="new users, found bpr"):
         make_explorer(fit(tastes(), "bpr", held_out=0))
+
+
+def test_a_model_of_sequences_is_refused_because_the_page_adds_up_items():
+    chain = fit(tastes(), "last-item", held_out=0, reading=ReadingOptions(order="rows"))
+    with pytest.raises(UnsupportedError, match="histories without order, found last-item"):
+        make_explorer(chain)
 
 
 def test_made_up_histories_have_items_that_support_each_other(ease):
