@@ -134,7 +134,7 @@ STYLE = """svg{font-family:system-ui,sans-serif;background:var(--page)}
 .name{fill:var(--c);font-weight:600}.title{fill:var(--ink);font-weight:600;font-size:13px}"""
 
 
-def figure(rows: Mapping[str, Row], data_set: str) -> str:
+def figure(rows: Mapping[str, Row], title: str) -> str:
     """Draw both measures against the size, as one SVG that follows light and dark mode."""
     models = list(dict.fromkeys(row["model"] for row in rows.values()))
     parts = []
@@ -149,7 +149,7 @@ def figure(rows: Mapping[str, Row], data_set: str) -> str:
         chart = chart.replace(
             "<svg ", f'<svg x="{12 + place * 384}" y="30" width="{svg.WIDTH}" height="{svg.HEIGHT}" ', 1
         )
-        parts.append(f'<text class="title" x="{12 + place * 384}" y="20">{TITLES[data_set]}: {label}</text>{chart}')
+        parts.append(f'<text class="title" x="{12 + place * 384}" y="20">{title}: {label}</text>{chart}')
     size = f'width="768" height="{svg.HEIGHT + 36}" viewBox="0 0 768 {svg.HEIGHT + 36}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{"".join(parts)}</svg>\n'
 
@@ -180,7 +180,7 @@ def main() -> None:
     where = f"{date.today()}, {machine['cpu']}, {machine['cores']} cores"
     print(f"{TITLES[chosen.set]}, seed {SEED}; {where}\n\n{table(rows)}")
     if chosen.figure is not None:
-        chosen.figure.write_text(figure(rows, chosen.set), encoding="utf-8")
+        chosen.figure.write_text(figure(rows, TITLES[chosen.set]), encoding="utf-8")
 
 
 if __name__ == "__main__":
