@@ -61,6 +61,7 @@ WAYS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "flat, beta 0.5": ("vae", FLAT | {"beta": 0.5}),
     "flat, gamma 0.003": ("vae", FLAT | {"gamma": 0.003}),
     "flat, latent 400": ("vae", FLAT | {"latent": 400}),
+    "flat, learning rate 2e-3": ("vae", FLAT | {"learning_rate": 2e-3}),
 }
 
 

@@ -29,7 +29,7 @@ from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 
 HIDDEN = 600  # width of the hidden layers for many users, as in the paper
-_MANY_USERS = 2000  # training users from which hidden layers help
+_MANY_USERS = 10_000  # fewer training users are too few for hidden layers (benchmarks/vae_defaults.py)
 
 
 def _check_target(smoothing: float, emphasis: float) -> None:

@@ -159,11 +159,11 @@ def test_before_training_the_code_deviates_by_the_setting(hidden):
 @pytest.mark.parametrize(
     ("settings", "users", "decided"),
     [
-        ({}, 1999, (0, 0.1, 0.05, 4e-5)),
-        ({}, 2000, (600, 1.0, 0.2, 0.0)),
-        ({"softmax": "sampled"}, 1999, (0, 0.1, 0.05, 0.0)),  # whose updates of single rows know no l2
-        ({"hidden": 50}, 1999, (50, 1.0, 0.2, 0.0)),
-        ({"hidden": 0, "deviation": 0.5, "beta": 0.3, "l2": 0.0}, 2000, (0, 0.5, 0.3, 0.0)),
+        ({}, 9999, (0, 0.1, 0.05, 4e-5)),
+        ({}, 10_000, (600, 1.0, 0.2, 0.0)),
+        ({"softmax": "sampled"}, 9999, (0, 0.1, 0.05, 0.0)),  # whose updates of single rows know no l2
+        ({"hidden": 50}, 9999, (50, 1.0, 0.2, 0.0)),
+        ({"hidden": 0, "deviation": 0.5, "beta": 0.3, "l2": 0.0}, 10_000, (0, 0.5, 0.3, 0.0)),
     ],
 )
 def test_few_users_get_a_network_without_hidden_layers(settings, users, decided):
