@@ -76,9 +76,9 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "last-item": [{"smoothing": smoothing} for smoothing in (0.1, 1.0, 10.0)],
         "als": [{"factors": factors, "l2": 0.1} for factors in (64, 128)],
         "edlae": LINEAR,
-        "edlae half life": [{"model": "edlae", "l2": 30.0, "dropout": 0.3, "half_life": 1.0}],
+        "edlae half life": [{"model": "edlae", "l2": 100.0, "dropout": 0.6, "half_life": 1.0}],
         "vae": [{"epochs": 60}],
-        "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.l2": 30.0, "edlae.half_life": 2.0}],
+        "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.l2": 100.0, "edlae.half_life": 2.0}],
         "sasrec": [{"layers": 1, "dropout": 0.5, "epochs": 100}],
     },
     "ml-1m": {
@@ -106,6 +106,7 @@ def main_() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--work", type=Path, default=Path(__file__).parent / "cache" / "sequences")
     parser.add_argument("--speed", action="store_true", help="measure steps instead")
+    parser.add_argument("--steps", type=int, default=12, help="with --speed; the first two warm up")
     parser.add_argument("--rows", default="", help="rows, separated by commas; all by default")
     parser.add_argument("--minutes", type=float, default=1e9, help="of this run; then it pauses")
     parser.add_argument("--seeds", type=int, default=1, help="fits of each random model")
@@ -201,7 +202,7 @@ def with_half_lives(model: Recommender) -> Iterator[Recommender]:
         yield type(model)(config).set_state(model.get_state(), model.n_items)
 
 
-def speed(settings: Settings, split: Split, asked: argparse.Namespace, steps: int = 12) -> str:
+def speed(settings: Settings, split: Split, asked: argparse.Namespace) -> str:
     """Steps of sasrec, and of the usual way: rows padded to the whole length, logits of every place, cross-entropy.
 
     Both begin with the same weights and see the same rows; they take turns, so that both meet the same machine.
@@ -212,7 +213,7 @@ def speed(settings: Settings, split: Split, asked: argparse.Namespace, steps: in
     ours = SASRec(config)._build(len(split.train.items)).to(device)
     usual = copy.deepcopy(ours)
     rows = SequenceRows(split.train.matrix, device, config.length + 1)
-    batches = list(itertools.islice(rows.shuffled(config.batch_size), steps))
+    batches = list(itertools.islice(rows.shuffled(config.batch_size), asked.steps))
     context = TrainingContext(device=asked.device, precision=asked.precision)
     steps_of = {
         "sasrec": (ours, with_autocast(context, lambda batch: ours.loss(batch, 0)), asked.precision == "bf16"),
