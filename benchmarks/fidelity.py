@@ -43,7 +43,15 @@ Settings = Mapping[str, Mapping[str, Any]]
 ML1M: Settings = {
     "edlae": {"l2": 300, "dropout": 0.6, "user_power": 0.7, "diagonal": 0.3, "damping": 0.15},
     "als": {},
-    "vae": {"gamma": 0.002, "anneal": 0, "smoothing": 0.1, "average": 0.8, "learning_rate": 2e-3, "epochs": 40},
+    "vae": {
+        "hidden": 600,
+        "gamma": 0.002,
+        "anneal": 0,
+        "smoothing": 0.1,
+        "average": 0.8,
+        "learning_rate": 2e-3,
+        "epochs": 40,
+    },
     "recvae": {"epochs": 20},
 }
 # Defaults; of `vae` the epochs that were best on the validation users, of `recvae` few, to save time.

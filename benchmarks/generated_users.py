@@ -25,6 +25,7 @@ from recsys.splitting.holdout import Split
 from recsys.training.context import TrainingContext
 
 VAE = {  # those of accuracy/ml1m_strong.toml, chosen on validation users
+    "hidden": 600,
     "latent": 200,
     "gamma": 0.002,
     "anneal": 0,

@@ -56,7 +56,7 @@ DAY = 86_400_000  # the other rows are a day later
 # batches and a high learning rate, so that few epochs do.
 BRIEF = {"epochs": 40, "batch_size": 64, "learning_rate": 3e-3}
 MODELS: dict[str, dict[str, Any]] = {
-    "vae": {"latent": 200, "gamma": 0.002, "smoothing": 0.1, "average": 0.8, **BRIEF},
+    "vae": {"hidden": 600, "latent": 200, "gamma": 0.002, "smoothing": 0.1, "average": 0.8, **BRIEF},
     "recvae": {"hidden": 200, "latent": 128, **BRIEF},
     "ials": {"factors": 128, "l2": 0.007, "unobserved": 0.3, "iterations": 8},
     "als": {},
