@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import sys
@@ -39,7 +41,6 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # forks and threads of
     os.environ[name] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
-import mlflow  # noqa: F401  (once, for all forks)
 import numpy as np
 import pandas as pd
 
@@ -62,6 +63,15 @@ CREATE TRIGGER made AFTER INSERT ON registered_model_aliases WHEN NEW.alias = 'c
 CREATE TRIGGER moved AFTER UPDATE ON registered_model_aliases WHEN NEW.alias = 'champion' AND NEW.version != OLD.version
     BEGIN INSERT INTO moves VALUES (NEW.version); END;
 """
+
+
+# Imported once, for all forks.
+for name in (
+    *(f"pipelines.{step}" for step in STEPS),
+    *("alembic.command", "filelock", "jinja2", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "mlflow.pyfunc"),
+    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"),
+):
+    importlib.import_module(name)
 
 
 @dataclass
@@ -165,18 +175,28 @@ def thinned(seed: int, share: float = 0.05) -> pd.DataFrame:
 
 
 def place(folder: Path, name: str) -> Workplace:
-    """A new workplace."""
+    """A new workplace; its database is a copy of an empty one, whose tables take seconds to make."""
+    from recsys.tracking.mlflow_tracker import MLflowTracker
+
     (folder / name).mkdir()
+    empty = folder / "empty.db"
+    if not empty.exists():
+        child = os.fork()
+        if child == 0:
+            with MLflowTracker(f"sqlite:///{empty}", "template").run("first", "train"):
+                os._exit(0)
+        os.waitpid(child, 0)
+    shutil.copy(empty, folder / name / "mlflow.db")
     return Workplace(folder / name)
 
 
 # Kills
 
 
-def kills(folder: Path, count: int) -> bool:
+def kills(folder: Path, count: int, seed: int) -> bool:
     """Print what became of nights that were killed; whether all is as without kills."""
     calm, killed = place(folder, "calm"), place(folder, "killed")
-    rng, where, same, twice, moves = random.Random(0), Counter[str](), 0, 0, 0
+    rng, where, same, twice, moves = random.Random(seed), Counter[str](), 0, 0, 0
     for each in (calm, killed):
         each.configure(rule="non-inferior = 0.01")
         assert each.night(0, thinned(0))[0] == 0
@@ -213,27 +233,28 @@ WORSE = (
 )
 
 
-def plants(folder: Path, quiet: int, count: int, page: Path | None) -> bool:
+def plants(folder: Path, quiet: int, bad: int, worse: int, page: Path | None, seed: int) -> bool:
     """Print what became of quiet nights, and of planted bad batches and worse models after them."""
     work = place(folder, "plants")
     work.configure()
-    codes = [work.night(number, thinned(number))[0] for number in range(quiet)]
+    first = 1000 * seed
+    codes = [work.night(number, thinned(first + number))[0] for number in range(quiet)]
     print(
         f"quiet: {quiet} nights, refused {sum(code != 0 for code in codes)}; {int(work.alias() or 0) - 1} promotions;"
     )
     print(f"  {flagged(work)} of {sum(map(len, facts(work)))} measures flagged; {ranges(work)}", flush=True)
-    refused, seen = bad_batches(work, quiet, count, page)
-    print(f"bad batches: planted {count}, refused {refused}, shown as an alarm on the page {seen}", flush=True)
-    champion, current, stayed, failed = work.alias(), work.current, 0, 0
-    for number in range(count):
+    refused, seen = bad_batches(work, range(quiet, quiet + bad), first, page)
+    print(f"bad batches: planted {bad}, refused {refused}, shown as an alarm on the page {seen}", flush=True)
+    champion, stayed, failed = work.alias(), 0, 0
+    for number in range(quiet + bad, quiet + bad + worse):
         work.configure(*WORSE[number % len(WORSE)])
-        code, _ = work.night(quiet + count + number, thinned(quiet + number))
+        code, _ = work.night(number, thinned(first + number))
         stayed, failed = stayed + (work.alias() == champion), failed + (code != 0)
-    print(f"worse models: planted {count}, refused {stayed}; nights without lists {failed}", flush=True)
-    return not any(codes) and stayed == count and refused == count and not failed and work.current != current
+    print(f"worse models: planted {worse}, refused {stayed}; nights without lists {failed}", flush=True)
+    return not any(codes) and stayed == worse and refused == bad and not failed
 
 
-def bad_batches(work: Workplace, first: int, count: int, page: Path | None) -> tuple[int, int]:
+def bad_batches(work: Workplace, numbers: range, seed: int, page: Path | None) -> tuple[int, int]:
     """Plant faults; how many nights were refused with CURRENT as it was, and how many of these the page flags."""
     (work.folder / "few.txt").write_text("item_id\n" + "\n".join(sample()["item_id"].value_counts().index[:25]) + "\n")
     faults: list[tuple[Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame], str]] = [
@@ -244,14 +265,14 @@ def bad_batches(work: Workplace, first: int, count: int, page: Path | None) -> t
         (lambda rows, rng: rows.groupby("user_id").head(2), ""),
     ]
     current, refused, seen = work.current, 0, 0
-    for number in range(first, first + count):
+    for number in numbers:
         fault, score = faults[number % len(faults)]
         work.configure(score=score)
-        code, _ = work.night(number, fault(thinned(number), np.random.default_rng(number)))
+        code, _ = work.night(number, fault(thinned(seed + number), np.random.default_rng(seed + number)))
         refused += code == REFUSED and work.current == current
         html = (work.nights / "trend.html").read_text()
         seen += 'class="summary alarm"' in html
-        if page is not None and number == first:
+        if page is not None and number == numbers[0]:
             page.write_text(html)
     return refused, seen
 
@@ -361,7 +382,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="where to copy the page of the first night with a bad batch")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--quiet", type=int, default=30)
-    parser.add_argument("--planted", type=int, default=20)
+    parser.add_argument("--bad", type=int, default=20)
+    parser.add_argument("--worse", type=int, default=20)
+    parser.add_argument("--better", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nights", type=int, default=100, help="of equal models")
     asked = parser.parse_args()
     good = True
@@ -369,10 +393,10 @@ def main() -> None:
         root, started = Path(folder), time.perf_counter()
         parts: dict[str, Callable[[], bool]] = {
             "equal": lambda: equal(asked.nights),
-            "kills": lambda: kills(root, asked.kills),
-            "plants": lambda: plants(root, asked.quiet, asked.planted, asked.page),
+            "kills": lambda: kills(root, asked.kills, asked.seed),
+            "plants": lambda: plants(root, asked.quiet, asked.bad, asked.worse, asked.page, asked.seed),
             "size": lambda: size(root),
-            "better": lambda: better(root, min(10, asked.planted)),
+            "better": lambda: better(root, asked.better),
         }
         for part in asked.parts.split(","):
             good = parts[part]() and good

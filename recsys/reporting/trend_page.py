@@ -195,11 +195,11 @@ def _summary(nights: Sequence[NightFacts], flags: Sequence[Mapping[str, str]]) -
         opening = f"The lists of {last.day} were published, and are not in use any more."
     parts = [opening]
     parts += [one for one in (last.refusal, last.decision) if one]
-    parts += [
-        f"{_name(name).capitalize()} {_WORDS[kind]}: {figure(float(last.measures[name]), 3)}."
-        for name, kind in found.items()
-        if kind != "slight"
+    changed = [
+        f"{_name(name)} {figure(float(last.measures[name]), 3)}" for name, one in found.items() if one != "slight"
     ]
+    if changed:
+        parts.append(f"Unlike the nights before: {', '.join(changed)}.")
     if last.state == "published" and not _worst(found) and len(nights) > FEWEST:
         parts.append("Nothing in these lists is unlike the nights before.")
     refused = sum(night.state == "refused" for night in nights)
@@ -217,7 +217,7 @@ def _chart(
     limits = [one for one in gate or () if math.isfinite(one)] + [LARGE] * (name in SHIFTS)
     kept = [i for i, value in enumerate(values) if math.isfinite(value) and nights[i].state != "refused"]
     shown = [values[i] for i in kept] + limits or [value for value in values if math.isfinite(value)]
-    low, high = min(shown), max(shown)
+    low, high = min([*shown, *[0.0] * (name in SHIFTS)]), max(shown)
     pad = (high - low) * 0.08 or abs(high) * 0.05 or 0.05
     bottom, top = max(0.0, low - pad) if low >= 0 else low - pad, high + pad
     step = (WIDTH - _LEFT - _RIGHT) / max(1, len(nights) - 1)
