@@ -122,7 +122,7 @@ def interrupted(folder, name="vae", **settings):
 @pytest.mark.parametrize(
     ("settings", "context", "complaint"),
     [
-        ({"beta": 0.3}, {}, "settings.beta was None and is 0.3"),
+        ({"beta": 0.3}, {}, "settings.beta was not set and is 0.3"),
         ({}, {"seed": 1}, "seed was 0 and is 1"),
         ({}, {"patience": 3}, "patience was 2 and is 3"),
         ({}, {"validate": None}, "validated was True and is False"),
