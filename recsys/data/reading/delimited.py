@@ -124,6 +124,8 @@ def parse(block: bytes, layout: Layout) -> list[Rows]:
         return [parse_adjacency(block)]
     separator = layout.separator.encode()
     fields = block if len(separator) == 1 else block.replace(separator, UNIT) if UNIT not in block else b""
+    if b"\r" in block and _count(block, b"\r") != block.count(b"\r\n"):
+        fields = b""  # a carriage return within a line is a fault, but a line end to the fast parsers
     rows = _rows_with_numbers(fields, layout) if layout.numbered and fields else None
     if rows is not None:
         return [rows]

@@ -38,9 +38,19 @@ def test_on_arbitrary_small_texts(data, layout):
 
 
 @settings(max_examples=200, deadline=None)
+@example("2;3\n\r1;1")
+@example("a;b\n\rc;d")
+@example("1;2\r\n3;4\r\r\n5;6")
 @given(st.text(st.sampled_from('ui15,;\t "\n\r:xN.' + UNUSUAL), max_size=60))
 def test_on_texts_whose_layout_is_detected(text):
     compare_paths(text.encode())
+
+
+@pytest.mark.parametrize("rows", ["2;3\n\r1;1\n", "a;b\n\rc;d\n"])
+def test_a_carriage_return_before_a_row_rejects_it(rows, tmp_path):
+    (tmp_path / "ratings.csv").write_text("user;item\n" + rows, newline="")
+    found = read_interactions(tmp_path / "ratings.csv", ReadingOptions())
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("mark", "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e")
