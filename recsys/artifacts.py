@@ -98,6 +98,8 @@ def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = F
             save_file({"gram": model.gram}, place / _GRAM)
         if trained.users is not None and model.needs_training_users:
             _write_ids(place / _USERS, "user_id", trained.users)
+        for file in place.glob("*.safetensors"):  # the library makes them for their owner alone
+            file.chmod(place.stat().st_mode & 0o666)
         described = {
             "schema_version": SCHEMA_VERSION,
             "model": model.name,

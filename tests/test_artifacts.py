@@ -85,6 +85,18 @@ def test_items_are_a_parquet_table_others_can_read(model):
 # What is refused before anything is written
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_permissions_of_every_file_follow_the_umask(mask, tmp_path):
+    usual = os.umask(mask)
+    try:
+        folder = save(tmp_path / "model")
+    finally:
+        os.umask(usual)
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == dict.fromkeys(
+        ("items.parquet", "model.json", "weights.safetensors"), 0o666 & ~mask
+    )
+
+
 def test_an_unfitted_model_is_not_saved(tmp_path):
     with pytest.raises(NotFittedError):
         save_model(tmp_path / "model", TrainedModel(create_model("ease"), Vocabulary.of(ITEMS), COUNTS))
