@@ -110,7 +110,7 @@ def test_a_model_remembers_the_minimum_that_its_store_was_prepared_with(case, tm
     invoke("train", tmp_path / "store", "-m", "ease", "--held-out", 0, "-o", tmp_path / "model", "--no-track")
     read = recsys.read_interactions(ratings, recsys.ReadingOptions(min_rating=4, duplicates="max"))
     for trained in (recsys.load_model(tmp_path / "model"), recsys.fit(read, "ease", held_out=0)):
-        assert trained.about["reading"] == {"min_rating": 4, "duplicates": "max"}
+        assert trained.about["reading"] == {"min_rating": 4, "duplicates": "max", "order": None}
         assert len(trained.read_histories(ratings)) == len(read)
 
 
