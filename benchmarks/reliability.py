@@ -234,6 +234,8 @@ that is not finite.
 | --- | ---: | ---: | ---: |
 {chr(10).join(inputs)}
 
+The last two kinds are tests of the suite: what they refuse is not counted, and stands as 0.
+
 In all: {total:,} tried, {total - lost:,} survived.
 
 ## What did not survive
