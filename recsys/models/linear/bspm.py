@@ -35,7 +35,8 @@ from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, 
 from recsys.training.batches import SparseRows, weighted_sum
 from recsys.training.context import TrainingContext
 
-# Up to so many items the whole filter is one items x items matrix, found once: 144 MB, and 0.7 GB while it is found.
+# Up to so many items the whole filter is one items x items matrix, found once: 144 MB. While it is found, in double
+# precision, there are five of twice that size: 1.4 GB.
 _WHOLE_ITEMS = 6000
 # Histories filtered at once on a CPU: few enough that the numbers of each item stay in its cache.
 _WIDTH = 32
@@ -87,13 +88,14 @@ class BSPM(Recommender[BSPMConfig]):
 
     def _whole_filter(self) -> Tensor:
         """The matrix F with scores = history F: (P + low-pass filter) times the polynomial of sharpening in P."""
-        step, graph = self.config.sharpening, gram_matrix(self._matrix, self.input.device)
+        # Rounded at the end alone: scores that are equal stay equal in any order of the items.
+        step, graph = self.config.sharpening, gram_matrix(self._matrix, self.input.device).double()
         square = graph @ graph
         sharpened = square @ (square * (step**4 / 24)).sub_(graph, alpha=step**3 / 6)
         sharpened.add_(square, alpha=step**2 / 2).sub_(graph, alpha=step)
         sharpened.diagonal().add_(1)
-        blurred = graph.addmm_(self.input, self.output.T, alpha=self.config.low_pass)
-        return blurred @ sharpened
+        blurred = graph.addmm_(self.input.double(), self.output.double().T, alpha=self.config.low_pass)
+        return (blurred @ sharpened).float()
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         if self.filter is not None:
