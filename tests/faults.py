@@ -43,6 +43,7 @@ class Command:
     resume: bool = False
     suffix: str = ""
     overwrite: bool = True
+    companions: tuple[str, ...] = ()  # other files of its output, beside `out`
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
         write_ratings(folder / "ratings.csv")
         pd.read_csv(folder / "ratings.csv")[["user_id", "item_id"]].to_csv(folder / "pairs.csv", index=False)
+        (folder / "titles.csv").write_text("item_id,title\ni1,One\n", encoding="utf-8")
         for name, *model in (("ease", "ease"), ("stars", "biases"), ("vae", *VAE)):
             words = ["train", str(folder / "ratings.csv"), "-m", *model, "-o", str(folder / name)]
             code, text = self.run([*words, *SETTINGS])
@@ -175,6 +177,30 @@ class Laboratory:
             Command("evaluate", ("evaluate", ease, ratings, *SETTINGS), evaluate_content, ("--seed", "5")),
             Command("predict", pairs + SETTINGS, file_content, (), suffix=".csv"),
             Command("generate", generate, file_content, ("--seed", "5"), suffix=".csv"),
+            Command(
+                "encode",
+                ("encode", ease, "--items"),
+                file_content,
+                ("--compress", "int8"),
+                resume=True,
+                suffix=".parquet",
+            ),
+            Command("map", ("map", ease), file_content, ("--clusters", "2"), suffix=".html"),
+            Command(
+                "explore",
+                ("explore", ease),
+                file_content,
+                ("--titles", str(self.folder / "titles.csv")),
+                suffix=".html",
+            ),
+            Command(
+                "audit",
+                ("audit", ease, ratings, "--no-track"),
+                file_content,
+                ("--seed", "5"),
+                suffix=".parquet",
+                companions=("out-users.parquet", "out-items.parquet", "out.html"),
+            ),
             Command(
                 "score",
                 ("score", ease, ratings, "-n", "5", "--shard-users", "10", *SETTINGS),
@@ -252,7 +278,7 @@ class Laboratory:
             return Outcome(command.name, kind, state, f"at {at}: run again with {more}: {text[-600:]}")
         if state_of(command, out, expected) != "new":
             return Outcome(command.name, kind, state, f"at {at}: another content after running again")
-        left = sorted(path.name for path in folder.iterdir() if path != out)
+        left = sorted(path.name for path in folder.iterdir() if path.name not in (out.name, *command.companions))
         return Outcome(command.name, kind, state, f"at {at}: left over {left}") if left else told
 
 
@@ -287,14 +313,29 @@ def speak_into(file: int) -> None:
 
 def import_everything() -> None:
     """What a fork should find imported."""
-    for name in ("prepare", "train", "tune", "compare", "evaluate", "predict", "generate", "score"):
+    for name in (
+        "prepare",
+        "train",
+        "tune",
+        "compare",
+        "evaluate",
+        "predict",
+        "generate",
+        "score",
+        "encode",
+        "map",
+        "explore",
+        "audit",
+    ):
         importlib.import_module(f"pipelines.{name}")
-    for name in ("optuna", "jinja2", "implicit.als", "torch._dynamo"):
+    for name in ("optuna", "jinja2", "implicit.als", "torch._dynamo", "sklearn.cluster", "sklearn.manifold"):
         importlib.import_module(name)
 
 
 def state_of(command: Command, out: Path, expected: dict[str, Any]) -> str:
     """`nothing`, `old`, `new`, `unfinished`, or what is wrong."""
+    if not out.exists() and out.with_name(f"{out.name}.parts").exists():
+        return "unfinished"
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return "nothing"
     try:

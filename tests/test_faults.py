@@ -15,6 +15,10 @@ NAMES = (
     "evaluate",
     "predict",
     "generate",
+    "encode",
+    "map",
+    "explore",
+    "audit",
     "score",
     "score --reasons 2",
 )

@@ -34,7 +34,7 @@ from recsys.errors import ArtifactError, ConfigError
 from recsys.latent.compression import from_int8, to_int8
 from recsys.models.embeddings import Embedder, Embeddings
 from recsys.models.trained import TrainedModel
-from recsys.system.files import sha256
+from recsys.system.files import new_file, sha256
 from recsys.system.storage import Location, as_location, folder_at
 from recsys.system.threads import map_in_order
 from recsys.types import FloatArray
@@ -235,9 +235,12 @@ def join_shards(directory: Location, plan: EncodingPlan, target: Location) -> No
     target : Path or str
         The file; it appears whole or not at all.
     """
-    source, (parent, name) = folder_at(directory), parent_of(target)
+    source, target = folder_at(directory), as_location(target)
+    parent, name = parent_of(target)
     writer: Any = None
-    with folder_at(parent).new_file(name) as file:
+    # on a disk also what a killed joining left is removed: the folder around the file is not the job's own
+    draft = new_file(target) if isinstance(target, Path) else folder_at(parent).new_file(name)
+    with draft as file:
         for shard in plan.shards:
             with source.local(plan.files(shard)[0]) as part, pq.ParquetFile(part) as opened:
                 writer = writer or pq.ParquetWriter(file, opened.schema_arrow, compression="zstd")
