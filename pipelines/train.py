@@ -59,10 +59,10 @@ class TrainJob:
     ratings: tuple[Location, ...]
     output: Path = setting(Path("model"), "Model directory to write.", "--output", "-o")
     model: str = setting("", "Name of the model; chosen for the data and this machine by default.", "--model", "-m")
-    time_budget: str = setting("10m", "Without --model: longest fit by estimate, such as 90s, 10m or 2h.")
     settings: tuple[str, ...] = setting(
         (), "Setting of the model, key=value; or preset=NAME.", "--set", "-s", multiple=True
     )
+    time_budget: str = setting("10m", "Without --model: longest fit by estimate, such as 90s, 10m or 2h.")
     held_out: float = setting(
         0.1, "Share of users (at most 10,000; for ratings, of rows) held out for validation; 0 for none."
     )

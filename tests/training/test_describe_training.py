@@ -55,7 +55,7 @@ PHASES = {
     "sparse-ease": ["items"],
     "item-knn": ["similarities of items"],
     "svd": ["singular vectors"],
-    "bspm": ["singular vectors"],
+    "bspm": ["singular vectors", "filter"],
     "ials": ["iterations"],
     "biased-mf": ["iterations"],
     "rating-knn": ["similarities of items"],
