@@ -172,7 +172,7 @@ def test_a_flag_wins_over_what_the_model_remembers(liked, opinions):
 
 def test_a_model_that_remembers_nothing_takes_every_row(liked, opinions):
     about = json.loads((liked / "model.json").read_text())
-    assert about.pop("reading") == {"min_rating": 4, "duplicates": None}
+    assert about.pop("reading") == {"min_rating": 4, "duplicates": None, "order": None}
     (liked / "model.json").write_text(json.dumps(about))
     assert len(recommended(liked, "--user", "u1", "--ratings", opinions)[0]) == 10
 
@@ -233,7 +233,7 @@ def test_a_test_file_is_searched_for_what_was_liked(liked, opinions):
 def test_a_compared_model_remembers_how_its_ratings_were_read(opinions):
     works("compare", opinions, "-m", "popularity", "--min-rating", 4, "--save-models", "-o", "out", "--no-track")
     about = json.loads(Path("out/models/popularity/model.json").read_text())
-    assert about["reading"] == {"min_rating": 4, "duplicates": None}
+    assert about["reading"] == {"min_rating": 4, "duplicates": None, "order": None}
 
 
 def test_without_a_model_one_is_picked_and_the_reason_given(ratings):
