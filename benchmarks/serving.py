@@ -34,6 +34,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # tests: the driven browser
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # mlflow starts uvicorn by name
 
 import numpy as np
 import pandas as pd
