@@ -64,12 +64,13 @@ def refused(name, state, match):
         create(name).set_state(state, 10, "cpu")
 
 
-NOT_KEPT_BY_0_1 = {"svd": {"values"}}  # such a state is one of 0.1
+# An older state lacks the values of svd; a bspm of a large catalog has no whole filter.
+MAY_LACK = {"svd": {"values"}, "bspm": {"filter"}}
 
 
 @every_model
 def test_every_tensor_of_a_state_must_be_there_and_no_other(name, fitted):
-    for missing in fitted(name).get_state().keys() - NOT_KEPT_BY_0_1.get(name, set()):
+    for missing in fitted(name).get_state().keys() - MAY_LACK.get(name, set()):
         state = copy_state(fitted(name))
         state.pop(missing)
         refused(name, state, re.escape(missing))
