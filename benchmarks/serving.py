@@ -1,6 +1,6 @@
 """How fast `recsys serve` answers, beside a bare FastAPI route and `mlflow models serve`; and reloads under load.
 
-    python benchmarks/serving.py [--items 3700,50000,1000000] [--seconds 4] [--mlflow-up-to 50000] [--output PAGE.md]
+    python benchmarks/serving.py [--items 3700,50000,1000000] [--seconds 4] [--mlflow-up-to 50000]
 
 Data are generated with a popularity tail; the model is `svd` with 64 numbers an item. Each server runs by itself and is
 asked for lists of 10 of its known users (`mlflow models serve` is sent the user's history, since it knows no users)
