@@ -308,10 +308,12 @@ def better(folder: Path, count: int) -> bool:
     taken = 0
     for number in range(count):
         work = place(folder, f"better{number}")
+        gates = work.folder / "gates.toml"
         work.configure("popularity")
+        gates.write_text("coverage = { min = 0.01 }\n")  # popular items are few
         first, _ = work.night(0, thinned(number))
         work.configure("ease")
-        (work.folder / "gates.toml").write_text("coverage = { min = 0.1 }\n")  # other lists are what is wanted
+        gates.write_text("coverage = { min = 0.1 }\n")  # other lists are what is wanted
         second, _ = work.night(1, thinned(100 + number))
         taken += first == second == 0 and work.alias() == "2"
     print(f"better: planted {count}, accepted {taken}")
