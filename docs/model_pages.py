@@ -29,6 +29,7 @@ PUBLISHED = {
     "ials": ("iALS",),
     "svd": ("PureSVD",),
     "bspm": ("BSPM-EM",),
+    "chebycf": ("ChebyCF",),
     "autorec": ("I-AutoRec", "U-AutoRec"),
     "biased-mf": ("BiasedMF",),
     "rating-rbm": ("U-RBM",),

@@ -16,6 +16,7 @@ from recsys.models.factorization.ials import IALS
 from recsys.models.factorization.implicit_models import ALS, BPR, LMF
 from recsys.models.factorization.svd import SVD
 from recsys.models.linear.bspm import BSPM
+from recsys.models.linear.chebycf import ChebyCF
 from recsys.models.linear.ease import EASE, EDLAE
 from recsys.models.linear.elsa import ELSA
 from recsys.models.linear.item_knn import ItemKNN
@@ -48,6 +49,7 @@ MODELS: dict[str, type[Recommender]] = {
         SparseEASE,
         ELSA,
         BSPM,
+        ChebyCF,
         DAE,
         VAE,
         RecVAE,

@@ -21,6 +21,7 @@ SETTINGS = {
     "edlae": {"l2": 10.0},
     "sparse-ease": {},
     "bspm": {"factors": 3},
+    "chebycf": {"factors": 3},
 }
 
 

@@ -15,7 +15,9 @@ WITHOUT = {"popularity", "recent-popularity", "global-mean", "biases"}
 LONG_ROWS = {"ease", "edlae", "sparse-ease", "item-knn", "last-item", "rating-knn", "blend"}
 VARIATIONAL = {"vae", "recvae"}
 SCORES_ARE_PRODUCTS = {
-    name for name, model in MODELS.items() if model.task == "ranking" and name not in WITHOUT | LONG_ROWS | {"bspm"}
+    name
+    for name, model in MODELS.items()
+    if model.task == "ranking" and name not in WITHOUT | LONG_ROWS | {"bspm", "chebycf"}
 }
 
 

@@ -65,6 +65,7 @@ CLOSED = {
     "edlae",
     "sparse-ease",
     "bspm",
+    "chebycf",
     "global-mean",
     "biases",
     "rating-knn",

@@ -56,6 +56,7 @@ PHASES = {
     "item-knn": ["similarities of items"],
     "svd": ["singular vectors"],
     "bspm": ["singular vectors", "filter"],
+    "chebycf": ["singular vectors", "filter"],
     "ials": ["iterations"],
     "biased-mf": ["iterations"],
     "rating-knn": ["similarities of items"],

@@ -1,1 +1,1 @@
-"""Linear item-item models: ease (EASE, EDLAE), sparse_ease, elsa (low rank), bspm (graph filter), item_knn."""
+"""Linear item-item models: ease (EASE, EDLAE), sparse_ease, elsa (low rank), item_knn; graph filters: bspm, chebycf."""

@@ -1,7 +1,7 @@
 """BSPM: histories blurred over the user-item graph, then sharpened.
 
-With R = N^-1/2 X D^-1/2 (N and D diagonal: the row and column sums of X), P = R'R and V its leading eigenvectors, a
-history x is turned into
+With P the item graph, D the popularity of items and V the leading eigenvectors (see recsys.models.linear.graph_filter),
+a history x is turned into
 
     blurred = x P + low_pass x D^-1/2 V V' D^1/2     linear filter plus ideal low-pass filter (equations 11 and 12)
     scores  = blurred - s blurred P + s^2 / 2! blurred P^2 - s^3 / 3! blurred P^3 + s^4 / 4! blurred P^4
@@ -14,49 +14,28 @@ sharpening it is GF-CF (Shen et al.: How Powerful is Graph Convolution for Recom
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
-from recsys.models.base import Recommender
 from recsys.models.config import require
-from recsys.models.embeddings import Embeddings
-from recsys.models.factorization.svd import right_singular_vectors, singular_vectors
-from recsys.models.linear.ease import gram_matrix
-from recsys.models.scaling import inverse_roots
+from recsys.models.linear.graph_filter import GraphFilter, GraphFilterConfig
 from recsys.models.search_space import Range, tunable
-from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
-from recsys.training.batches import SparseRows, weighted_sum
-from recsys.training.context import TrainingContext
-
-# Up to so many items the whole filter is one items x items matrix, found once: 144 MB. While it is found, in double
-# precision, there are five of twice that size: 1.4 GB.
-_WHOLE_ITEMS = 6000
-# Histories filtered at once on a CPU: few enough that the numbers of each item stay in its cache.
-_WIDTH = 32
 
 
 @dataclass(frozen=True)
-class BSPMConfig:
+class BSPMConfig(GraphFilterConfig):
     """Settings of the blurring-sharpening process."""
 
-    factors: int = tunable(256, Range(32, 1024, log=True))
-    low_pass: float = tunable(0.2, Range(0.0, 1.0))  # weight of the ideal low-pass filter; 0 switches it off
     sharpening: float = tunable(2.0, Range(0.0, 2.7))  # length of the sharpening step; beyond 2.7 it diverges
 
     def __post_init__(self) -> None:
-        require(self.factors >= 1, f"Expected factors of at least 1, found {self.factors}.")
-        require(self.low_pass >= 0, f"Expected low_pass of 0 or more, found {self.low_pass}.")
+        super().__post_init__()
         require(self.sharpening >= 0, f"Expected sharpening of 0 or more, found {self.sharpening}.")
 
 
-class BSPM(Recommender[BSPMConfig]):
+class BSPM(GraphFilter[BSPMConfig]):
     """Blurring-sharpening process model.
 
     It keeps the training matrix. Memory: 16 bytes per interaction and 8 x factors per item. For up to 6,000 items the
@@ -64,91 +43,18 @@ class BSPM(Recommender[BSPMConfig]):
     """
 
     name = "bspm"
-    family = "graph filter"
     Config = BSPMConfig
-    is_random = False
-    explained_by = "exact"
-    filter: Tensor | None = None  # (items, items), for few items
 
-    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        items = inverse_roots(matrix, 1.0, 0)
-        active = np.asarray(matrix.sum(axis=1)).ravel().clip(1)
-        popular = np.asarray(matrix.sum(axis=0)).ravel().clip(1)
-        graph = csr_matrix(diags(active**-0.5) @ matrix @ diags(popular**-0.5), dtype=np.float32)
-        context.on_phase("singular vectors", 0, 1)
-        vectors = right_singular_vectors(graph, self.config.factors)
-        context.on_phase("singular vectors", 1, 1)
-        tables = {"input": vectors * items[:, None], "output": vectors / items[:, None]}
-        state = {name: torch.as_tensor(table.astype(np.float32)) for name, table in tables.items()}
-        self._set_state(state | csr_state(graph), context.resolve_device())
-        if matrix.shape[1] <= _WHOLE_ITEMS:
-            context.on_phase("filter", 0, 1)
-            self.filter = self._whole_filter()
-            context.on_phase("filter", 1, 1)
-
-    def _whole_filter(self) -> Tensor:
-        """The matrix F with scores = history F: (P + low-pass filter) times the polynomial of sharpening in P."""
-        # Rounded at the end alone: scores that are equal stay equal in any order of the items.
-        step, graph = self.config.sharpening, gram_matrix(self._matrix, self.input.device).double()
-        square = graph @ graph
-        sharpened = square @ (square * (step**4 / 24)).sub_(graph, alpha=step**3 / 6)
-        sharpened.add_(square, alpha=step**2 / 2).sub_(graph, alpha=step)
-        sharpened.diagonal().add_(1)
-        blurred = graph.addmm_(self.input.double(), self.output.double().T, alpha=self.config.low_pass)
-        return (blurred @ sharpened).float()
-
-    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
-        if self.filter is not None:
-            return weighted_sum(SparseRows(history, self.filter.device).everything(), self.filter)
-        device = self.output.device
-        width = _WIDTH if device.type == "cpu" else max(1, history.shape[0])
-        scores = torch.empty(history.shape, device=device)
-        for start in range(0, history.shape[0], width):
-            scores[start : start + width] = self._filter(history[start : start + width]).T
-        return scores
-
-    def _filter(self, history: csr_matrix) -> Tensor:
-        """Scores of some histories, (items, users)."""
-        low = self.output @ weighted_sum(SparseRows(history, self.output.device).everything(), self.input).T
-        columns = torch.as_tensor(history.T.toarray(), device=low.device)
-        blurred = self._propagate(columns).add_(low, alpha=self.config.low_pass)
+    def _polynomial(self, columns: Tensor, low: Tensor) -> Tensor:
+        blurred = self._propagate(columns).add_(low)
         scores = blurred
         for term in (4, 3, 2, 1) if self.config.sharpening else ():
             scores = torch.add(blurred, self._propagate(scores), alpha=-self.config.sharpening / term)
         return scores
 
-    def _propagate(self, columns: Tensor) -> Tensor:
-        """P times columns, (items, users)."""
-        propagated: Tensor = self._back @ (self._graph @ columns)
-        return propagated
-
-    def _embed_items(self) -> Tensor:
-        """V S of the graph, as in SVD."""
-        vectors = singular_vectors(self.input, self.output)
-        values: Tensor = (self._graph @ vectors).square().sum(dim=0).sqrt()
-        return vectors * values
-
-    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
-        return Embeddings(weighted_sum(SparseRows(history, self.input.device).everything(), self.input))
-
-    def _get_state(self) -> dict[str, Tensor]:
-        whole = {} if self.filter is None else {"filter": self.filter}
-        return {"input": self.input, "output": self.output, **whole, **csr_state(self._matrix)}
-
-    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        self.input, self.output = state["input"].to(device), state["output"].to(device)
-        self.filter = state["filter"].to(device) if "filter" in state else None
-        self._matrix = csr_from_state(state, columns=len(self.input))
-        self._graph, self._back = _on_device(self._matrix, device), _on_device(self._matrix.T.tocsr(), device)
-
-    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        tables = {name: TensorSpec((n_items, "factors")) for name in ("input", "output")}
-        whole = {"filter": TensorSpec((n_items, n_items))} if "filter" in state else {}
-        return StateSpec(tables | whole, {"": CsrSpec("users", n_items)})
-
-
-def _on_device(matrix: csr_matrix, device: torch.device) -> Tensor:
-    rows, columns, values = (torch.as_tensor(part) for part in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that its sparse tensors are in beta state
-        return torch.sparse_csr_tensor(rows, columns, values, size=matrix.shape, device=device)
+    def _whole_polynomial(self, graph: Tensor, low: Tensor) -> Tensor:
+        step, square = self.config.sharpening, graph @ graph
+        sharpened = square @ (square * (step**4 / 24)).sub_(graph, alpha=step**3 / 6)
+        sharpened.add_(square, alpha=step**2 / 2).sub_(graph, alpha=step)
+        sharpened.diagonal().add_(1)
+        return low.add_(graph) @ sharpened

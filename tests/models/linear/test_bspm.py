@@ -51,7 +51,7 @@ def test_sharpening_is_one_step_of_runge_kutta():
 def test_one_matrix_filters_like_step_by_step(monkeypatch):
     x, new_users = preferences(), preferences(users=5)
     whole = BSPM(BSPMConfig(factors=3)).fit(x)
-    monkeypatch.setattr("recsys.models.linear.bspm._WHOLE_ITEMS", 11)
+    monkeypatch.setattr("recsys.models.linear.graph_filter._WHOLE_ITEMS", 11)
     steps = BSPM(BSPMConfig(factors=3)).fit(x)
     assert (whole.filter is None, steps.filter is None) == (False, True)
     torch.testing.assert_close(whole.score(new_users), steps.score(new_users), rtol=1e-4, atol=1e-5)
@@ -59,7 +59,7 @@ def test_one_matrix_filters_like_step_by_step(monkeypatch):
 
 @pytest.mark.parametrize("most", [11, 12])
 def test_the_state_is_the_graph_and_the_singular_vectors(monkeypatch, most):
-    monkeypatch.setattr("recsys.models.linear.bspm._WHOLE_ITEMS", most)
+    monkeypatch.setattr("recsys.models.linear.graph_filter._WHOLE_ITEMS", most)
     x = preferences()
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     again = BSPM(BSPMConfig(factors=3)).set_state(model.get_state(), 12)
@@ -67,9 +67,9 @@ def test_the_state_is_the_graph_and_the_singular_vectors(monkeypatch, most):
 
 
 def test_scores_do_not_depend_on_how_many_histories_are_filtered_at_once(monkeypatch):
-    monkeypatch.setattr("recsys.models.linear.bspm._WHOLE_ITEMS", 0)
+    monkeypatch.setattr("recsys.models.linear.graph_filter._WHOLE_ITEMS", 0)
     x = preferences()
     model = BSPM(BSPMConfig(factors=3)).fit(x)
     whole = model.score(x)
-    monkeypatch.setattr("recsys.models.linear.bspm._WIDTH", 3)
+    monkeypatch.setattr("recsys.models.linear.graph_filter._WIDTH", 3)
     torch.testing.assert_close(model.score(x), whole)
