@@ -155,7 +155,7 @@ def _rows(arrays: dict[int, Any], columns: Columns, where: str) -> Rows:
     user, item = as_ids(arrays[columns.user], "user", where), as_ids(arrays[columns.item], "item", where)
     rating = None if columns.rating is None else _numbers(arrays[columns.rating], "rating", where)
     time = None if columns.timestamp is None else _times(arrays[columns.timestamp], where)
-    wrong = {MISSING_USER: _blank(user), MISSING_ITEM: _blank(item)}
+    wrong = {MISSING_USER: blank(user), MISSING_ITEM: blank(item)}
     if rating is not None:
         wrong[MISSING_RATING] = np.isnan(rating)
         wrong[INFINITE_RATING] = np.abs(rating) > np.finfo(np.float32).max
@@ -216,8 +216,8 @@ def as_ids(array: Any, kind: str, where: str) -> Any:
     )
 
 
-def _blank(ids: Any) -> NDArray[np.bool_]:
-    """Where an id is missing or blank, bool (rows,)."""
+def blank(ids: Any) -> NDArray[np.bool_]:
+    """Return where an id is missing or blank, bool (rows,)."""
     missing = ids.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_integer(ids.type):
         return np.asarray(missing)
