@@ -1,10 +1,11 @@
 """Warm start: MovieLens-1M in the order of its sequences, 90 % of everybody's rows, then all of them.
 
-    python benchmarks/warm_start.py [--only vae,recvae,ease,ials,als] [--choose]
+    python benchmarks/warm_start.py [--only vae,recvae,ease,ials,als,sasrec] [--choose]
 
 The data hold the order of each user's rows and no common time, so "the first 90 % of the interactions" are the first
 90 % of every user's. A tenth of the users is validation and another tenth test, the same in both trainings, so that
-no test user was trained on. Three fits of each model:
+no test user was trained on. Models of the order are validated and tested on the last but one and the last item of
+everybody instead, which are not among the first 90 %. Three fits of each model:
 
 earlier  on the first 90 %; cached
 full     on all rows from random weights
@@ -61,6 +62,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "ials": {"factors": 128, "l2": 0.007, "unobserved": 0.3, "iterations": 8},
     "als": {},
     "ease": {},
+    "sasrec": {"epochs": 40},
 }
 RATES = (1.0, 0.5)  # factors of the learning rate, compared with --choose
 
@@ -96,9 +98,11 @@ def read(folder: Path) -> tuple[Interactions, Interactions]:
     return read_interactions(rows[early]), read_interactions(rows)
 
 
-def divide(folder: Path) -> tuple[Split, Split, Interactions]:
+def divide(row: str, folder: Path) -> tuple[Split, Split, Interactions]:
     """Both divisions, whose users have the same roles, and all rows."""
     before, after = read(folder)
+    if unfitted(row).uses_order:
+        return splitting.leave_last_out(before), splitting.leave_last_out(after), after
     earlier, later = splitting.strong(before), splitting.strong(after)
     for name in ("validation", "test"):
         one, other = (set(getattr(split, name).users.to_pylist()) for split in (earlier, later))
@@ -133,7 +137,7 @@ def unfitted(row: str) -> Recommender:
 
 def choose(row: str, flags: argparse.Namespace) -> None:
     """Print the validation value after each epoch of every schedule."""
-    before, after, _ = divide(flags.data)
+    before, after, _ = divide(row, flags.data)
     earlier = Earlier(fit(row, "earlier", before, flags).trained)
     validate = Validator(after.validation, METRIC)
     for rate in RATES:
@@ -147,7 +151,7 @@ def choose(row: str, flags: argparse.Namespace) -> None:
 
 def compare(row: str, flags: argparse.Namespace) -> str:
     """The line of a model."""
-    before, after, _ = divide(flags.data)
+    before, after, _ = divide(row, flags.data)
     earlier = fit(row, "earlier", before, flags)
     full, warm = fit(row, "full", after, flags), fit(row, "warm", after, flags, earlier)
     of_full, of_warm = full.test(after), warm.test(after)

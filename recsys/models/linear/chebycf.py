@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,6 +66,9 @@ class ChebyCF(GraphFilter[ChebyCFConfig]):
 
     name = "chebycf"
     Config = ChebyCFConfig
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "kim2025-gowalla": {"factors": 512, "low_pass": 0.2, "order": 8, "flatness": 1.5, "item_power": 0.8},
+    }
     scale: Tensor  # D^-b, (items,)
 
     def _power(self) -> float:
