@@ -23,6 +23,7 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9,<4"],  # training curves, leaderboards
     "index": ["faiss-cpu>=1.11,<2"],  # nearest neighbors among very many vectors; wheels for all Pythons
     "map": ["scikit-learn>=1.5,<2"],  # k-means and t-SNE of maps
+    "features": ["scikit-learn>=1.5,<2"],  # TF-IDF of texts that describe items
     "report": ["jinja2>=3.1,<4"],  # report.html of a comparison
     "tune": ["optuna>=4,<6"],  # the search of settings, resumable
     "ray": ["ray>=2.50,<3"],  # scoring on a cluster; the core alone, actors and tasks

@@ -58,7 +58,7 @@ HOMES = {
     "ray": {"recsys.batch.engines", "pipelines.serve"},
     "optuna": {"recsys.tuning.search"},
     "jinja2": {"recsys.reporting.page"},
-    "sklearn": {"recsys.latent.projection", "recsys.latent.clusters"},
+    "sklearn": {"recsys.latent.projection", "recsys.latent.clusters", "recsys.data.item_features.columns"},
     "fsspec": {"recsys.system.storage"},
     "faiss": {"recsys.latent.index"},
     "fastapi": {"recsys.serving.http"},

@@ -64,8 +64,8 @@ def divide(matrix: csr_matrix, count: int, rng: np.random.Generator) -> Parts:
 def measure(table: Table, name: str, parts: Parts) -> list[NDArray[np.float32]]:
     """Errors on held-out ratings: of the folded-in items, of biases alone, of the model trained with the ratings."""
     known, given, held = parts
-    model = fitted(table, name, known).with_new_items(known, given)
-    biases = fitted(table, "biases", known).with_new_items(known, given)
+    model = fitted(table, name, known).with_rated_items(known, given)
+    biases = fitted(table, "biases", known).with_rated_items(known, given)
     whole = csr_matrix(hstack([known, given]))
     return [errors(found, whole, held) for found in (model, biases, fitted(table, name, whole))]
 

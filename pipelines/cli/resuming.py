@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from recsys.data.interactions import Interactions
+from recsys.data.item_features.features import fingerprint_of
 from recsys.errors import ArtifactError, ConfigError
 from recsys.models import Recommender
 from recsys.system.atomic import parse_json, refuse_existing
@@ -171,6 +172,8 @@ def training_facts(job: Any, interactions: Interactions, model: Recommender) -> 
     """What decides the result of a training, as plain values: data, model, settings, and the job's own."""
     chosen = {name: value for name, value in _flat(job) if name not in _OUTSIDE}
     facts = {"data": interactions.fingerprint(), "model": model.name, "settings": asdict(model.config), **chosen}
+    if interactions.features is not None and interactions.features.matrix is not None:
+        facts["features"] = fingerprint_of(interactions.features.matrix)
     plain: dict[str, Any] = json.loads(json.dumps(facts, default=str))
     return plain
 

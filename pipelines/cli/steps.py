@@ -39,7 +39,7 @@ def fit_model(
 ) -> Recommender:
     """Fit with progress, validate after each epoch, track settings and learning curve. how: more of the context."""
     log_settings(run, model, seed)
-    context = replace(fit_context(options, seed, group), **how)
+    context = replace(fit_context(options, seed, group), item_features=split.train.features, **how)
     if split.validation is not None:
         validate = Validator(split.validation, options.metric, model.needs_training_users)
         context = replace(context, validate=validate)
@@ -53,7 +53,7 @@ def refit_model(
     model: Recommender, split: Split, options: FittingOptions, seed: int, group: Group = ALONE, **how: Any
 ) -> Recommender:
     """Fit a new model of the same kind on `split`, for the number of epochs that validated best."""
-    context = replace(fit_context(options, seed, group), **how)
+    context = replace(fit_context(options, seed, group), item_features=split.train.features, **how)
     with shown(f"{model.name}, refit on all rows", context, options.metric) as watched:
         return model.refit(split.train.matrix, watched)
 

@@ -138,7 +138,7 @@ def with_new_items(
     if not len(new):
         return model, histories
     known, others = histories.matrix[:, : len(items)], histories.matrix[:, len(items) :]
-    return model.with_new_items(known, others), histories
+    return model.with_rated_items(known, others), histories
 
 
 def predict_rows(

@@ -20,6 +20,7 @@ from recsys.errors import DataError
 from recsys.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
+    from recsys.data.item_features.features import ItemFeatures
     from recsys.data.matrix import UserItemMatrix
 
 
@@ -260,6 +261,9 @@ class Interactions:
     order : {"time", "rows"} or None
         What decides the order of a user's rows, for models that use it: see `recsys.data.order`. Matrices of
         preferences then hold places in time; ones where this is None.
+    features : ItemFeatures or None
+        What is known of items, for models that use it: see `recsys.data.item_features`. Training matrices then have a
+        column for each item that has features, also for those without a row here.
 
     Raises
     ------
@@ -279,6 +283,7 @@ class Interactions:
     columns: ColumnUse | None = None
     policies: Mapping[str, Any] = field(default_factory=dict)
     order: Literal["time", "rows"] | None = None
+    features: ItemFeatures | None = None
 
     def __post_init__(self) -> None:
         for name in ("item", "rating", "timestamp", "row"):

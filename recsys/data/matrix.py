@@ -45,6 +45,8 @@ class UserItemMatrix:
         Number of interactions left out because their item is not in a given vocabulary.
     seen : csr_matrix, shape (users, items), or None
         A stored cell for each item that a user has had, liked or not; None where these are the cells of `matrix`.
+    features : csr_matrix of float32, shape (items, features), or None
+        Features of the items, of training matrices whose interactions have them.
     """
 
     matrix: csr_matrix
@@ -52,6 +54,7 @@ class UserItemMatrix:
     items: Vocabulary
     unknown: int = 0
     seen: csr_matrix | None = None
+    features: csr_matrix | None = None
 
     @classmethod
     def from_interactions(
@@ -106,6 +109,24 @@ class UserItemMatrix:
     def item_counts(self) -> NDArray[np.int64]:
         """Number of users of each item, int64, shape (items,)."""
         return np.bincount(self.matrix.indices, minlength=len(self.items)).astype(np.int64)
+
+
+def with_columns(data: UserItemMatrix, items: Vocabulary) -> UserItemMatrix:
+    """Return the same rows with columns for more items, without a cell.
+
+    Parameters
+    ----------
+    data : UserItemMatrix
+        A training matrix, which is changed in place.
+    items : Vocabulary
+        Begins with the items of `data`.
+
+    Returns
+    -------
+    UserItemMatrix
+    """
+    cast(Any, data.matrix).resize((data.matrix.shape[0], len(items)))
+    return replace(data, items=items)
 
 
 def without_order(matrix: csr_matrix) -> csr_matrix:

@@ -98,10 +98,11 @@ def fit(
         validate = Validator(split.validation, task.metric, chosen.needs_training_users)
 
     def fit_it(model: Recommender, start: WarmStart | None) -> Recommender:
-        return model.fit(split.train.matrix, replace(context, validate=validate, start=start))
+        features = split.train.features
+        return model.fit(split.train.matrix, replace(context, validate=validate, start=start, item_features=features))
 
     def refit_it(model: Recommender, start: WarmStart | None) -> Recommender:
-        return model.refit(split.train.matrix, replace(context, start=start))
+        return model.refit(split.train.matrix, replace(context, start=start, item_features=split.train.features))
 
     fit_on(origin, chosen, split, interactions, fit_it)
     if split.validation is not None:

@@ -141,7 +141,7 @@ class PlannedFit:
 
     def fit(self, watch: Watch = _unwatched) -> Recommender:
         """Fit the model on the training part, stopping on the validation part where there is one."""
-        context = replace(self.plan.context, seed=self.seed)
+        context = replace(self.plan.context, seed=self.seed, item_features=self.split.train.features)
         if self.split.validation is not None:
             validate = Validator(self.split.validation, self.plan.metric, self.model.needs_training_users)
             context = replace(context, validate=validate)
@@ -164,7 +164,7 @@ class PlannedFit:
         with peak_memory() as peak:
             validated = model = self.fit(watch)
             if self.final is not self.split:
-                context = replace(self.plan.context, seed=self.seed)
+                context = replace(self.plan.context, seed=self.seed, item_features=self.final.train.features)
                 with watch(f"{self.name}, refitted on all rows", context) as watched:
                     model = validated.refit(self.final.train.matrix, watched)
         seconds = time.perf_counter() - started

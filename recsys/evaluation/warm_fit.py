@@ -21,6 +21,7 @@ from torch import Tensor
 
 from recsys import splitting
 from recsys.data.interactions import Interactions, Vocabulary
+from recsys.data.item_features.features import aligned_rows
 from recsys.data.matrix import UserItemMatrix, sparse_rows
 from recsys.errors import ConfigError
 from recsys.evaluation.tasks import TASKS
@@ -156,7 +157,10 @@ def with_items(split: Split, items: Vocabulary) -> Split:
         seen = None if held.seen is None else widened(held.seen)
         return replace(held, history=widened(held.history), held_out=widened(held.held_out), seen=seen, items=items)
 
-    train = replace(split.train, matrix=widened(split.train.matrix), items=items)
+    features = split.train.features
+    if features is not None:
+        features = aligned_rows(features, split.train.items.positions(items.ids))
+    train = replace(split.train, matrix=widened(split.train.matrix), items=items, features=features)
     facts = split.facts | {"train_items": len(items)}
     return replace(split, train=train, validation=part(split.validation), test=part(split.test), facts=facts)
 

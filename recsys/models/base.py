@@ -24,7 +24,7 @@ from typing_extensions import TypeVar
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, UnsupportedError
 from recsys.inference.topn import BLOCK
-from recsys.models.checks import check_positions, check_values
+from recsys.models.checks import check_features, check_positions, check_values, out_of_range
 from recsys.models.config import make_config, require
 from recsys.models.queries import Queries
 from recsys.models.resuming import offer_finished, take_finished
@@ -73,6 +73,8 @@ class Recommender(Queries, Generic[ConfigT]):
         Settings of publications, by name.
     uses_order : bool
         Whether cells of histories hold places in time: a property of the settings.
+    uses_features : bool
+        Whether a fit needs features of the items (`context.item_features`): a property of the settings.
     is_kept_whole : bool
         Whether `get_state` holds all that a fit found, so that a training that goes on after it needs no other part.
     n_items : int or None
@@ -174,7 +176,7 @@ class Recommender(Queries, Generic[ConfigT]):
                 self._check_fitted(matrix)
         except _NUMERICAL as error:
             self.n_items = None
-            raise DataError(self._out_of_range(matrix, str(error))) from error
+            raise out_of_range(self.name, matrix, error) from error
         except BaseException:
             self.n_items = None  # a model that is half fitted counts as not fitted
             raise
@@ -182,7 +184,8 @@ class Recommender(Queries, Generic[ConfigT]):
         return self
 
     def _checked_start(self, context: TrainingContext, items: int) -> TrainingContext:
-        """The context with the patience of its start, whose state is checked."""
+        """The context with the patience of its start, whose state is checked; features are those of the items."""
+        context = check_features(self.name, self.uses_features, context, items)
         if context.start is None:
             return context
         check_state(context.start.state, self._start_spec(items, context.start.state))
@@ -193,14 +196,7 @@ class Recommender(Queries, Generic[ConfigT]):
         try:
             check_state(state, self._state_spec(matrix.shape[1], state))
         except DataError as error:
-            raise DataError(self._out_of_range(matrix, str(error))) from error
-
-    def _out_of_range(self, matrix: csr_matrix, reason: str) -> str:
-        low, high = matrix.data.min(), matrix.data.max()
-        return (
-            f"{self.name} could not be fitted on values from {low:g} to {high:g}: {reason} "
-            "Scale the values to an ordinary range, such as 1 to 5, or use stronger regularization."
-        )
+            raise out_of_range(self.name, matrix, error) from error
 
     def refit(self, user_items: csr_matrix, context: TrainingContext | None = None) -> Self:
         """Fit a new model of the same settings on other rows, for as many epochs as validation found best.

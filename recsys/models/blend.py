@@ -123,6 +123,11 @@ class Blend(Recommender[BlendConfig]):
         """Whether a member uses the order of histories."""
         return any(self._unfitted(name).uses_order for name in self.config.names)
 
+    @property
+    def uses_features(self) -> bool:
+        """Whether a fit needs features of the items: where one of the members does."""
+        return any(self._unfitted(name).uses_features for name in self.config.names)
+
     def _unfitted(self, name: str) -> Recommender:
         allowed = [
             other

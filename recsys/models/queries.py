@@ -5,6 +5,8 @@ Whatever `implicit` takes and this library cannot honor is refused by name.
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +28,36 @@ class Queries(ExplainableModel):
     def uses_order(self) -> bool:
         """Whether cells of histories hold places in time, as in an OrderedMatrix; equal ones are in order of column."""
         return False
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether a fit needs features of the items (`TrainingContext.item_features`)."""
+        return False
+
+    def with_new_items(self, features: csr_matrix) -> Self:
+        """Return a copy of the fitted model that knows more items, by their features, without training again.
+
+        Parameters
+        ----------
+        features : csr_matrix, shape (new items, features)
+            The same features as in training. The new items follow the others.
+
+        Returns
+        -------
+        Self
+            It scores and is saved like any model.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model does not use features, or cannot take new items without training.
+        DataError
+            If the features are others than in training.
+        """
+        raise UnsupportedError(
+            f"{self.name} cannot take new items by their features without training again: train a model that uses "
+            "item features, or train again."
+        )
 
     def _own_cells(self, given: csr_matrix) -> csr_matrix:
         """The matrix as this model takes it: with places in time only where it uses them."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import Interactions, Vocabulary
-from recsys.data.matrix import OrderedMatrix, UserItemMatrix, seen_cells, sparse_rows
+from recsys.data.matrix import OrderedMatrix, UserItemMatrix, seen_cells, sparse_rows, with_columns
 from recsys.data.order import in_order, places
 from recsys.errors import ConfigError, DataError
 from recsys.splitting.holdout import Holdout, RowParts, Split, stored_cells
@@ -54,17 +54,33 @@ def _values(interactions: Interactions, rows: NDArray[Any]) -> FloatArray:
     return np.ones(len(rows), dtype=np.float32) if interactions.rating is None else interactions.rating[rows]
 
 
-def training_matrix(interactions: Interactions, rows: NDArray[np.bool_]) -> UserItemMatrix:
-    """Return the matrix of the given rows; its vocabularies hold only their users and items, in the same order."""
+def training_matrix(interactions: Interactions, rows: NDArray[np.bool_], all_items: bool = False) -> UserItemMatrix:
+    """Return the matrix of the given rows; its vocabularies hold only their users and items, in the same order.
+
+    Items that only the features know follow, with empty columns; before them all others of the interactions, where
+    `all_items` says so.
+    """
     if not rows.any():
         raise DataError("Expected rows for training, found none left: hold out a smaller share, or give more rows.")
     users, user = np.unique(interactions.user[rows], return_inverse=True)
     items, item = np.unique(interactions.item[rows], return_inverse=True)
     cells = sparse_rows(user, item, _values(interactions, np.flatnonzero(rows)), (len(users), len(items)))
     matrix = cells if interactions.order is None else _in_time(cells, interactions, rows, user, item)
-    return UserItemMatrix(
-        matrix, Vocabulary(interactions.users.take(users)), Vocabulary(interactions.items.take(items))
-    )
+    trained = Vocabulary(interactions.items.take(items))
+    data = UserItemMatrix(matrix, Vocabulary(interactions.users.take(users)), trained)
+    if all_items:
+        data = with_columns(data, trained.extended(_others(interactions.items, trained)))
+    features = interactions.features
+    if features is None:
+        return data
+    new = features.beyond(data.items)
+    data = with_columns(data, data.items.extended(new)) if len(new) else data
+    return replace(data, features=features.over(data.items))
+
+
+def _others(items: Vocabulary, trained: Vocabulary) -> pa.Array:
+    """Ids of the items that are not trained, in their order."""
+    return items.take(np.flatnonzero(trained.positions(items.ids) < 0))
 
 
 def _in_time(
@@ -249,7 +265,8 @@ def concatenate(files: list[Interactions]) -> Interactions:
         raise DataError(f"Expected each (user, item) pair in one of the files, found {repeated:,} in more than one.")
     ratings = [file.rating for file in files if file.rating is not None]
     rating = np.concatenate(ratings) if len(ratings) == len(files) else None
-    both = Interactions(users, items, user, item, rating, seen_only=_seen_in_all(files, users))
+    features = next((file.features for file in files if file.features is not None), None)
+    both = Interactions(users, items, user, item, rating, seen_only=_seen_in_all(files, users), features=features)
     return _in_order_of(both, files)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.errors import ConfigError
@@ -142,6 +143,9 @@ class TrainingContext:
         Keep the Gram matrix of a model in closed form beside its weights, for later warm starts: twice the memory.
     checkpoints : Checkpoints
         Where the unfinished work of one fit is kept, and where it goes on from; nowhere by default.
+    item_features : csr_matrix, shape (items, features), optional
+        What is known of the items, in the order of the columns of the matrix, for models that use it. Items that no
+        user has had may have features too: their columns are empty.
     keep_freed_memory : bool
         Change the allocator policy of the whole process while a network trains, so that freed memory is reused instead
         of returned to the system (glibc only, see `recsys.system.memory.keep_freed_memory`). Faster, but a decision of
@@ -173,6 +177,7 @@ class TrainingContext:
     start: WarmStart | None = None
     keep_gram: bool = False
     checkpoints: Checkpoints = NO_CHECKPOINTS
+    item_features: csr_matrix | None = field(default=None, compare=False, repr=False)
     keep_freed_memory: bool = False
     on_step: Callable[[int, int], None] = field(default=_ignore_step)
     on_epoch: Callable[[Epoch, int], None] = field(default=_ignore_epoch)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from recsys.data.item_features.features import fingerprint_of
 from recsys.errors import ArtifactError, RecsysError, UnsupportedError
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.metrics import goodness
@@ -113,7 +114,8 @@ def _fit_and_validate(search: Search, settings: Mapping[str, Any], context: Trai
     assert search.split.validation is not None
     model = create_model(search.model, {**search.fixed, **settings})
     validate = Validator(search.split.validation, search.metric, model.needs_training_users)
-    model.fit(search.split.train.matrix, replace(context, validate=validate))
+    train = search.split.train
+    model.fit(train.matrix, replace(context, validate=validate, item_features=train.features))
     return validate(model.score)
 
 
@@ -175,6 +177,8 @@ def _digest(split: Split) -> str:
     for matrix in (split.train.matrix, split.validation.history, split.validation.held_out):
         for part in (matrix.indptr, matrix.indices):
             digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+    if split.train.features is not None:
+        digest.update(fingerprint_of(split.train.features).encode())
     return digest.hexdigest()
 
 

@@ -29,11 +29,15 @@ class FeatureOptions:
         Of a text file: UTF-8 if not given, or latin-1 where the file is not UTF-8.
     separator : str, optional
         Text between two columns of a text file; found if not given.
+    min_items : int
+        Least number of items with a category or a term, for it to be a feature.
+    max_terms : int
+        Most terms of a column of text: the ones that occur most often.
 
     Raises
     ------
     ConfigError
-        If a kind is unknown, or a column is both named and ignored.
+        If a kind is unknown, a column is both named and ignored, or a number is below 1.
     """
 
     feature_columns: tuple[str, ...] = ()
@@ -41,8 +45,13 @@ class FeatureOptions:
     item_column: str | None = None
     encoding: str | None = None
     separator: str | None = None
+    min_items: int = 2
+    max_terms: int = 10_000
 
     def __post_init__(self) -> None:
+        for name in ("min_items", "max_terms"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {name} of at least 1, found {getattr(self, name)}.")
         both = [name for name in self.kinds if name in self.ignore_columns]
         if both:
             raise ConfigError(

@@ -86,7 +86,7 @@ class RatingRecommender(Recommender[RatingConfigT]):
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return Baseline.state_spec(n_items).prefixed("baseline.") | self._weights_spec(n_items, state)
 
-    def with_new_items(self, histories: csr_matrix, ratings: csr_matrix) -> Self:
+    def with_rated_items(self, histories: csr_matrix, ratings: csr_matrix) -> Self:
         """Return a copy of the model that knows more items, without training again.
 
         Parameters

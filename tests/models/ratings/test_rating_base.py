@@ -112,7 +112,7 @@ def test_a_scale_of_one_value_gives_that_value():
 def test_the_bias_of_a_new_item_is_the_shrunken_mean_of_the_residuals_of_its_raters():
     known = csr_matrix(np.float32([[5], [1], [3]]))  # mean 3; users 2 / (1 + 1) = 1, -1 and 0
     model = create_model("biases", {"user_shrinkage": 1, "item_shrinkage": 2}).fit(known)
-    more = model.with_new_items(known, ratings((0, 0, 5.0), (1, 0, 4.0), shape=(3, 1)))
+    more = model.with_rated_items(known, ratings((0, 0, 5.0), (1, 0, 4.0), shape=(3, 1)))
     assert more.baseline.items[1] == pytest.approx(((5 - 3 - 1) + (4 - 3 + 1)) / (2 + 2))
     assert (more.n_items, model.n_items, len(model.baseline.items)) == (2, 1, 1)  # the first is as it was
     no_ratings = csr_matrix((1, 2), dtype=np.float32)
@@ -138,8 +138,8 @@ def planted():
 def test_a_new_item_is_predicted_by_the_taste_of_its_raters(name):
     known, first, others = planted()
     settings = TASTE[name] | ({} if name == "biased-mf" else {"epochs": 150, "learning_rate": 0.02})
-    model = create_model(name, settings).fit(known).with_new_items(known, first)
-    bias_alone = create_model("biases").fit(known).with_new_items(known, first)
+    model = create_model(name, settings).fit(known).with_rated_items(known, first)
+    bias_alone = create_model("biases").fit(known).with_rated_items(known, first)
     histories = csr_matrix(np.hstack([known.toarray(), first.toarray()])[20:])
     errors = [np.abs(found.score(histories)[:, 12].numpy() - others).mean() for found in (model, bias_alone)]
     assert errors[0] < 1 < 1.9 < errors[1]
@@ -147,7 +147,7 @@ def test_a_new_item_is_predicted_by_the_taste_of_its_raters(name):
 
 def test_a_model_with_new_items_is_saved_like_any_other():
     known, first, _ = planted()
-    more = create_model("biased-mf", {"factors": 2}).fit(known).with_new_items(known, first)
+    more = create_model("biased-mf", {"factors": 2}).fit(known).with_rated_items(known, first)
     again = create_model("biased-mf", {"factors": 2}).set_state(more.get_state(), 13, "cpu")
     histories = csr_matrix((1, 13), dtype=np.float32)
     assert again.score(histories).tolist() == more.score(histories).tolist()
@@ -156,7 +156,7 @@ def test_a_model_with_new_items_is_saved_like_any_other():
 def test_a_new_item_gets_a_code_without_shrinkage_too():
     known, first, _ = planted()
     model = create_model("autorec", {"hidden": 4, "epochs": 1, "item_shrinkage": 0}).fit(known)
-    assert torch.isfinite(model.with_new_items(known, first).embed_items()).all()
+    assert torch.isfinite(model.with_rated_items(known, first).embed_items()).all()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_models_without_codes_of_items_refuse_new_items(name, settings, says):
     known, first, _ = planted()
     model = create_model(name, settings).fit(known)
     with pytest.raises(UnsupportedError, match=says):
-        model.with_new_items(known, first)
+        model.with_rated_items(known, first)
 
 
 @pytest.mark.parametrize(
@@ -185,4 +185,4 @@ def test_models_without_codes_of_items_refuse_new_items(name, settings, says):
 def test_ratings_of_new_items_that_do_not_fit_are_refused(new, says):
     known = csr_matrix(np.float32([[5, 1], [1, 5]]))
     with pytest.raises(DataError, match=says):
-        create_model("biases").fit(known).with_new_items(known, new)
+        create_model("biases").fit(known).with_rated_items(known, new)
