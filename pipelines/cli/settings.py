@@ -33,7 +33,9 @@ class SplitOptions:
         "What is held out: users (strong, default for lists), random rows (cells, default for ratings), ...",
         kind=click.Choice(list(splitting.PROTOCOLS)),
     )
-    held_out: float = setting(0.1, "Share of users (strong) or of rows (weak, cells, temporal) in each held-out part.")
+    held_out: float = setting(
+        0.1, "Share of users (strong), rows (weak, cells, temporal) or items (cold-items) in each held-out part."
+    )
     test: Location | None = setting(None, "Test file of a published split (protocol given).")
     validation: Location | None = setting(
         None,
@@ -47,6 +49,8 @@ class SplitOptions:
     )
 
     repeats: bool = setting(False, "leave-last-out: lists may hold items of the history.")
+
+    newest: bool = setting(False, "cold-items: the newest items by time are cold, instead of random ones.")
 
     def __post_init__(self) -> None:
         if self.validation is not None and self.test is None:
@@ -67,6 +71,7 @@ class SplitOptions:
         make = splitting.PROTOCOLS[self.protocol or task.protocol]
         takes = inspect.signature(make).parameters
         options = {"share": share, "seed": seed, "ratings": ratings, "repeats": self.repeats}
+        options["newest"] = self.newest
         return make(interactions, **{name: value for name, value in options.items() if name in takes})
 
     def _masked(self, interactions: Interactions) -> Interactions:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation.averages import Average, Interval
 from recsys.evaluation.beyond_accuracy import coverage
-from recsys.evaluation.metrics import ERRORS, METRICS, find_hits, goodness, parse_error, parse_metric
+from recsys.evaluation.metrics import ERRORS, METRICS, find_hits, goodness, parse_error, parse_metric, scope_of
 from recsys.inference.pairs import predict_pairs
 from recsys.inference.ties import TieBreak
 from recsys.inference.topn import recommend
@@ -27,6 +27,7 @@ from recsys.splitting.holdout import Holdout
 from recsys.types import ScoreFunction, Values
 
 DEFAULT_METRICS = ("ndcg@10", "ndcg@100", "recall@20", "recall@50", "capped_recall@20", "capped_recall@50")
+COLD_METRICS = tuple(f"{part}{metric}" for metric in ("ndcg@100", "recall@100") for part in ("", "cold_", "warm_"))
 DEFAULT_ERRORS = ("rmse", "mae")
 
 
@@ -104,7 +105,8 @@ class ListEvaluation(Evaluation):
 
     def only(self, metrics: Sequence[str]) -> Self:
         """Return what measuring these metrics alone would have given."""
-        longest = max(parse_metric(label)[1] for label in metrics)
+        of_all = [label for label in metrics if not scope_of(label)] or metrics
+        longest = max(parse_metric(label)[1] for label in of_all)
         return replace(super().only(metrics), positions=self.positions[:, :longest])
 
 
@@ -206,7 +208,7 @@ def evaluate_lists(
     holdout : Holdout
         Histories and held-out items.
     metrics : sequence of str
-        Such as ndcg@100.
+        Such as ndcg@100; cold_ndcg@100 and warm_ndcg@100 are of lists of cold and of warm items alone.
     batch_size : int
         Users scored at once.
     with_users : bool
@@ -215,26 +217,34 @@ def evaluate_lists(
     Returns
     -------
     ListEvaluation
-        Equal scores are ordered by hashes of the ids of user and item.
+        Equal scores are ordered by hashes of the ids of user and item. Its lists are those of all items, unless all
+        metrics are of a part of them.
 
     Raises
     ------
     ConfigError
-        If a metric is unknown; before any work.
+        If a metric is unknown, or of a part of the items that the holdout does not have; before any work.
     DataError
         If a score is NaN.
     """
     wanted = {label: parse_metric(label) for label in metrics}
-    n = max(k for _, k in wanted.values())
+    scopes = sorted({scope_of(label) for label in metrics})  # all items first
+    parts = {scope: holdout.within(scope) for scope in scopes}
     users = holdout.train_rows if with_users else None
     tie_break = TieBreak.from_ids(item_ids(holdout), holdout.users)
-    started = time.perf_counter()
-    batches = recommend(score, holdout.history, n, batch_size, users=users, seen=holdout.seen, tie_break=tie_break)
-    positions = np.concatenate([batch.positions for batch in batches])
-    seconds = time.perf_counter() - started
-    hits, relevant = find_hits(positions, holdout.held_out), holdout.relevant
-    averages = {label: Average.of(METRICS[name](hits, relevant, k)) for label, (name, k) in wanted.items()}
-    return ListEvaluation(averages, seconds, positions, holdout.history.shape[1])
+    averages, lists, seconds = dict[str, Average](), dict[str, NDArray[np.int32]](), dict[str, float]()
+    for scope, part in parts.items():
+        own = {label: parsed for label, parsed in wanted.items() if scope_of(label) == scope}
+        n, allowed = max(k for _, k in own.values()), holdout.scopes.get(scope)
+        started = time.perf_counter()
+        how: dict[str, Any] = {"allowed": allowed, "users": users, "seen": holdout.seen, "tie_break": tie_break}
+        batches = recommend(score, holdout.history, n, batch_size, **how)
+        lists[scope] = np.concatenate([batch.positions for batch in batches])
+        seconds[scope] = time.perf_counter() - started
+        hits, relevant = find_hits(lists[scope], part.held_out), part.relevant
+        averages |= {label: Average.of(METRICS[name](hits, relevant, k)) for label, (name, k) in own.items()}
+    averages = {label: averages[label] for label in wanted}
+    return ListEvaluation(averages, seconds[scopes[0]], lists[scopes[0]], holdout.history.shape[1])
 
 
 def item_ids(holdout: Holdout) -> Any:

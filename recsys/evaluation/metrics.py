@@ -68,6 +68,8 @@ def _ratio(found: NDArray[Any], possible: NDArray[Any], relevant: NDArray[Any]) 
     return np.where(undefined, np.nan, found / np.where(undefined, 1, possible))
 
 
+SCOPES = {"cold": "cold items alone", "warm": "items with training users alone"}  # what a metric may rank
+
 RECONSTRUCTION = "reconstruction"  # not one of lists: see recsys.evaluation.code_sizes
 
 METRICS: dict[str, Metric] = {
@@ -116,15 +118,21 @@ def goodness(label: str, value: float) -> float:
     return -value if lower_is_better(label) else value
 
 
+def scope_of(label: str) -> str:
+    """Return which part of the catalog a metric ranks: "cold" of cold_ndcg@100, an empty text for all of it."""
+    scope = label.partition("_")[0]
+    return scope if scope in SCOPES else ""
+
+
 def parse_metric(label: str) -> tuple[str, int]:
-    """Split a label such as "ndcg@100" into ("ndcg", 100).
+    """Split a label such as "ndcg@100", or "cold_ndcg@100", into ("ndcg", 100).
 
     Raises
     ------
     ConfigError
         For an unknown name, or a cut-off that is not a number from 1 to 999,999,999.
     """
-    name, _, cutoff = label.partition("@")
+    name, _, cutoff = label.removeprefix(f"{scope_of(label)}_").partition("@")
     if name not in METRICS or not cutoff.isdecimal() or len(cutoff) > 9 or int(cutoff) < 1:
         raise ConfigError(f"Expected a metric such as ndcg@100, of {', '.join(METRICS)}; found {label!r}.")
     return name, int(cutoff)
@@ -168,4 +176,6 @@ def formula(label: str) -> str:
     if label == RECONSTRUCTION:
         return "Share of the n items of a history that are among the n highest scores of all items, seen ones included."
     name, _ = parse_metric(label)
-    return " ".join((METRICS[name].__doc__ or "").split())
+    scope = scope_of(label)
+    text = " ".join((METRICS[name].__doc__ or "").split())
+    return f"{text} The list and what it must find are of {SCOPES[scope]}." if scope else text

@@ -21,6 +21,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation import beyond_accuracy
 from recsys.evaluation.calibration import calibration
 from recsys.evaluation.evaluate import (
+    COLD_METRICS,
     DEFAULT_ERRORS,
     DEFAULT_METRICS,
     Evaluation,
@@ -80,6 +81,10 @@ class Task(ABC, Generic[EvaluationT]):
     @abstractmethod
     def check(self, label: str) -> None:
         """Raise ConfigError for a metric that is not one of this task."""
+
+    def metrics_of(self, protocol: str | None) -> tuple[str, ...]:
+        """Return the metrics shown by default under a protocol; those of cold and warm items alone under cold-items."""
+        return COLD_METRICS if protocol == "cold-items" and not self.ratings else self.metrics
 
     @abstractmethod
     def labels(self, metrics: Sequence[str]) -> tuple[str, ...]:

@@ -155,7 +155,9 @@ def with_items(split: Split, items: Vocabulary) -> Split:
         if held is None:
             return None
         seen = None if held.seen is None else widened(held.seen)
-        return replace(held, history=widened(held.history), held_out=widened(held.held_out), seen=seen, items=items)
+        scopes = {name: np.isin(np.arange(len(items)), place[inside]) for name, inside in held.scopes.items()}
+        history, held_out = widened(held.history), widened(held.held_out)
+        return replace(held, history=history, held_out=held_out, seen=seen, items=items, scopes=scopes)
 
     features = split.train.features
     if features is not None:

@@ -31,6 +31,7 @@ PROTOCOLS = {
     "cells": "a random share of all ratings",
     "k-fold-cells": "every rating once, predicted by models that did not see it in training",
     "temporal": "known users: their later items are to be found",
+    "cold-items": "known users: items that are in no training row, and other items of theirs, are to be found",
     "given": "the users of a published split",
     "validation": "users held out from the training; they may have decided settings and the number of epochs",
     "bucket": "users whose ids, by a hash, keep them out of every training; a random share of their items was hidden",

@@ -5,6 +5,7 @@ by_user     strong, k_fold: held-out users, new to the model; hide, holdout: tes
 by_row      weak, cells, given, k_fold_cells: held-out interactions; train_on_validation
 by_time     leave_one_out, temporal: the later interactions held out
 last_out    leave_last_out: the last item of every user, with the order of the histories
+cold_items  cold_items: items without an interaction in training, and beside them interactions with the others
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from recsys.splitting._building import PROTOCOLS
 from recsys.splitting.by_row import cells, given, k_fold_cells, train_on_validation, weak
 from recsys.splitting.by_time import leave_one_out, temporal
 from recsys.splitting.by_user import everybody, hide, holdout, k_fold, strong
+from recsys.splitting.cold_items import cold_items
 from recsys.splitting.holdout import Holdout, RowParts, Split
 from recsys.splitting.last_out import leave_last_out
 
@@ -34,8 +36,8 @@ def split(interactions: Interactions, protocol: str = "strong", **options: Any) 
         What `read_interactions` returns.
     protocol : str
         "strong" (new users, the default), "weak" (a share of the items of every user), "cells" (random cells of the
-        matrix), "leave-one-out" (the last item of every user), "leave-last-out" (the same for models of sequences), or
-        "temporal" (one cut in time for all users).
+        matrix), "leave-one-out" (the last item of every user), "leave-last-out" (the same for models of sequences),
+        "temporal" (one cut in time for all users), or "cold-items" (items that are in no training row).
     **options
         Parameters of the protocol's own function in `recsys.splitting`: `share`, `seed`, `test`, `ratings`, ...
 
@@ -68,6 +70,7 @@ __all__ = [
     "RowParts",
     "Split",
     "cells",
+    "cold_items",
     "everybody",
     "given",
     "hide",

@@ -202,12 +202,14 @@ def split_rows(
     part: NDArray[Any],
     seen_part: NDArray[Any] | None = None,
     required: tuple[int, ...] = (VALIDATION, TEST),
+    item_part: NDArray[Any] | None = None,
 ) -> Split:
     """Return the split whose every row is training, validation or test; the users are the same in all three.
 
     `seen_part`: the part of each row of `seen_only`, which is masked in the later ones; masked in all if None.
+    `item_part`: the part in which each item is cold, TRAIN for none; all items then are columns.
     """
-    train = training_matrix(interactions, part == TRAIN)
+    train = training_matrix(interactions, part == TRAIN, all_items=item_part is not None)
     column = train.items.positions(interactions.items.ids)[interactions.item]
     facts: dict[str, int] = {}
     parts: dict[int, Holdout | None] = {VALIDATION: None, TEST: None}
@@ -221,8 +223,22 @@ def split_rows(
             )
             facts[f"{name}_interactions_left_out"] = len(hidden) - int(found.relevant.sum())
             facts[f"{name}_interactions_on_untrained_items"] = int(found.unknown.sum())
+            if item_part is not None:
+                cold = np.zeros(len(train.items), dtype=bool)
+                cold[train.items.positions(interactions.items.take(np.flatnonzero(item_part == stage)))] = True
+                parts[stage] = replace(found, scopes={"cold": cold, "warm": train.item_counts > 0})
     split = build_split(protocol, train, parts, facts, required)
-    return replace(split, rows=RowParts(interactions, part, seen_part))
+    return replace(split, rows=RowParts(interactions, part, seen_part, item_part))
+
+
+def parts_of_users(user: NDArray[Any], share: float, rng: np.random.Generator, test: bool = True) -> NDArray[np.int64]:
+    """Return the part of each row: of a user's n rows a share, at least one, is test if n > 1, validation if n > 2."""
+    part = np.full(len(user), TRAIN)
+    rank, size = rank_within_users(user, rng.random(len(user)))
+    held = np.maximum(1, round_down(size * share))
+    part[(size > 2) & (rank >= held) & (rank < 2 * held)] = VALIDATION
+    part[(size > 1) & (rank < held)] = TEST if test else TRAIN
+    return part
 
 
 def choose_hidden(user: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -18,8 +18,8 @@ from recsys.splitting._building import (
     check_share,
     concatenate,
     for_task,
+    parts_of_users,
     protocol,
-    rank_within_users,
     round_down,
     split_rows,
 )
@@ -64,11 +64,7 @@ def weak(
     """
     check_share("share", share, 0.5)
     rng = np.random.default_rng(seed)
-    part = np.full(len(interactions), TRAIN)
-    rank, size = rank_within_users(interactions.user, rng.random(len(interactions)))
-    held = np.maximum(1, round_down(size * share))
-    part[(size > 2) & (rank >= held) & (rank < 2 * held)] = VALIDATION
-    part[(size > 1) & (rank < held)] = TEST if test else TRAIN
+    part = parts_of_users(interactions.user, share, rng, test)
     return split_rows("weak", for_task(interactions, ratings), part, required=_stages(test))
 
 
@@ -255,8 +251,10 @@ def train_on_validation(split: Split) -> Split:
             "Expected validation rows that training could have had, to fit again with them; the "
             f"{split.protocol} protocol has none."
         )
-    part = np.where(split.rows.part == VALIDATION, TRAIN, split.rows.part)
-    again = split_rows(split.protocol, split.rows.interactions, part, split.rows.seen_part, required=(TEST,))
+    part, item_part = np.where(split.rows.part == VALIDATION, TRAIN, split.rows.part), split.rows.item_part
+    if item_part is not None:
+        item_part = np.where(item_part == VALIDATION, TRAIN, item_part)
+    again = split_rows(split.protocol, split.rows.interactions, part, split.rows.seen_part, (TEST,), item_part)
     return replace(
         again, facts=again.facts | {"validation_rows_in_training": int((split.rows.part == VALIDATION).sum())}
     )

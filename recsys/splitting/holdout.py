@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import UserItemMatrix
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.types import FloatArray
 
 
@@ -47,6 +48,8 @@ class Holdout:
         history alone.
     items : Vocabulary, optional
         Ids of the columns; they decide the order of equal scores.
+    scopes : mapping of str to ndarray of bool, shape (items,)
+        Parts of the catalog that some metrics rank alone: "cold" and "warm".
 
     Raises
     ------
@@ -63,6 +66,7 @@ class Holdout:
     unpredicted: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     seen: csr_matrix | None = None
     items: Vocabulary | None = None
+    scopes: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.history.shape != self.held_out.shape:
@@ -103,6 +107,22 @@ class Holdout:
             seen=None if self.seen is None else self.seen[rows],
         )
 
+    def within(self, scope: str) -> Holdout:
+        """Return the same users, who must find only items of a part of the catalog; all of it for an empty name.
+
+        ConfigError if there is no such part.
+        """
+        if not scope:
+            return self
+        if scope not in self.scopes:
+            raise ConfigError(
+                f"Expected the protocol cold-items, or a model of items without interactions, for metrics of {scope} "
+                "items alone, found neither."
+            )
+        inside = csr_matrix(self.held_out.multiply(self.scopes[scope].astype(np.float32)))
+        inside.eliminate_zeros()
+        return replace(self, held_out=inside, unknown=np.zeros_like(self.unknown))
+
     @property
     def relevant(self) -> NDArray[np.int64]:
         """Number of held-out items of each user, int64 (users,), unknown ones included."""
@@ -120,11 +140,14 @@ class RowParts:
     part : ndarray of int, shape (rows,)
     seen_part : ndarray of int, shape (rows of seen_only,), optional
         A row is masked in the lists of later parts; in all lists where this is None.
+    item_part : ndarray of int, shape (items,), optional
+        The part in which each item is cold, 0 for none; None where no item is kept from training.
     """
 
     interactions: Interactions
     part: NDArray[Any]
     seen_part: NDArray[Any] | None = None
+    item_part: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
