@@ -26,6 +26,7 @@ from recsys.models.base import Recommender
 from recsys.models.contributions import Method
 from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, module_spec
+from recsys.training.adam import Adam
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import DataParallelOptimizer
@@ -117,9 +118,7 @@ def make_optimizer(
     special = [*(table.weight for table in tables), *(output.weight for output in outputs)]
     others = [weight for weight in network.parameters() if all(weight is not other for other in special)]
     fused = others[0].device.type in ("cpu", "cuda")
-    optimizers: list[Optimizer] = [
-        torch.optim.Adam(others, lr=learning_rate, betas=betas, weight_decay=l2, fused=fused)
-    ]
+    optimizers: list[Optimizer] = [Adam(others, lr=learning_rate, betas=betas, weight_decay=l2, fused=fused)]
     if tables:
         optimizers.append(RowAdam(tables, learning_rate, betas))
     for output in outputs:

@@ -27,6 +27,7 @@ from recsys.models.ratings.base import RatingConfig, RatingRecommender, fold_in,
 from recsys.models.ratings.cell_products import cell_products
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec, module_spec
+from recsys.training.adam import Adam
 from recsys.training.batches import SparseBatch, SparseRows, weighted_sum
 from recsys.training.context import Epoch, TrainingContext
 from recsys.training.loop import one_pass, steps_per_epoch, train
@@ -365,7 +366,7 @@ def train_masked(
     batch_size = config.batch_size or max(1, min(500, -(-len(rows) // 3)))
     epochs = context.planned(config.epochs)
     cells, planned = len(rows.items), epochs * steps_per_epoch(len(rows), batch_size)
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
+    optimizer = Adam(network.parameters(), lr=config.learning_rate, fused=True)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, _FINAL_RATE, planned)
     optimizer.register_step_post_hook(lambda *_: decay.step())
     context.checkpoints.keep(optimizer=OptimizerState(optimizer, network), rate=RateState(decay))
