@@ -64,6 +64,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        set_environment()  # here, not in `main`: Click imports the command before it calls the group
         command: click.Command = importlib.import_module(f"..{cmd_name}", __package__).command
         return command
 
@@ -152,7 +153,6 @@ class _PrintableFormatter(logging.Formatter):
 )
 def main(verbose: bool, as_json: bool) -> None:
     """Autoencoder recommendations: from a ratings CSV to a list of items for every user."""
-    set_environment()
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
