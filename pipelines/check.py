@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from recsys.data.interactions import Interactions, Ledger
+from recsys.data.item_features.features import with_features
 from recsys.data.reading import ReadingOptions, read_interactions, text_layout
 from recsys.data.reading.hints import hints
 from recsys.data.reading.layout import Layout
@@ -20,8 +21,9 @@ from recsys.system.storage import Location, local_copies
 from recsys.system.text import plural
 
 from .cli.errors import with_flags
+from .cli.features import FeatureFlags, account_of
 from .cli.options import LocationType, options_from, setting
-from .cli.output import WIDTH, as_json, files_text, print_json, say, shorten
+from .cli.output import WIDTH, as_json, files_text, print_json, say, shorten, table
 from .cli.progress import activity
 
 SEPARATOR_NAMES = {"\t": "tab", " ": "space", ",": "comma", ";": "semicolon", "|": "pipe"}
@@ -33,6 +35,7 @@ class CheckJob:
 
     ratings: tuple[Location, ...]
     plots: Path | None = setting(None, "Folder for plots: long tail, ratings, activity over time.")
+    features: FeatureFlags = field(default_factory=FeatureFlags)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
@@ -52,7 +55,7 @@ def run(job: CheckJob) -> Description:
     """Read and describe the ratings."""
     with local_copies(job.ratings) as files, activity(f"reading {files_text(job.ratings)}"):
         layout = text_layout(files, job.reading)
-        interactions = read_interactions(files, job.reading)
+        interactions = with_features(read_interactions(files, job.reading), job.features.read())
     source = " ".join(map(str, job.ratings))
     plots = [] if job.plots is None else _draw(interactions, job.plots)
     ledger, advice = interactions.ledger, hints(interactions)
@@ -111,6 +114,8 @@ def command(job: CheckJob) -> None:
 def _text(found: Description) -> str:
     parts = [shorten(found.source, WIDTH), _aligned([*_format_lines(found.format), *_fact_lines(found.facts)])]
     parts.append(_account(found.ledger))
+    if "features" in found.facts:
+        parts.append(_features(found.facts["features"]))
     parts.append(
         "\n".join(textwrap.fill(hint, WIDTH, subsequent_indent="  ") for hint in map("- ".__add__, found.hints))
     )
@@ -156,6 +161,20 @@ def _account(ledger: Ledger) -> str:
     digits = len(f"{ledger.read:,}")
     lines = [("rows read", ledger.read), ("kept", ledger.kept), *ledger.rejected.items()]
     return "\n".join(f"{name:<{width}}{count:>{digits},}" for name, count in lines)
+
+
+def _features(facts: Mapping[str, Any]) -> str:
+    """The columns that describe the items, one a line, what became of the rows, and which items have none."""
+    rows = [
+        (name, each["kind"], f"{each['features']:,}", f"{each['missing']:,}", f"{each['unreadable']:,}")
+        for name, each in facts["columns"].items()
+    ]
+    header = (f"item features ({facts['item_column']})", "kind", "features", "missing", "unreadable")
+    columns = table([(shorten(name, 26), *rest) for name, *rest in rows], header, left=2)
+    lines = [facts["ledger"], account_of(facts)]
+    if facts["unread"]:
+        lines.insert(0, f"not read: {', '.join(facts['unread'])}")
+    return "\n".join([columns, *(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)])
 
 
 def _aligned(lines: list[tuple[str, str]]) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from recsys.artifacts import save_model
 from recsys.data.interactions import Interactions
+from recsys.data.item_features.encoder import FeatureEncoder
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError
 from recsys.evaluation.code_sizes import size_of
@@ -36,6 +37,7 @@ from recsys.system.text import plural
 from recsys.tracking.tracker import Run, Tracker
 from recsys.tuning import Budget, Search, Tuned, tuned_settings
 
+from .cli.features import FeatureFlags, encoder_of
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, cells_text, decimal, print_json, say, table, wrapped
@@ -95,6 +97,7 @@ class CompareJob:
         None, "Lists, or predicted ratings; the task of the models by default."
     )
     who: SplitOptions = field(default_factory=SplitOptions)
+    features: FeatureFlags = field(default_factory=FeatureFlags)
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -128,7 +131,7 @@ class CompareJob:
         """The plan of the comparison in the library's terms."""
         plan = ComparisonPlan(
             self.fitting.metric,
-            tuple(comma_list(self.metrics)),
+            tuple(comma_list(self.metrics)) or task.metrics_of(self.who.protocol),
             seeds=self.seeds,
             seed=self.seed,
             refit=self.refit,
@@ -160,9 +163,11 @@ def run(job: CompareJob) -> Compared:
     task = find_task(job.task, comma_list(job.models))
     job = job.with_task_defaults(task)
     models = chosen_models(job)
+    job.features.require_for(list(models.values()))
     plan, trials = job.plan(task), place_of_trials(job)
     titles = {} if job.titles is None else read_titles(job.titles)
     interactions = in_order_for(read_for(task, job.ratings, job.reading), list(models.values()))
+    interactions = job.features.add_to(interactions, list(models.values()))
     with activity("splitting"):
         study = prepare(make_splits(job, interactions, task), models, plan)
     first = next(iter(study.finals.values()))
@@ -174,7 +179,8 @@ def run(job: CompareJob) -> Compared:
         searches = {} if trials is None else search_all(study, job, trials, tracker, interactions)
         mark = MARK if trials is None else TRIALS
         with new_directory(job.output, mark, job.overwrite or trials is not None) as folder:
-            found = measure_all(study, job, searches, tracker, folder, remembered_reading(interactions))
+            how_read = remembered_reading(interactions), encoder_of(interactions)
+            found = measure_all(study, job, searches, tracker, folder, *how_read)
             with activity("writing the report"):
                 write(folder, found, job, data, first, titles)
             if trials is not None:
@@ -241,15 +247,24 @@ def search_all(
 
 
 def measure_all(
-    study: Study, job: CompareJob, searches: Searches, tracker: Tracker, folder: Path, reading: Mapping[str, Any]
+    study: Study,
+    job: CompareJob,
+    searches: Searches,
+    tracker: Tracker,
+    folder: Path,
+    reading: Mapping[str, Any],
+    encoder: FeatureEncoder | None,
 ) -> Comparison:
-    """Fit and measure every model, with the settings found for it, and rank the results. reading: for saved models."""
+    """Fit and measure every model, with the settings found for it, and rank the results.
+
+    reading, encoder: for saved models.
+    """
     results: list[ModelResult] = []
     for name in study.models:
         tuned = tuned_settings(searches[name]) if searches else None
         result = study.measure(name, tuned, partial(measure, tracker=tracker))
         if job.save_models:
-            keep(result.first, study.finals[""], reading, folder / "models" / name)
+            keep(result.first, study.finals[""], reading, folder / "models" / name, encoder)
         results.append(result)
     with activity("trying other settings of each model"):
         probes = study.probe(results)
@@ -278,11 +293,14 @@ def log_result(run: Run, fitted: FittedResult, metrics: tuple[str, ...]) -> None
         run.log_metrics({"fit_seconds": costs["fit_seconds"]})
 
 
-def keep(fitted: FittedResult, split: Split, reading: Mapping[str, Any], directory: Path) -> None:
+def keep(
+    fitted: FittedResult, split: Split, reading: Mapping[str, Any], directory: Path, encoder: FeatureEncoder | None
+) -> None:
     """Save the fitted model."""
-    train = split.train
+    train, encoder = split.train, encoder if fitted.model.uses_features else None
     about = {"metrics": fitted.evaluation.means(), "seed": fitted.seed, "reading": dict(reading)}
-    save_model(directory, TrainedModel(fitted.model, train.items, train.item_counts, train.users, about))
+    trained = TrainedModel(fitted.model, train.items, train.item_counts, train.users, about, features=encoder)
+    save_model(directory, trained)
 
 
 def write(

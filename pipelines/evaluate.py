@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys import splitting
 from recsys.artifacts import load_model
 from recsys.data.interactions import Interactions
+from recsys.data.item_features.features import ItemFeatures, with_features
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation import comparison
 from recsys.evaluation.averages import Interval
 from recsys.evaluation.comparison import ComparisonFacts
 from recsys.evaluation.examples import examples
+from recsys.evaluation.metrics import scope_of
 from recsys.evaluation.neighbors import compare_neighbors
 from recsys.evaluation.results import ModelResult
-from recsys.evaluation.tasks import TASKS
+from recsys.evaluation.tasks import TASKS, Task
 from recsys.models.trained import TrainedModel
 from recsys.reporting.report import render
 from recsys.splitting.bucket import divide_by_bucket
@@ -31,6 +35,7 @@ from recsys.system.packages import versions
 from recsys.system.storage import Location
 from recsys.system.text import plural
 
+from .cli.features import add_new_items
 from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, setting
 from .cli.output import as_json, cells_text, decimal, metrics_table, print_json, say, table, wrapped
@@ -58,6 +63,9 @@ class EvaluateJob:
     hidden: float = setting(0.2, "Without --test: share of each user's items that is held out.")
     metrics: str = setting(
         "", "Metrics, separated by commas, the main one first; the usual ones of the task by default."
+    )
+    item_features: Location | None = setting(
+        None, "Table of items that came after training, of a model with item features: they get a column too."
     )
     neighbors: bool = setting(False, "Also measure the nearest neighbors of items, beside those by co-occurrence.")
     output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
@@ -112,17 +120,19 @@ def run(job: EvaluateJob) -> Evaluated:
     if job.output is not None:
         refuse_existing(job.output, MARK, job.overwrite)
     titles = {} if job.titles is None else read_titles(job.titles)
-    saved = load_model(job.model, job.device)
+    saved = add_new_items(load_model(job.model, job.device), job.item_features)
     if titles:
         note_unknown({"titles": find_unknown(titles, saved.items)})
     if job.neighbors and saved.model.item_weights() is None:
         saved.model.embed_items()  # refused where there are none
     task = TASKS[saved.model.task]
-    labels = tuple(comma_list(job.metrics)) or task.metrics
-    for label in labels:
+    asked = tuple(comma_list(job.metrics))
+    for label in asked:
         task.check(label)
     interactions = read_histories(saved, job.ratings, job.reading)
     chosen = choose_holdout(job, saved, interactions)
+    chosen = replace(chosen, holdout=with_scopes(chosen.holdout, saved.item_counts))
+    labels = asked or usual_metrics(task, chosen.holdout)
     holdout, caution = chosen.holdout, CAUTION if chosen.protocol == "hidden" else ""
     with job.tracking.open().run(f"evaluate {saved.model.name}", "evaluate") as tracked:
         data = log_data(tracked, interactions)
@@ -155,6 +165,20 @@ def run(job: EvaluateJob) -> Evaluated:
         caution=caution,
         neighbors=neighbors,
     )
+
+
+def with_scopes(holdout: Holdout, item_counts: NDArray[np.int64]) -> Holdout:
+    """The holdout with its cold items, which have no training user, and its warm ones, where some are cold."""
+    if (item_counts > 0).all():
+        return holdout
+    return replace(holdout, scopes={"cold": item_counts == 0, "warm": item_counts > 0})
+
+
+def usual_metrics(task: Task, holdout: Holdout) -> tuple[str, ...]:
+    """The metrics of the task; where a cold item is to be found, also those of cold and of warm items alone."""
+    found = {scope for scope in holdout.scopes if holdout.within(scope).held_out.nnz}
+    labels = task.metrics_of("cold-items" if "cold" in found else None)
+    return tuple(label for label in labels if scope_of(label) in ("", *found))
 
 
 def measure_neighbors(job: EvaluateJob, saved: TrainedModel, chosen: Chosen) -> dict[str, dict[str, Interval]]:
@@ -199,7 +223,8 @@ def choose_holdout(job: EvaluateJob, saved: TrainedModel, interactions: Interact
             raise UnsupportedError(
                 "The model was fitted on all of these ratings: give users or rows that it has not seen (--test)."
             )
-        again = task.validation_split(interactions, saved.model, share, seed)
+        known = with_features(interactions, None if saved.features is None else ItemFeatures(saved.items))
+        again = task.validation_split(known, saved.model, share, seed)
         assert again.validation is not None  # there was one in training
         who = f"{'rows' if task.ratings else 'users'} held out from its training"
         return Chosen(again.validation, "validation", who, again.train.matrix)

@@ -44,6 +44,7 @@ from recsys.system.storage import Location, folder_at
 from recsys.system.text import plural
 
 from .cli.exit_notice import exit_notice
+from .cli.features import add_new_items
 from .cli.interrupts import resumable
 from .cli.models import ModelType
 from .cli.options import LocationType, options_from, setting
@@ -66,6 +67,7 @@ class Choice:
 
     users: Location | None = setting(None, "File of the users to score, in its order; all users by default.")
     new_users: Location | None = setting(None, "Ratings of further users, none of whom is in RATINGS.")
+    new_items: Location | None = setting(None, "Table of items that came after training, for a model with features.")
     only_items: Location | None = setting(None, "File of the only items to recommend.")
     exclude_items: Location | None = setting(None, "File of items that are never recommended.")
     exclude_pairs: Location | None = setting(None, "File of user_id, item_id: pairs that are never recommended.")
@@ -125,6 +127,10 @@ class ScoreJob:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __post_init__(self) -> None:
+        if self.choice.new_items is not None and self.engine == "ray":
+            raise ConfigError(
+                "Expected --new-items without --engine ray, whose workers load the model as it was saved."
+            )
         _ = self.execution  # refuses what is out of range
 
     @property
@@ -151,7 +157,7 @@ def run(job: ScoreJob) -> Scored:
     if job.previous is not None:
         require_finished(job.previous, "items" if job.choice.item_to_item else "users")
     refuse_output(job.output, job.resume, job.overwrite)
-    saved = load_model(job.model, job.device)
+    saved = add_new_items(load_model(job.model, job.device), job.choice.new_items)
     if job.reasons:
         saved.model.check_explainable()
     program_bytes = process_bytes()

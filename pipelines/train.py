@@ -39,6 +39,7 @@ from recsys.tracking.tracker import Run
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
+from .cli.features import FeatureFlags, encoder_of
 from .cli.interrupts import resumable
 from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
@@ -90,6 +91,7 @@ class TrainJob:
     task: Literal["ranking", "rating"] | None = setting(
         None, "Lists, or predicted ratings; the task of the model by default."
     )
+    features: FeatureFlags = field(default_factory=FeatureFlags)
     fitting: FittingOptions = field(default_factory=FittingOptions)
     keeping: KeepingOptions = field(default_factory=KeepingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
@@ -131,6 +133,8 @@ def run(job: TrainJob) -> Trained | None:
     job = job.with_task_defaults(find_task(job.task, [job.model if named is None else named.name]))
     if named is None and job.model:  # that of the task
         named = create_model(job.model)
+    if named is not None:
+        job.features.require_for([named])
     refuse_early(job.output, job.keeping, job.overwrite)
     with process_group() as group:
         if named is not None:
@@ -159,7 +163,7 @@ def _train(job: TrainJob, named: Recommender | None, origin: Origin | None, grou
     task = TASKS["ranking" if named is None else named.task]
     interactions = read(job, task, origin)
     model = pick(interactions, job, group) if named is None else named
-    interactions = in_order_for(interactions, [model])
+    interactions = job.features.add_to(in_order_for(interactions, [model]), [model])
     facts = training_facts(job, interactions, model)
     if origin is not None:  # not its path, which is another for each download of a registered model
         facts |= {"init_from": origin.trained.digest, "encoder_from": origin.trained.digest}
@@ -190,7 +194,9 @@ def _train(job: TrainJob, named: Recommender | None, origin: Origin | None, grou
         train = split.train
         if origin is not None:
             about |= origin.record(train)
-        trained = TrainedModel(model, train.items, train.item_counts, train.users, about)
+        trained = TrainedModel(
+            model, train.items, train.item_counts, train.users, about, features=encoder_of(interactions)
+        )
         save_model(job.output, trained, training.overwrite)
         if found is not None:
             log_calibration(tracked, found)

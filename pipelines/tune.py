@@ -19,6 +19,7 @@ from recsys.system.storage import Location
 from recsys.system.text import plural
 from recsys.tuning import Budget, Search, Tuned
 
+from .cli.features import FeatureFlags
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, decimal, print_json, program, say, table
@@ -44,6 +45,7 @@ class TuneJob:
     task: Literal["ranking", "rating"] | None = setting(
         None, "Lists, or predicted ratings; the task of the model by default."
     )
+    features: FeatureFlags = field(default_factory=FeatureFlags)
     fitting: FittingOptions = field(default_factory=FittingOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -69,8 +71,9 @@ def run(job: TuneJob) -> TuneResult:
     job = job.with_task_defaults(task)
     fixed = parse_settings(job.settings)
     model, budget = create_model(job.model, fixed), Budget(job.trials, job.minutes)
+    job.features.require_for([model])
     storage = trials_file(job.output, job.resume, job.overwrite)
-    interactions = in_order_for(read_for(task, job.ratings, job.reading), [model])
+    interactions = job.features.add_to(in_order_for(read_for(task, job.ratings, job.reading), [model]), [model])
     search = Search(
         job.model, fixed, validation_split(interactions, model, job.held_out, job.seed), job.fitting.metric, job.seed
     )

@@ -6,6 +6,8 @@ model.json           what it is: model, config, task, metrics, data fingerprint,
 weights.safetensors  its state
 items.parquet        position, item_id (in its own type), count: number of training users
 users.parquet        position, user_id: only for models that know no other users
+features.json        how features are made of a table of items, and
+features.safetensors the numbers for it: only for models that use them
 gram.safetensors     the Gram matrix of a closed form: only where it was kept for warm starts, and read only for them
 ```
 A directory may come from anywhere: everything in it is checked before it is used, and whatever is wrong with it is an
@@ -28,6 +30,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recsys.data.interactions import Vocabulary
+from recsys.data.item_features.encoder import NAMES as FEATURES
+from recsys.data.item_features.encoder import NUMBERS as FEATURE_NUMBERS
+from recsys.data.item_features.encoder import FeatureEncoder
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ArtifactError, ConfigError, DataError, RecsysError
 from recsys.models import MODELS, create_model
@@ -96,6 +101,8 @@ def save_model(directory: str | Path, trained: TrainedModel, overwrite: bool = F
         _write_ids(place / _ITEMS, "item_id", trained.items, trained.item_counts)
         if isinstance(model, ClosedForm) and model.gram is not None:
             save_file({"gram": model.gram}, place / _GRAM)
+        if trained.features is not None:
+            trained.features.save(place)
         if trained.users is not None and model.needs_training_users:
             _write_ids(place / _USERS, "user_id", trained.users)
         for file in place.glob("*.safetensors"):  # the library makes them for their owner alone
@@ -185,6 +192,7 @@ def _load(directory: Path, device: str, with_gram: bool) -> TrainedModel:
         if model.needs_training_users and users is None:
             raise ArtifactError(f"expected {_USERS}, found none")
         model.set_state(load_file(directory / _WEIGHTS), len(items), device)
+        features = FeatureEncoder.load(directory) if FEATURES in about["files"] else None
         if with_gram and isinstance(model, ClosedForm) and _GRAM in about["files"]:
             kept = load_file(directory / _GRAM)
             check_state(kept, model._start_spec(len(items), kept))
@@ -194,7 +202,7 @@ def _load(directory: Path, device: str, with_gram: bool) -> TrainedModel:
         raise ArtifactError(f"{directory} cannot be read as a {about['model']} model: {reason}") from error
     if users is not None and model.n_users not in (None, len(users)):
         raise ArtifactError(f"Expected {model.n_users} users in {directory / _USERS}, found {len(users)}.")
-    return TrainedModel(model, items, counts, users, about, digest)
+    return TrainedModel(model, items, counts, users, about, digest, features)
 
 
 def _check_files(directory: Path, files: Mapping[str, str]) -> None:
@@ -232,7 +240,8 @@ def _read_description(directory: Path) -> dict[str, Any]:
         )
     if model not in MODELS:
         raise ArtifactError(f"Expected a model of {', '.join(MODELS)}; found {model!r:.60} in {file}.")
-    if missing := {_WEIGHTS, _ITEMS} - files.keys():  # unlisted, they would go unchecked
+    needed = {_WEIGHTS, _ITEMS} | ({FEATURES, FEATURE_NUMBERS} if {FEATURES, FEATURE_NUMBERS} & files.keys() else set())
+    if missing := needed - files.keys():  # unlisted, they would go unchecked
         raise ArtifactError(f"Expected checksums of all files in {file}, found none of {', '.join(sorted(missing))}.")
     return about
 

@@ -359,6 +359,7 @@ class Interactions:
             "rows_per_item": _spread(np.bincount(self.item, minlength=len(self.items))),
             "scale": None if self.scale is None else asdict(self.scale),
             **({} if self.order is None else {"order": self.order, "rows_at_equal_times": tied_rows(self)}),
+            **({} if self.features is None else {"features": self.features.describe(self.items)}),
             "time": None if self.timestamp is None else [_date(self.timestamp.min()), _date(self.timestamp.max())],
             "ledger": {"read": self.ledger.read, "kept": self.ledger.kept, **self.ledger.rejected},
             "fingerprint": self.fingerprint(),

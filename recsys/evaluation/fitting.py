@@ -11,6 +11,8 @@ import pandas as pd
 
 from recsys import splitting
 from recsys.data.interactions import Interactions
+from recsys.data.item_features.features import ItemFeatures, read_item_features, with_features
+from recsys.data.matrix import UserItemMatrix
 from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions
 from recsys.evaluation.evaluate import Validator
@@ -37,6 +39,7 @@ def fit(
     init_from: TrainedModel | None = None,
     grow: bool = False,
     encoder_from: TrainedModel | None = None,
+    item_features: str | Path | ItemFeatures | None = None,
 ) -> TrainedModel:
     """Fit a model on ratings and return it with the ids of its items.
 
@@ -66,6 +69,9 @@ def fit(
     encoder_from : TrainedModel, optional
         A `vae`, `dae`, `ae` or `sparse-ae` fitted on a large implicit log, whose first layers a network over few
         ratings begins with (`recsys.models.pretraining`).
+    item_features : path or ItemFeatures, optional
+        The table that describes the items, for a model that uses it; items that only the table knows are items of the
+        model too (`recsys.data.item_features`).
 
     Returns
     -------
@@ -91,7 +97,7 @@ def fit(
     task = TASKS["ranking" if chosen is None else chosen.task]
     interactions = _read(ratings, task.name, reading, init_from)
     chosen = _default_model(interactions, held_out, context) if chosen is None else chosen
-    interactions = for_models(interactions, [chosen])
+    interactions = for_models(_with_features(interactions, item_features, chosen), [chosen])
     split = place(origin, validation_split(interactions, chosen, held_out, context.seed))
     metrics, validate = {}, None
     if split.validation is not None:
@@ -118,10 +124,8 @@ def fit(
         "reading": _remembered(interactions, reading),
         "split": {"protocol": split.protocol, "held_out": held_out, "refit": refit, **split.facts},
     }
-    train = split.train
-    about |= {} if origin is None else origin.record(train)
-    users = train.users if chosen.needs_training_users else None
-    return TrainedModel(chosen, train.items, train.item_counts, users, about)
+    about |= {} if origin is None else origin.record(split.train)
+    return _trained(chosen, split.train, interactions, about)
 
 
 def _unfitted(
@@ -142,6 +146,25 @@ def _read(ratings: Any, task: str, reading: ReadingOptions, init_from: TrainedMo
     if isinstance(ratings, Interactions):
         return ratings
     return read_for_task(task, ratings, reading) if init_from is None else init_from.read_histories(ratings, reading)
+
+
+def _trained(
+    model: Recommender, train: UserItemMatrix, interactions: Interactions, about: dict[str, Any]
+) -> TrainedModel:
+    """The model with the ids of what it was fitted on."""
+    users = train.users if model.needs_training_users else None
+    encoder = None if interactions.features is None else interactions.features.encoder
+    return TrainedModel(model, train.items, train.item_counts, users, about, features=encoder)
+
+
+def _with_features(
+    interactions: Interactions, features: str | Path | ItemFeatures | None, model: Recommender
+) -> Interactions:
+    """The interactions with what is known of their items, where the model uses it."""
+    if features is None or not model.uses_features:
+        return interactions
+    found = features if isinstance(features, ItemFeatures) else read_item_features(features)
+    return with_features(interactions, found)
 
 
 def _remembered(interactions: Interactions, reading: ReadingOptions) -> dict[str, Any]:

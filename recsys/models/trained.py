@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys.data.interactions import Interactions, Vocabulary
+from recsys.data.item_features.features import as_type, fingerprint_of
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions, read_interactions
@@ -22,6 +23,9 @@ from recsys.models.base import Recommender
 from recsys.models.embedding_frames import EmbeddingFrames, known_positions
 
 if TYPE_CHECKING:
+    from recsys.data.item_features.encoder import FeatureEncoder
+    from recsys.data.item_features.table import ItemTable
+
     Source = str | Path | Sequence[str | Path] | pd.DataFrame | Interactions
 
 READING = ("min_rating", "duplicates", "order")  # what a model remembers of how its ratings were read
@@ -45,6 +49,8 @@ class TrainedModel(EmbeddingFrames):
         What model.json says of it: metrics, seed, data, how the ratings were read.
     digest : str
         sha256 of model.json, which holds those of the other files; empty for a model that was not loaded.
+    features : FeatureEncoder, optional
+        How the features of items were made, for models that use them.
     """
 
     model: Recommender
@@ -53,6 +59,48 @@ class TrainedModel(EmbeddingFrames):
     users: Vocabulary | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    features: FeatureEncoder | None = None
+
+    def with_new_items(self, table: ItemTable) -> TrainedModel:
+        """Return the model with the items of a table that it does not know yet, by their features, without training.
+
+        Parameters
+        ----------
+        table : ItemTable
+            What is known of the items, with the columns of the training (`features.options`). Known items stay as
+            they are.
+
+        Returns
+        -------
+        TrainedModel
+            The new items follow the others, in the order of the table.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model does not use features, or cannot take new items without training.
+        DataError
+            If the table lacks a column.
+        """
+        encoder = self.require_features()
+        new = np.flatnonzero(self.items.positions(table.ids.ids) < 0)
+        if not len(new):
+            return self
+        ids = as_type(table.ids.take(new), self.items.ids.type)
+        features = encoder.transform(table)[new]
+        model = self.model.with_new_items(features)
+        counts = np.concatenate([self.item_counts, np.zeros(len(new), dtype=np.int64)])
+        digest = fingerprint_of(features, self.digest, repr(ids.to_pylist())) if self.digest else ""
+        return replace(self, model=model, items=self.items.extended(ids), item_counts=counts, digest=digest)
+
+    def require_features(self) -> FeatureEncoder:
+        """Return how the features of items were made; UnsupportedError for a model that does not use them."""
+        if self.features is None:
+            raise UnsupportedError(
+                f"Expected a model that was trained with item features, found {self.model.name} without: train one "
+                "that uses them (item_features)."
+            )
+        return self.features
 
     def recommend(
         self,

@@ -223,12 +223,23 @@ def split_rows(
             )
             facts[f"{name}_interactions_left_out"] = len(hidden) - int(found.relevant.sum())
             facts[f"{name}_interactions_on_untrained_items"] = int(found.unknown.sum())
-            if item_part is not None:
-                cold = np.zeros(len(train.items), dtype=bool)
-                cold[train.items.positions(interactions.items.take(np.flatnonzero(item_part == stage)))] = True
-                parts[stage] = replace(found, scopes={"cold": cold, "warm": train.item_counts > 0})
+            parts[stage] = replace(found, scopes=_scopes(train, interactions.items, item_part, stage))
     split = build_split(protocol, train, parts, facts, required)
     return replace(split, rows=RowParts(interactions, part, seen_part, item_part))
+
+
+def _scopes(
+    train: UserItemMatrix, items: Vocabulary, item_part: NDArray[Any] | None, stage: int
+) -> dict[str, NDArray[np.bool_]]:
+    """The columns that are cold in a part, and those with training users; nothing where all columns have some."""
+    warm = train.item_counts > 0
+    if warm.all():
+        return {}
+    if item_part is None:
+        return {"cold": ~warm, "warm": warm}
+    cold = np.zeros(len(train.items), dtype=bool)
+    cold[train.items.positions(items.take(np.flatnonzero(item_part == stage)))] = True
+    return {"cold": cold, "warm": warm}
 
 
 def parts_of_users(user: NDArray[Any], share: float, rng: np.random.Generator, test: bool = True) -> NDArray[np.int64]:

@@ -49,6 +49,43 @@ class ItemFeatures:
             return None
         return aligned_rows(self.matrix, self.items.positions(items.ids))
 
+    def describe(self, items: Vocabulary) -> dict[str, Any]:
+        """Return what was read, as plain values, and which of these items have no features.
+
+        Parameters
+        ----------
+        items : Vocabulary
+            The items of the interactions.
+
+        Returns
+        -------
+        dict
+            `columns` by name with kind, number of features, missing and unreadable values; `ledger` of the rows;
+            `items_without_features`, `features_without_items`.
+        """
+        rows = self.over(items)
+        without = int(
+            (self.items.positions(items.ids) < 0).sum() if rows is None else (np.diff(rows.indptr) == 0).sum()
+        )
+        facts: dict[str, Any] = {
+            "items": len(self.items),
+            "items_without_features": without,
+            "features_without_items": len(self.beyond(items)),
+        }
+        if self.table is None or self.encoder is None:
+            return facts
+        columns = {
+            each.name: {
+                "kind": each.kind,
+                "features": each.width,
+                "missing": self.table.columns[each.name].missing,
+                "unreadable": self.table.columns[each.name].unreadable,
+            }
+            for each in self.encoder.encodings
+        }
+        about = {"item_column": self.table.item_column, "columns": columns, "unread": list(self.table.unread)}
+        return {**about, "ledger": self.table.ledger.line(), **facts}
+
     def beyond(self, items: Vocabulary) -> pa.Array:
         """Return the ids that are not in a vocabulary, in canonical order, in its type where their spelling allows."""
         new = self.items.ids.take(pa.array(np.flatnonzero(items.positions(self.items.ids) < 0)))
@@ -90,11 +127,13 @@ def aligned_rows(matrix: csr_matrix, rows: Any) -> csr_matrix:
     return csr_matrix(one_more[np.where(rows < 0, matrix.shape[0], rows)], dtype=np.float32)
 
 
-def fingerprint_of(matrix: csr_matrix) -> str:
-    """Return a digest of features: equal for equal ones."""
+def fingerprint_of(matrix: csr_matrix, *texts: str) -> str:
+    """Return a digest of features, and of texts: equal for equal ones."""
     digest = hashlib.sha256(np.array(matrix.shape, dtype=np.int64).tobytes())
     for part, kind in ((matrix.indptr, np.int64), (matrix.indices, np.int64), (matrix.data, np.float32)):
         digest.update(np.ascontiguousarray(part, dtype=kind).tobytes())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
 
 
