@@ -15,6 +15,7 @@ from recsys.data.reading import ReadingOptions, read_titles
 from recsys.system.storage import Location
 from recsys.system.text import plural, printable
 
+from .cli.features import add_new_items
 from .cli.histories import check_history, named, read_history
 from .cli.models import ModelType
 from .cli.options import options_from, setting
@@ -32,6 +33,7 @@ class RecommendJob:
     items: str | None = setting(None, "Instead of --user: item ids of a history, separated by commas.")
     n: int = setting(10, "Length of the list.", "-n")
     keep_seen: bool = setting(False, "Also recommend items of the history.")
+    new_items: Location | None = setting(None, "Table of items that came after training, for a model with features.")
     titles: Path | None = setting(None, "File of item titles.")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -49,7 +51,7 @@ class Recommended:
 def run(job: RecommendJob) -> Recommended:
     """Recommend items for one history."""
     check_history(job.user, job.ratings, job.items)
-    saved = load_model(job.model, job.device)
+    saved = add_new_items(load_model(job.model, job.device), job.new_items)
     titles = {} if job.titles is None else read_titles(job.titles)
     history = read_history(saved, job.user, job.ratings, job.items, job.reading)
     unknown = {"history": history.unknown}

@@ -22,6 +22,7 @@ NO_VALUE = frozenset(("", "na", "n/a", "nan", "null", "none", "\\n", "<na>"))
 MOST = 0.98  # share of the values of a column that must be of a kind
 SEVERAL = 0.01  # share of cells with a bar from which bars stand between values
 LONG = 4.0  # mean number of words of a value from which it is text
+LARGEST = float(np.finfo(np.float32).max)  # larger numbers are unreadable
 SAMPLE = 5_000  # cells from which the kind is found
 _CODE = re.compile(r"-?0\d+")  # 007 is the name of something, no number
 _NOT_DATE = re.compile(r"[+-]?[\d.]+")  # 1995 and 20260131: numbers
@@ -138,8 +139,9 @@ def typed_column(cells: pa.Array, kind: Kind | None, name: str, where: str) -> C
         return Column("categories", _several(cells.cast(pa.string())))
     values = cells.cast(TYPES[found], safe=False)
     if found == "number":
-        finite = pc.fill_null(pc.is_finite(values), False)
-        return Column("number", pc.if_else(finite, values, pa.scalar(None, TYPES["number"])))
+        usable = pc.fill_null(pc.less_equal(pc.abs(values), pa.scalar(LARGEST)), False)  # NaN is not
+        unreadable = pc.sum(pc.greater(pc.abs(values), pa.scalar(LARGEST))).as_py() or 0
+        return Column("number", pc.if_else(usable, values, pa.scalar(None, TYPES["number"])), unreadable)
     return Column("date", values)
 
 
@@ -248,7 +250,7 @@ def _sample(cells: pa.Array) -> list[str]:
 
 def _finite(text: str) -> float | None:
     number = parse_number(text)
-    return number if number is not None and np.isfinite(number) else None
+    return number if number is not None and abs(number) <= LARGEST else None
 
 
 def _is_date(text: str) -> bool:
