@@ -12,6 +12,8 @@ from recsys.models.autoencoders.rbm import RBM
 from recsys.models.autoencoders.recvae import RecVAE
 from recsys.models.base import Recommender
 from recsys.models.blend import Blend
+from recsys.models.content.content_knn import ContentKNN
+from recsys.models.content.content_map import ContentMap
 from recsys.models.factorization.ials import IALS
 from recsys.models.factorization.implicit_models import ALS, BPR, LMF
 from recsys.models.factorization.svd import SVD
@@ -59,6 +61,8 @@ MODELS: dict[str, type[Recommender]] = {
         RecentPopularity,
         LastItem,
         SASRec,
+        ContentKNN,
+        ContentMap,
         Blend,
     )
 } | {
@@ -77,7 +81,7 @@ MODELS: dict[str, type[Recommender]] = {
     )
 }
 
-Blend.kinds = MODELS  # a blend can have any of them as a member
+Blend.kinds = ContentMap.kinds = MODELS  # they can have any of them as a member
 
 
 def create_model(name: str, settings: Mapping[str, Any] | None = None) -> Recommender:

@@ -89,6 +89,23 @@ def _shares(weights: Sequence[float]) -> Tensor:
     return torch.tensor(weights) / sum(weights)
 
 
+def own_and_members(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Divide settings into a model's own and those of its members by name: `vae.latent` is that of the member vae."""
+    own: dict[str, Any] = {}
+    members: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        name, dot, setting = key.removeprefix("settings.").partition(".")
+        if dot:
+            members.setdefault(name, {})[setting] = value
+        else:
+            own[key] = value
+    given = own.pop("settings", {})
+    require(isinstance(given, Mapping), f"Expected settings of members by their names, found {given!r}.")
+    for name in given:
+        members[name] = {**given[name], **members.get(name, {})}
+    return own, members
+
+
 class Blend(Recommender[BlendConfig]):
     """Weighted sum of the members' scores, each divided by its scale.
 
@@ -140,18 +157,7 @@ class Blend(Recommender[BlendConfig]):
     @classmethod
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
         """Create a blend; `vae.latent` is the setting `latent` of its member `vae`. See `Recommender.create`."""
-        own: dict[str, Any] = {}
-        members: dict[str, dict[str, Any]] = {}
-        for key, value in cls._with_preset(settings or {}).items():
-            name, dot, setting = key.removeprefix("settings.").partition(".")
-            if dot:
-                members.setdefault(name, {})[setting] = value
-            else:
-                own[key] = value
-        given = own.pop("settings", {})
-        require(isinstance(given, Mapping), f"Expected settings of members by their names, found {given!r}.")
-        for name in given:
-            members[name] = {**given[name], **members.get(name, {})}
+        own, members = own_and_members(cls._with_preset(settings or {}))
         # Created at once: settings of a member are checked against `members`, which may differ from the default.
         names = own.get("members", BlendConfig.members)
         return cls(replace(make_config(cls.Config, own, cls.name), members=names, settings=members))

@@ -12,7 +12,7 @@ from recsys.models.embeddings import Embedder, truncated
 
 WITHOUT = {"popularity", "recent-popularity", "global-mean", "biases"}
 # Models of items x items weights
-LONG_ROWS = {"ease", "edlae", "sparse-ease", "item-knn", "last-item", "rating-knn", "blend"}
+LONG_ROWS = {"ease", "edlae", "sparse-ease", "item-knn", "content-knn", "last-item", "rating-knn", "blend"}
 VARIATIONAL = {"vae", "recvae"}
 SCORES_ARE_PRODUCTS = {
     name

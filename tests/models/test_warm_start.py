@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from model_contract import ALL_USERS, create, every_model, scores_of, states_equal, two_tastes
+from model_contract import ALL_USERS, create, every_model, knowing_items, scores_of, states_equal, two_tastes
 from scipy.sparse import csr_matrix
 
 from recsys.data.interactions import Vocabulary
@@ -66,6 +66,7 @@ CLOSED = {
     "sparse-ease",
     "bspm",
     "chebycf",
+    "content-knn",
     "global-mean",
     "biases",
     "rating-knn",
@@ -122,6 +123,7 @@ def two_tastes_with_a_new_item(name):
 def test_a_model_goes_on_with_other_items_and_still_knows_the_two_tastes(name, fitted):
     train = two_tastes_with_a_new_item(name)
     model = earlier(fitted(name)).create()
+    model = knowing_items(model) if model.uses_features else model
     start = earlier(fitted(name)).start(model, train)
     if start is None:
         assert name in CLOSED | BY_ITEMS
