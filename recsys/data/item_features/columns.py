@@ -3,11 +3,12 @@
 ```
 categories   Drama|War, Comedy     a feature for each value of enough items    1 where an item has it
 text         "a man walks ..."     a feature for each term of enough items     TF-IDF (scikit-learn), rows of length 1
-number       9.5                   one feature                                 standard deviations from the mean
-date         2001-05-03            one feature                                 the same of log(1 + age in years)
+number       9.5                   a feature for each of up to 11 quantiles    shares of the two that are nearest
+date         2001-05-03            the same for log(1 + age in years)          the same
 embedding    [.3, -.1, ...]        a feature for each place                    rows of length 1
 ```
-What an item has no value for has no cell, so that it counts as the mean of a number.
+A number between two quantiles is the mean of both, weighed by its distance: 9.5 between 8 and 10 is .25 and .75. So
+items of like numbers are like each other, wherever on the scale they are. What an item has no value for has no cell.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from recsys.data.item_features.table import Column
 from recsys.errors import DataError
 from recsys.system.packages import missing_package
 
-FARTHEST = 3.0  # standard deviations
+QUANTILES = 11  # of numbers, the least and the greatest among them
 YEAR = 365.25 * 86_400_000  # milliseconds
 COMMON, FEW = 0.5, 100  # terms of more than half of the items say nothing, unless there are fewer than 100 items
 TOKENS = r"(?u)\b\w\w+\b"
@@ -43,8 +44,8 @@ class Encoding:
     values : tuple of str
         The categories, or the terms of a text, sorted.
     numbers : ndarray of float64
-        Of a text the IDF of each term; of a number mean and standard deviation; of a date the latest, in milliseconds,
-        then mean and standard deviation of log(1 + age in years). Empty for the others.
+        Of a text the IDF of each term; of a number its quantiles, rising; of a date the latest, in milliseconds, then
+        quantiles of log(1 + age in years). Empty for the others.
     width : int
         Number of features.
     """
@@ -56,16 +57,23 @@ class Encoding:
     width: int = 0
 
     def __post_init__(self) -> None:
-        sizes = {"text": len(self.values), "number": 2, "date": 3}
+        sizes = {"text": len(self.values), "number": self.width, "date": self.width + 1}
         if self.kind not in KINDS:
             raise DataError(f"Expected a column of {', '.join(KINDS)}, found {self.kind!r:.40}.")
         if self.numbers.shape != (sizes.get(self.kind, 0),) or not np.isfinite(self.numbers).all():
             raise DataError(f"Expected {sizes.get(self.kind, 0)} finite numbers of the column {self.name!r}.")
+        if self.kind in ("number", "date") and (self.width == 1 or (np.diff(self.quantiles) <= 0).any()):
+            raise DataError(f"Expected rising quantiles of the column {self.name!r}.")
         if len(set(self.values)) < len(self.values) or (self.kind == "text" and (self.numbers < 0).any()):
             raise DataError(f"Expected distinct values and IDFs of 0 or more in the column {self.name!r}.")
         expected = {"categories": len(self.values), "text": len(self.values), "embedding": self.width}
-        if self.width < 0 or self.width != expected.get(self.kind, min(1, max(0, self.width))):
+        if self.width < 0 or self.width != expected.get(self.kind, self.width):
             raise DataError(f"Expected another number of features of the column {self.name!r} than {self.width}.")
+
+    @property
+    def quantiles(self) -> NDArray[np.float64]:
+        """Those of a number, or of the age of a date, rising."""
+        return self.numbers[1:] if self.kind == "date" else self.numbers
 
     @property
     def names(self) -> list[str]:
@@ -76,7 +84,9 @@ class Encoding:
             return [f"{self.name}: {term}" for term in self.values]
         if self.kind == "embedding":
             return [f"{self.name}[{place}]" for place in range(self.width)]
-        return [self.name if self.kind == "number" else f"{self.name} (age)"][: self.width]
+        if self.kind == "date":
+            return [f"{self.name} (age of {years:.3g} years)" for years in np.expm1(self.quantiles)]
+        return [f"{self.name} ({value:g})" for value in self.quantiles]
 
 
 def fit_column(name: str, column: Column, options: FeatureOptions) -> Encoding:
@@ -107,11 +117,11 @@ def fit_column(name: str, column: Column, options: FeatureOptions) -> Encoding:
     if column.kind == "date":
         latest = [float(np.nanmax(numbers))] if column.missing < len(column) else [0.0]
         numbers = _log_years(numbers, latest[0])
-    held = numbers[~np.isnan(numbers)]
-    mean, spread = (float(held.mean()), float(held.std())) if len(held) else (0.0, 0.0)
-    tells = bool(np.isfinite([mean, spread]).all()) and spread > 0
-    kept_numbers = np.array([*latest, mean if tells else 0, spread if tells else 0], dtype=np.float64)
-    return Encoding(name, column.kind, numbers=kept_numbers, width=int(tells))
+    held = numbers[np.isfinite(numbers)]
+    quantiles = np.unique(np.quantile(held, np.linspace(0, 1, QUANTILES), method="nearest")) if len(held) else held
+    if len(quantiles) < 2 or not np.isfinite(np.diff(quantiles)).all():
+        quantiles = quantiles[:0]
+    return Encoding(name, column.kind, numbers=np.array([*latest, *quantiles], dtype=np.float64), width=len(quantiles))
 
 
 def encode_column(encoding: Encoding, column: Column) -> csr_matrix:
@@ -136,14 +146,22 @@ def encode_column(encoding: Encoding, column: Column) -> csr_matrix:
         return _text(encoding, column)
     if encoding.kind == "embedding":
         return _embedding(encoding, column)
-    *latest, mean, spread = encoding.numbers
     numbers = column.numbers()
-    if latest:
-        numbers = _log_years(numbers, latest[0])
-    if not encoding.width:
-        return _nothing(len(numbers))
-    scaled = np.clip((numbers - mean) / spread, -FARTHEST, FARTHEST)
-    return _stored(np.nan_to_num(scaled, nan=0.0)[:, None])
+    if encoding.kind == "date":
+        numbers = _log_years(numbers, encoding.numbers[0])
+    return _between(numbers, encoding.quantiles) if encoding.width else _nothing(len(numbers))
+
+
+def _between(numbers: NDArray[np.float64], quantiles: NDArray[np.float64]) -> csr_matrix:
+    """The shares of the nearest quantiles, CSR (items, quantiles); nothing for NaN."""
+    held = np.flatnonzero(~np.isnan(numbers))
+    places = np.interp(numbers[held], quantiles, np.arange(len(quantiles)))
+    lower = np.minimum(places.astype(np.int64), len(quantiles) - 2)
+    shares = np.stack([1 - (places - lower), places - lower], axis=1).ravel()
+    cells = np.repeat(held, 2), np.stack([lower, lower + 1], axis=1).ravel()
+    found = csr_matrix((shares.astype(np.float32), cells), shape=(len(numbers), len(quantiles)))
+    found.eliminate_zeros()
+    return found
 
 
 def _categories(encoding: Encoding, column: Column) -> csr_matrix:

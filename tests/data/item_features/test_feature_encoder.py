@@ -47,19 +47,28 @@ def test_categories_are_ones_where_an_item_has_them(table):
     assert part(encoder, encoder.transform(table), "genre").tolist() == [[1, 1], [1, 0], [0, 1], [0, 0]]
 
 
-def test_numbers_are_standard_deviations_from_the_mean_and_nothing_where_missing(table):
+def test_numbers_are_shares_of_the_nearest_quantiles_and_nothing_where_missing(table, tmp_path):
     encoder = FeatureEncoder.fit(table)
-    spread = np.std([1, 2, 3])
-    np.testing.assert_allclose(
-        part(encoder, encoder.transform(table), "price"), [[-1 / spread], [0], [1 / spread], [0]]
-    )
+    assert [name for name in encoder.names if name.startswith("price")] == ["price (1)", "price (2)", "price (3)"]
+    assert part(encoder, encoder.transform(table), "price").tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    later = read(tmp_path, TABLE.replace(",1,", ",1.25,").replace(",3,", ",99,"))
+    assert part(encoder, encoder.transform(later), "price")[[0, 2]].tolist() == [[0.75, 0.25, 0], [0, 0, 1]]
 
 
-def test_dates_are_ages_by_their_logarithm(table):
+def test_a_number_has_at_most_eleven_quantiles(tmp_path):
+    (tmp_path / "items.csv").write_text("id,price\n" + "".join(f"i{n},{n}.5\n" for n in range(101)))
+    encoder = FeatureEncoder.fit(read_item_table(tmp_path / "items.csv"))
+    assert encoder.encodings[0].quantiles.tolist() == [10 * n + 0.5 for n in range(11)]
+
+
+def test_dates_are_ages_by_their_logarithm(table, tmp_path):
     encoder = FeatureEncoder.fit(table)
-    ages = np.log1p(np.array([0, 365, 730]) / 365.25)
-    expected = (ages - ages.mean()) / ages.std()
-    np.testing.assert_allclose(part(encoder, encoder.transform(table), "since")[:3, 0], expected, rtol=1e-5)
+    assert part(encoder, encoder.transform(table), "since").tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+    later = read(tmp_path, TABLE.replace("2019-01-01", "2018-07-02"))  # 548 days before the latest
+    ages = np.log1p(np.array([365, 548, 730]) / 365.25)
+    share = (ages[1] - ages[0]) / (ages[2] - ages[0])
+    found = part(encoder, encoder.transform(later), "since")[1]
+    np.testing.assert_allclose(found, [0, 1 - share, share], rtol=1e-5)
 
 
 def test_text_is_the_tf_idf_of_scikit_learn(table):
