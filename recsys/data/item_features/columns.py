@@ -212,7 +212,7 @@ def _embedding(encoding: Encoding, column: Column) -> csr_matrix:
     if width != encoding.width:
         raise DataError(f"Expected embeddings of {encoding.width} numbers in {encoding.name!r}, found {width}.")
     held = column.values.is_valid().to_numpy(zero_copy_only=False)
-    vectors = np.zeros((len(column), width), dtype=np.float32)
+    vectors = np.zeros((len(column), width))  # squares of float32 may be beyond its range
     vectors[held] = column.values.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return _stored(vectors / np.where(lengths > 0, lengths, 1))
