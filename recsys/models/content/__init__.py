@@ -1,1 +1,1 @@
-"""Models that know items by their features, so that an item nobody has had yet can be recommended."""
+"""Models that know items by their features, so that an item without interactions can be recommended."""
