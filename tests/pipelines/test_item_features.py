@@ -123,7 +123,7 @@ def test_a_new_item_is_recommended_at_once(files, model):
 def test_the_account_of_features_is_said(files):
     words = ["--item-features", files / "items.csv", "--ignore-columns", "note", "--no-track"]
     found = " ".join(ok("train", files / "ratings.csv", "-m", "alike", *words, "-o", files / "other").output.split())
-    assert "color = categories (2), size = number (1); not read: note" in found
+    assert "color = categories (2), size = number (11); not read: note" in found
     assert "rows read 26 = kept 26" in found
     assert "0 items without features; 2 items that only the features know." in found
 
