@@ -117,4 +117,5 @@ def report(found: TuneResult, job: TuneJob) -> None:
         say(f"Validation {found.tuned.metric}: defaults {first}, best {last}.\n")
     rows = [(key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in best.settings.items()]
     say(table(rows, ("setting", "best")))
-    say(f"\nNext:  {program()} train {typed_again(job.ratings, job.reading)} --config {shlex.quote(str(found.best))}")
+    again = typed_again(job.ratings, job.reading) + job.features.typed_again()
+    say(f"\nNext:  {program()} train {again} --config {shlex.quote(str(found.best))}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from recsys.data.interactions import Interactions
@@ -43,6 +44,11 @@ class FeatureFlags:
     def options(self) -> FeatureOptions:
         """How the library reads the table."""
         return FeatureOptions(tuple(comma_list(self.feature_columns)), tuple(comma_list(self.ignore_columns)))
+
+    def typed_again(self) -> str:
+        """These flags, for the next command a person is told to type."""
+        given = {name: value for name, value in asdict(self).items() if value}
+        return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items())
 
     def read(self) -> ItemFeatures | None:
         """Read the table, with progress; None without one."""

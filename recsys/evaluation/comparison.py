@@ -14,7 +14,7 @@ import pandas as pd
 from recsys.evaluation.averages import Average, Interval
 from recsys.evaluation.calibration import CalibrationBin
 from recsys.evaluation.code_sizes import best_sizes, size_of
-from recsys.evaluation.metrics import goodness
+from recsys.evaluation.metrics import SCOPES, goodness, scope_of
 from recsys.evaluation.probe import Probe, describe_probes
 from recsys.evaluation.results import Costs, ModelResult, TuningFacts
 from recsys.evaluation.significance import Difference, differences
@@ -145,9 +145,26 @@ class RankedResults:
         return None
 
     def conclusions(self) -> list[str]:
-        """Say in one sentence for each other model how it differs from the reference."""
+        """Say in one sentence for each other model how it differs from the reference; on cold and warm items too."""
         found = [self.against_reference(result) for result in self.results]
-        return [str(pair) for pair in found if pair is not None]
+        return [*(str(pair) for pair in found if pair is not None), *self.on_cold_and_warm()]
+
+    def on_cold_and_warm(self) -> list[str]:
+        """Say for each other model what it gains on cold items and loses on warm ones, where both were measured."""
+        whole = self.metric.removeprefix(f"{scope_of(self.metric)}_")
+        labels = [f"{scope}_{whole}" for scope in SCOPES]
+        if not set(labels) <= set(self.metrics):
+            return []
+        reference, lines = self.reference, []
+        for result in self.results:
+            if result is not reference:
+                pairs = [(label, result.average(label), reference.average(label)) for label in labels]
+                gains = [(label, own.difference(other, self.seed)) for label, own, other in pairs]
+                texts = [
+                    f"{label} {_signed(gain.mean)} [{_signed(gain.low)}, {_signed(gain.high)}]" for label, gain in gains
+                ]
+                lines.append(f"{result.name} against {reference.name}: {', '.join(texts)}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -280,7 +297,8 @@ def leaderboard(ranked: RankedResults) -> pd.DataFrame:
         for label in ranked.metrics:
             interval = result.average(label).interval(ranked.seed)
             row |= {label: interval.mean, f"{label}_low": interval.low, f"{label}_high": interval.high}
-            row["users"] = interval.n_users
+            if label == ranked.metric:  # cold items may be to be found by fewer users
+                row["users"] = interval.n_users
         row |= result.counts() | {
             "seeds": len(result.folds[0]),
             f"{ranked.metric}_seed_spread": result.seed_spread(ranked.metric),
@@ -325,6 +343,10 @@ def per_user(ranked: RankedResults) -> pd.DataFrame:
         for result in ranked.results
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+z.4f}"
 
 
 def _difference_facts(pair: Difference) -> DifferenceFacts:

@@ -110,7 +110,7 @@ class Holdout:
     def within(self, scope: str) -> Holdout:
         """Return the same users, who must find only items of a part of the catalog; all of it for an empty name.
 
-        ConfigError if there is no such part.
+        Items that are in no vocabulary count as cold ones. ConfigError if there is no such part.
         """
         if not scope:
             return self
@@ -121,7 +121,7 @@ class Holdout:
             )
         inside = csr_matrix(self.held_out.multiply(self.scopes[scope].astype(np.float32)))
         inside.eliminate_zeros()
-        return replace(self, held_out=inside, unknown=np.zeros_like(self.unknown))
+        return replace(self, held_out=inside, unknown=self.unknown if scope == "cold" else np.zeros_like(self.unknown))
 
     @property
     def relevant(self) -> NDArray[np.int64]:

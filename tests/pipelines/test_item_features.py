@@ -221,7 +221,13 @@ def test_a_comparison_measures_cold_and_warm_items_apart(files):
     assert board["alike"]["cold_ndcg@100"] > 0.9  # the color tells
     assert board["popularity"]["cold_ndcg@100"] < board["alike"]["cold_ndcg@100"]
     assert found["split"]["cold_items"] == 4
-    assert "cold items alone" in (files / "out" / "report.html").read_text()
+    page = (files / "out" / "report.html").read_text()
+    assert "cold items alone" in page
+    assert "color: categories, 2;" in page
+    assert "items that only the features know 2" in page
+    gain = board["alike"]["cold_ndcg@100"] - board["popularity"]["cold_ndcg@100"]
+    said = rf"popularity against alike: cold_ndcg@100 {-gain:.4f} \[.*\], warm_ndcg@100 [+-]"
+    assert re.search(said, found["conclusions"][-1])
 
 
 def test_the_newest_items_can_be_the_cold_ones(files):
@@ -252,7 +258,8 @@ def test_a_saved_model_is_measured_on_items_that_came_later(files, model):
 def test_settings_are_searched_with_features(files, monkeypatch):
     pytest.importorskip("optuna")
     words = ["-m", "alike", "--item-features", files / "items.csv", "--trials", 1, "--no-track"]
-    assert ok("tune", files / "ratings.csv", *words, "-o", files / "tuning").exit_code == 0
+    said = ok("tune", files / "ratings.csv", *words, "-o", files / "tuning").output
+    assert f"--item-features {files / 'items.csv'} --config" in said
 
 
 # The library

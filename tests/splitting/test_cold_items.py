@@ -1,5 +1,7 @@
 """Protocol cold-items: items without an interaction in training, and metrics over cold and warm items alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,6 +127,12 @@ def test_a_part_of_the_catalog_is_ranked_alone():
         "mrr@2": 1 / 2,
     }
     assert found.positions.tolist() == [[0, 1]]  # the lists of all items
+
+
+def test_items_without_a_column_are_cold_ones_that_no_model_can_find():
+    score = lambda history: torch.tensor([[4.0, 3.0, 2.0, 1.0]])  # noqa: E731
+    found = evaluate(score, replace(two_parts(), unknown=np.array([3])), ("recall@4", "cold_recall@2", "warm_recall@2"))
+    assert found.means() == {"recall@4": 2 / 5, "cold_recall@2": 1 / 4, "warm_recall@2": 1}
 
 
 def test_metrics_of_a_part_need_a_protocol_that_has_it():
