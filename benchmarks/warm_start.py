@@ -64,7 +64,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "ease": {},
     "sasrec": {"epochs": 40},
 }
-WARM: dict[str, dict[str, Any]] = {"sasrec": {"epochs": 72}}  # a warm start plans an eighth of them: 9
 RATES = (1.0, 0.5)  # factors of the learning rate, compared with --choose
 
 
@@ -117,8 +116,7 @@ def fit(row: str, name: str, split: Split, flags: argparse.Namespace, earlier: F
     place, train = flags.cache / "warm_start" / f"{row}-{name}", split.train
     if (place / "model.json").is_file():
         return Fit(load_model(place))
-    more = WARM.get(row, {}) if name == "warm" else {}
-    model, started = unfitted(row, **more), time.process_time()
+    model, started = unfitted(row), time.process_time()
     start = None if earlier is None else Earlier(earlier.trained).start(model, train)
     seed = 0 if name == "earlier" else 1
     validate = Validator(split.validation, METRIC)
@@ -132,9 +130,9 @@ def fit(row: str, name: str, split: Split, flags: argparse.Namespace, earlier: F
     return Fit(trained)
 
 
-def unfitted(row: str, **more: Any) -> Recommender:
+def unfitted(row: str) -> Recommender:
     """The model of a row."""
-    return create_model(row.partition("-")[0], {**MODELS[row], **more})
+    return create_model(row.partition("-")[0], MODELS[row])
 
 
 def choose(row: str, flags: argparse.Namespace) -> None:
