@@ -25,6 +25,7 @@ from recsys.system.storage import Location, local_copy
 
 DEFAULT = FeatureOptions()
 ID_NAMES = (*ALIASES["item"], "id")
+MANY_REPEATED = 0.05  # share of the rows from which a file of two columns is long, whatever the column holds
 WRONG_WIDTH, BAD_QUOTES = "wrong number of columns", "quotes that do not pair"
 MISSING_ITEM, REPEATED_ITEM = "missing item id", "repeated item id"
 
@@ -32,8 +33,9 @@ MISSING_ITEM, REPEATED_ITEM = "missing item id", "repeated item id"
 def read_item_table(path: Location, options: FeatureOptions = DEFAULT) -> ItemTable:
     """Read what is known of items.
 
-    A file of two columns in which items repeat is long: `item,tag` with a row for each tag. Its values are categories.
-    In any other file the first row of an item counts, and the account says how many more there were.
+    A file of two columns in which items repeat is long: `item,tag` with a row for each tag. Its values are categories,
+    unless the column holds numbers, dates or text and fewer than 5 % of the rows repeat an item. In any other file the
+    first row of an item counts, and the account says how many more there were.
 
     Parameters
     ----------
@@ -78,12 +80,17 @@ def _assemble(
     items = Vocabulary.of(distinct)
     row = items.positions(ids)
     columns: dict[str, Column] = {}
-    if len(names) == 2 and len(ids) > len(items):
+    repeated = len(ids) - len(items)
+    if (
+        len(names) == 2
+        and repeated
+        and _is_long(cells[1 - place], repeated, names[1 - place], wanted[1 - place], where)
+    ):
         name = names[1 - place]
         columns[name] = joined(_as_text(cells[1 - place].take(pa.array(held)), name, where), row, len(items))
     else:
         first = held[np.unique(row, return_index=True)[1]]
-        rejected[REPEATED_ITEM] = len(ids) - len(items)
+        rejected[REPEATED_ITEM] = repeated
         make = text_column if ledger is not None else typed_column
         for at, kind in wanted.items():
             columns[names[at]] = make(cells[at].take(pa.array(first)), kind, names[at], where)
@@ -114,6 +121,18 @@ def _wanted(names: Sequence[str], place: int, options: FeatureOptions, where: st
     if not read:
         raise DataError(f"Expected a column of features beside {names[place]!r} in {where}, found none to read.")
     return {at: options.kinds.get(names[at]) for at in read}
+
+
+def _is_long(cells: pa.Array, repeated: int, name: str, kind: Kind | None, where: str) -> bool:
+    """Whether the rows of repeated items are further values of theirs, and not a few rows too many."""
+    if kind is not None:
+        return kind == "categories"
+    if pa.types.is_nested(cells.type):
+        return False
+    return (
+        repeated >= MANY_REPEATED * len(cells)
+        or text_column(_as_text(cells, name, where), None, name, where).kind == "categories"
+    )
 
 
 def _as_text(cells: pa.Array, name: str, where: str) -> pa.Array:

@@ -61,6 +61,17 @@ def test_a_file_of_two_columns_in_which_items_repeat_is_long(tmp_path):
     assert table.ledger.line() == "rows read 5 = kept 5"
 
 
+def test_a_few_repeated_rows_do_not_make_a_table_of_prices_long(tmp_path):
+    rows = "".join(f"{i},{i}.5\n" for i in range(1, 40))
+    table = read(tmp_path, f"item,price\n{rows}7,7.5\n")
+    assert table.columns["price"].kind == "number"
+    assert table.ledger.rejected["repeated item id"] == 1
+    said = read(tmp_path, f"item,price\n{rows}7,8\n", feature_columns=("price:categories",))
+    assert said.columns["price"].values.to_pylist()[6] == ["7.5", "8"]
+    tags = "".join(f"{i},{'xyz'[i % 3]}\n" for i in range(1, 40))
+    assert read(tmp_path, f"item,tag\n{tags}3,q\n").columns["tag"].values.to_pylist()[2] == ["x", "q"]
+
+
 def test_numbers_of_a_long_file_are_names(tmp_path):
     cells, names = read(tmp_path, "item_id,attribute\n5,10\n5,9\n6,9\n").columns["attribute"].labels()
     assert names == ["10", "9"]
