@@ -24,14 +24,22 @@ from .options import setting
 from .reading import read_further
 
 
+class _OneOf(click.Choice[str]):
+    """A choice whose values stand in the help: too many for the line of the flag."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "NAME"
+
+
 @dataclass(frozen=True)
 class SplitOptions:
     """What is held out."""
 
     protocol: str | None = setting(
         None,
-        "What is held out: users (strong, default for lists), random rows (cells, default for ratings), ...",
-        kind=click.Choice(list(splitting.PROTOCOLS)),
+        "What is held out: users (strong, default for lists), random rows (cells, default for ratings), or as "
+        f"{', '.join(name for name in splitting.PROTOCOLS if name not in ('strong', 'cells'))} say.",
+        kind=_OneOf(list(splitting.PROTOCOLS)),
     )
     held_out: float = setting(
         0.1, "Share of users (strong), rows (weak, cells, temporal) or items (cold-items) in each held-out part."

@@ -366,6 +366,7 @@ def _difference_facts(pair: Difference) -> DifferenceFacts:
 def _model_facts(result: ModelResult, ranked: RankedResults) -> ModelFacts:
     first, main = result.first, result.average(ranked.metric)
     slices = {name: result.item_average(name) for name in first.item_slices}
+    by_users = {name: main.of_users(part) for name, part in user_slices(result.history_lengths).items()}
 
     def intervals(averages: Mapping[str, Average]) -> dict[str, IntervalFacts]:
         return {name: _interval_facts(average.interval(ranked.seed)) for name, average in averages.items()}
@@ -383,9 +384,7 @@ def _model_facts(result: ModelResult, ranked: RankedResults) -> ModelFacts:
         "counts": result.counts(),
         "beyond_accuracy": result.beyond_accuracy(),
         "costs": result.costs(),
-        "user_slices": intervals(
-            {name: main.of_users(part) for name, part in user_slices(result.history_lengths).items()}
-        ),
+        "user_slices": intervals(by_users),
         "item_slices": intervals({name: average for name, average in slices.items() if average.n_users}),
         "curve": [_epoch_facts(epoch, ranked.metric) for epoch in first.epochs],
         "calibration": list(first.calibration),

@@ -24,7 +24,7 @@ def row(values):
 
 def test_every_linear_model_is_exact_and_als_is_in_closed_form():
     exact = {name for name, model in MODELS.items() if model.explained_by == "exact"}
-    assert exact == {"item-knn", "svd", "ease", "edlae", "sparse-ease", "elsa", "bspm", "chebycf"}
+    assert exact == {"item-knn", "svd", "ease", "edlae", "sparse-ease", "elsa", "bspm", "chebycf", "content-knn"}
     assert {name for name in ADDITIVE if name not in exact} == {"als", "ials"}
     assert set(NETWORKS) == {"dae", "vae", "recvae", "ae", "sparse-ae"}
     assert {model.explained_by for model in MODELS.values()} == set(MEANING)
