@@ -16,6 +16,7 @@ import pandas as pd
 from recsys.artifacts import save_model
 from recsys.data.interactions import Interactions
 from recsys.data.item_features.encoder import FeatureEncoder
+from recsys.data.item_features.features import encoder_of
 from recsys.data.reading import ReadingOptions, read_titles
 from recsys.errors import ConfigError
 from recsys.evaluation.code_sizes import size_of
@@ -37,7 +38,7 @@ from recsys.system.text import plural
 from recsys.tracking.tracker import Run, Tracker
 from recsys.tuning import Budget, Search, Tuned, tuned_settings
 
-from .cli.features import FeatureFlags, encoder_of
+from .cli.features import FeatureFlags
 from .cli.interrupts import resumable
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting
 from .cli.output import as_json, cells_text, decimal, print_json, say, table, wrapped

@@ -29,7 +29,7 @@ from recsys.evaluation.tasks import TASKS, Task
 from recsys.models.trained import TrainedModel
 from recsys.reporting.report import render
 from recsys.splitting.bucket import divide_by_bucket
-from recsys.splitting.holdout import Holdout
+from recsys.splitting.holdout import Holdout, cold_and_warm
 from recsys.system.atomic import new_directory, refuse_existing, write_json
 from recsys.system.packages import versions
 from recsys.system.storage import Location
@@ -169,9 +169,7 @@ def run(job: EvaluateJob) -> Evaluated:
 
 def with_scopes(holdout: Holdout, item_counts: NDArray[np.int64]) -> Holdout:
     """The holdout with its cold items, which have no training user, and its warm ones, where some are cold."""
-    if (item_counts > 0).all():
-        return holdout
-    return replace(holdout, scopes={"cold": item_counts == 0, "warm": item_counts > 0})
+    return replace(holdout, scopes=scopes) if (scopes := cold_and_warm(item_counts)) else holdout
 
 
 def usual_metrics(task: Task, holdout: Holdout) -> tuple[str, ...]:

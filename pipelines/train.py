@@ -16,6 +16,7 @@ import click
 from recsys import splitting
 from recsys.artifacts import load_model, save_model
 from recsys.data.interactions import Interactions
+from recsys.data.item_features.features import encoder_of
 from recsys.data.reading import ReadingOptions
 from recsys.errors import ConfigError, RegistryError, UnsupportedError
 from recsys.evaluation.averages import Interval
@@ -39,7 +40,7 @@ from recsys.tracking.tracker import Run
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import Group, process_group
 
-from .cli.features import FeatureFlags, encoder_of
+from .cli.features import FeatureFlags
 from .cli.interrupts import resumable
 from .cli.models import ModelType
 from .cli.options import SEED, LocationType, options_from, parse_settings, setting

@@ -9,7 +9,6 @@ from typing import Any
 
 from recsys.data.interactions import Interactions
 from recsys.data.item_features import FeatureOptions, read_item_table
-from recsys.data.item_features.encoder import FeatureEncoder
 from recsys.data.item_features.features import ItemFeatures, read_item_features, with_features
 from recsys.errors import ConfigError
 from recsys.models import Recommender
@@ -74,11 +73,6 @@ class FeatureFlags:
         if features is not None:
             note_features(features.describe(interactions.items), str(self.item_features))
         return with_features(interactions, features)
-
-
-def encoder_of(interactions: Interactions) -> FeatureEncoder | None:
-    """How the features of the items were made, for the model folder; None without features."""
-    return None if interactions.features is None else interactions.features.encoder
 
 
 def note_features(facts: Mapping[str, Any], name: str) -> None:

@@ -25,7 +25,7 @@ from .reading import read_further
 
 
 class _OneOf(click.Choice[str]):
-    """A choice whose values stand in the help: too many for the line of the flag."""
+    """A choice whose values are in the help text: too many for the line of the flag."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "NAME"
@@ -37,8 +37,8 @@ class SplitOptions:
 
     protocol: str | None = setting(
         None,
-        "What is held out: users (strong, default for lists), random rows (cells, default for ratings), or as "
-        f"{', '.join(name for name in splitting.PROTOCOLS if name not in ('strong', 'cells'))} say.",
+        f"What is held out, one of {', '.join(splitting.PROTOCOLS)}; by default users (strong) for lists, random rows "
+        "(cells) for ratings.",
         kind=_OneOf(list(splitting.PROTOCOLS)),
     )
     held_out: float = setting(

@@ -21,7 +21,7 @@ from recsys.evaluation.beyond_accuracy import coverage
 from recsys.evaluation.metrics import ERRORS, METRICS, find_hits, goodness, parse_error, parse_metric, scope_of
 from recsys.inference.pairs import predict_pairs
 from recsys.inference.ties import TieBreak
-from recsys.inference.topn import recommend
+from recsys.inference.topn import recommend_among
 from recsys.models.base import Recommender
 from recsys.splitting.holdout import Holdout
 from recsys.types import ScoreFunction, Values
@@ -232,19 +232,20 @@ def evaluate_lists(
     parts = {scope: holdout.within(scope) for scope in scopes}
     users = holdout.train_rows if with_users else None
     tie_break = TieBreak.from_ids(item_ids(holdout), holdout.users)
-    averages, lists, seconds = dict[str, Average](), dict[str, NDArray[np.int32]](), dict[str, float]()
-    for scope, part in parts.items():
-        own = {label: parsed for label, parsed in wanted.items() if scope_of(label) == scope}
-        n, allowed = max(k for _, k in own.values()), holdout.scopes.get(scope)
-        started = time.perf_counter()
-        how: dict[str, Any] = {"allowed": allowed, "users": users, "seen": holdout.seen, "tie_break": tie_break}
-        batches = recommend(score, holdout.history, n, batch_size, **how)
-        lists[scope] = np.concatenate([batch.positions for batch in batches])
-        seconds[scope] = time.perf_counter() - started
-        hits, relevant = find_hits(lists[scope], part.held_out), part.relevant
-        averages |= {label: Average.of(METRICS[name](hits, relevant, k)) for label, (name, k) in own.items()}
-    averages = {label: averages[label] for label in wanted}
-    return ListEvaluation(averages, seconds[scopes[0]], lists[scopes[0]], holdout.history.shape[1])
+    longest = [max(k for label, (_, k) in wanted.items() if scope_of(label) == scope) for scope in scopes]
+    asked = [(n, holdout.scopes.get(scope)) for n, scope in zip(longest, scopes, strict=True)]
+    started = time.perf_counter()
+    batches = recommend_among(
+        score, holdout.history, asked, batch_size, users=users, seen=holdout.seen, tie_break=tie_break
+    )
+    positions = [np.concatenate([one.positions for one in each]) for each in zip(*batches, strict=True)]
+    seconds = time.perf_counter() - started
+    hits = {scope: find_hits(own, parts[scope].held_out) for scope, own in zip(scopes, positions, strict=True)}
+    averages = {
+        label: Average.of(METRICS[name](hits[scope_of(label)], parts[scope_of(label)].relevant, k))
+        for label, (name, k) in wanted.items()
+    }
+    return ListEvaluation(averages, seconds, positions[0], holdout.history.shape[1])
 
 
 def item_ids(holdout: Holdout) -> Any:

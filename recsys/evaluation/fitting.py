@@ -11,7 +11,7 @@ import pandas as pd
 
 from recsys import splitting
 from recsys.data.interactions import Interactions
-from recsys.data.item_features.features import ItemFeatures, read_item_features, with_features
+from recsys.data.item_features.features import ItemFeatures, encoder_of, read_item_features, with_features
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions
@@ -153,8 +153,7 @@ def _trained(
 ) -> TrainedModel:
     """The model with the ids of what it was fitted on."""
     users = train.users if model.needs_training_users else None
-    encoder = None if interactions.features is None else interactions.features.encoder
-    return TrainedModel(model, train.items, train.item_counts, users, about, features=encoder)
+    return TrainedModel(model, train.items, train.item_counts, users, about, features=encoder_of(interactions))
 
 
 def _with_features(

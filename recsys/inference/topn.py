@@ -7,7 +7,7 @@ them by hashes of the ids instead (`recsys.inference.ties`). A list is never lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -306,6 +306,35 @@ def recommend(
     DataError
         If a score is NaN or a shape does not match.
     """
+    how = batch_size, filter_seen, users, seen, tie_break
+    for (lists,) in recommend_among(score, history, [(n, allowed)], *how):
+        yield lists
+
+
+def recommend_among(
+    score: ScoreFunction,
+    history: csr_matrix,
+    lists: Sequence[tuple[int, NDArray[np.bool_] | None]],
+    batch_size: int = 512,
+    filter_seen: bool = True,
+    users: NDArray[np.int64] | None = None,
+    seen: csr_matrix | None = None,
+    tie_break: TieBreak | None = None,
+) -> Iterator[list[TopN]]:
+    """Make several lists for every row of `history`, of parts of the catalog, from scores that are made once.
+
+    Parameters
+    ----------
+    lists : sequence of (int, ndarray of bool or None)
+        The length of each list, and the items that may be in it; None: all.
+    score, history, batch_size, filter_seen, users, seen, tie_break
+        As in `recommend`, which raises the same errors.
+
+    Yields
+    ------
+    list of TopN
+        One for each of `lists`, of the same consecutive users.
+    """
     if batch_size < 1:
         raise ConfigError(f"Expected a batch_size of at least 1, found {batch_size}.")
     batch_size = min(batch_size, max(1, MAX_SCORES // max(1, history.shape[1])))
@@ -315,13 +344,11 @@ def recommend(
         known = {} if users is None else {"users": users[rows]}
         with torch.inference_mode():
             scores = score(history[rows], **known)
-            lists = top_n(
-                scores,
-                n,
-                None if mask is None else mask[rows],
-                allowed,
-                overwrite=True,
-                tie_break=None if tie_break is None else tie_break[rows],
-            )
-        refuse_infinite(lists[1])
-        yield TopN(start, *lists)
+            hidden, ties = None if mask is None else mask[rows], None if tie_break is None else tie_break[rows]
+            found = [
+                top_n(scores, n, hidden, allowed, overwrite=place == len(lists) - 1, tie_break=ties)
+                for place, (n, allowed) in enumerate(lists)
+            ]
+        for _, values in found:
+            refuse_infinite(values)
+        yield [TopN(start, *one) for one in found]

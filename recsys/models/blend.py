@@ -31,6 +31,7 @@ from recsys.models.config import make_config, require
 from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import SampledValidate, TrainingContext, Validate
+from recsys.training.parts import part_of
 from recsys.types import ScoreFunction
 
 # Bytes of members' scores cached while weights are searched; if not all fit, fewer validation users are used.
@@ -296,8 +297,7 @@ class Blend(Recommender[BlendConfig]):
         self.weights, self.scales = state["weights"], state["scales"]
         self.members = [self._unfitted(name) for name in self.config.names]
         for prefix, member in _prefixed(self.members):
-            own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-            member.set_state(own, self.n_items, str(device))
+            member.set_state(part_of(state, prefix), self.n_items, str(device))
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         spec = StateSpec({name: TensorSpec((len(self.config.names),), low=0) for name in ("weights", "scales")})
@@ -311,8 +311,7 @@ class Blend(Recommender[BlendConfig]):
     ) -> StateSpec:
         spec = StateSpec()
         for prefix, member in _prefixed([self._unfitted(name) for name in self.config.names]):
-            own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-            spec = spec | spec_of(member, own).prefixed(prefix)
+            spec = spec | spec_of(member, part_of(state, prefix)).prefixed(prefix)
         return spec
 
 

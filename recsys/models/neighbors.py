@@ -10,10 +10,16 @@ If such ties would give an item more than `most` neighbors, they are not informa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
+from recsys.training.context import TrainingContext
+
+_BLOCK = 64_000_000  # numbers of a product of matrices held at once, were its rows full (768 MB)
+_TIES = 1000  # a row may have this many neighbors, or 8 times those asked for, if they tie
 # Values within this share of each other count as equal: sums in another order differ in their last digits.
 _TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
 
@@ -53,3 +59,32 @@ def strongest_of_rows(matrix: csr_matrix, count: int, most: int) -> csr_matrix:
     chosen = csr_matrix((matrix.data[mask], matrix.indices[mask], pointers), shape=matrix.shape)
     chosen.sort_indices()
     return chosen
+
+
+def strongest_products(
+    products: Callable[[slice], csr_matrix], rows: int, columns: int, count: int, context: TrainingContext
+) -> csr_matrix:
+    """Keep the strongest values of each row of a product of sparse matrices, which is never whole in memory.
+
+    Parameters
+    ----------
+    products : callable
+        From some rows to their products, CSR (rows of the slice, columns).
+    rows, columns : int
+        Shape of the product.
+    count : int
+        As in `strongest`; with ties up to 1,000, or 8 times the count.
+    context : TrainingContext
+        Its `on_phase` is called before every block, and at the end.
+
+    Returns
+    -------
+    csr_matrix, shape (rows, columns)
+    """
+    step, parts = max(1, _BLOCK // columns), []
+    for start in range(0, rows, step):
+        context.on_phase("similarities of items", start, rows)
+        block = csr_matrix(products(slice(start, start + step)))
+        parts.append(strongest_of_rows(block, count, max(_TIES, 8 * count)))
+    context.on_phase("similarities of items", rows, rows)
+    return csr_matrix(vstack(parts, format="csr"))

@@ -19,7 +19,7 @@ from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.matrix import OrderedMatrix, UserItemMatrix, seen_cells, sparse_rows, with_columns
 from recsys.data.order import in_order, places
 from recsys.errors import ConfigError, DataError
-from recsys.splitting.holdout import Holdout, RowParts, Split, stored_cells
+from recsys.splitting.holdout import Holdout, RowParts, Split, cold_and_warm, stored_cells
 from recsys.types import FloatArray
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -196,6 +196,11 @@ def build_split(
     return Split(protocol, train, parts.get(VALIDATION), parts.get(TEST), facts)
 
 
+def stages_of(test: bool) -> tuple[int, ...]:
+    """Return the parts that must not be empty."""
+    return (VALIDATION, TEST) if test else (VALIDATION,)
+
+
 def split_rows(
     protocol: str,
     interactions: Interactions,
@@ -232,14 +237,11 @@ def _scopes(
     train: UserItemMatrix, items: Vocabulary, item_part: NDArray[Any] | None, stage: int
 ) -> dict[str, NDArray[np.bool_]]:
     """The columns that are cold in a part, and those with training users; nothing where all columns have some."""
-    warm = train.item_counts > 0
-    if warm.all():
-        return {}
-    if item_part is None:
-        return {"cold": ~warm, "warm": warm}
-    cold = np.zeros(len(train.items), dtype=bool)
-    cold[train.items.positions(items.take(np.flatnonzero(item_part == stage)))] = True
-    return {"cold": cold, "warm": warm}
+    scopes = cold_and_warm(train.item_counts)
+    if scopes and item_part is not None:
+        scopes["cold"] = np.zeros(len(train.items), dtype=bool)
+        scopes["cold"][train.items.positions(items.take(np.flatnonzero(item_part == stage)))] = True
+    return scopes
 
 
 def parts_of_users(user: NDArray[Any], share: float, rng: np.random.Generator, test: bool = True) -> NDArray[np.int64]:

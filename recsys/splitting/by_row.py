@@ -22,6 +22,7 @@ from recsys.splitting._building import (
     protocol,
     round_down,
     split_rows,
+    stages_of,
 )
 from recsys.splitting.holdout import Split
 
@@ -65,7 +66,7 @@ def weak(
     check_share("share", share, 0.5)
     rng = np.random.default_rng(seed)
     part = parts_of_users(interactions.user, share, rng, test)
-    return split_rows("weak", for_task(interactions, ratings), part, required=_stages(test))
+    return split_rows("weak", for_task(interactions, ratings), part, required=stages_of(test))
 
 
 @protocol("cells")
@@ -118,7 +119,7 @@ def cells(
     order = np.random.default_rng(seed).permutation(len(interactions))
     held = max(1, int(round_down(len(order) * share)))
     part = _parts_of_cells(order, held, validation) if test else _parts_of_cells(order, 0, share)
-    return split_rows("cells", for_task(interactions, ratings), part, required=_stages(test))
+    return split_rows("cells", for_task(interactions, ratings), part, required=stages_of(test))
 
 
 def k_fold_cells(
@@ -221,11 +222,6 @@ def given(
     seen = np.repeat(parts, [0 if file.seen_only is None else len(file.seen_only) for file in files])
     required = (VALIDATION, TEST) if (part == VALIDATION).any() or validation is not None else (TEST,)
     return split_rows("given", for_task(concatenate(files), ratings), part, seen, required)
-
-
-def _stages(test: bool) -> tuple[int, ...]:
-    """The parts that must not be empty."""
-    return (VALIDATION, TEST) if test else (VALIDATION,)
 
 
 def train_on_validation(split: Split) -> Split:

@@ -19,6 +19,7 @@ from recsys.splitting._building import (
     protocol,
     round_down,
     split_rows,
+    stages_of,
 )
 from recsys.splitting.holdout import Split
 
@@ -84,8 +85,7 @@ def cold_items(
     part = item_part[interactions.item]
     rows = np.flatnonzero(part == TRAIN)
     part[rows] = parts_of_users(interactions.user[rows], warm, rng, test)
-    stages = (VALIDATION, TEST) if test else (VALIDATION,)
-    split = split_rows("cold-items", for_task(interactions, ratings), part, required=stages, item_part=item_part)
+    split = split_rows("cold-items", for_task(interactions, ratings), part, None, stages_of(test), item_part)
     for name, held in (("validation", split.validation), ("test", split.test)):
         if held is not None and not np.isin(held.held_out.indices, np.flatnonzero(held.scopes["cold"])).any():
             raise DataError(

@@ -129,6 +129,12 @@ class Holdout:
         return np.diff(self.held_out.indptr) + self.unknown
 
 
+def cold_and_warm(item_counts: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Return the scopes of items without and with training users, by their number; nothing where all have some."""
+    warm = item_counts > 0
+    return {} if warm.all() else {"cold": ~warm, "warm": warm}
+
+
 @dataclass(frozen=True)
 class RowParts:
     """The part (0 training, 1 validation, 2 test) of each interaction, and of each row of its `seen_only`.

@@ -13,6 +13,7 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from recsys.training.checkpoint import NO_CHECKPOINTS, Checkpoints
 from recsys.training.data_parallel import ALONE, Group
+from recsys.training.parts import part_of
 from recsys.types import ScoreFunction
 
 # Rates a score function, higher is better; recsys.evaluation.evaluate.Validator is one.
@@ -111,7 +112,7 @@ class WarmStart:
 
     def part(self, prefix: str) -> WarmStart | None:
         """Return the start of a part of the model: the tensors whose names begin with `prefix`; None for none."""
-        own = {name.removeprefix(prefix): t for name, t in self.state.items() if name.startswith(prefix)}
+        own = part_of(self.state, prefix)
         return replace(self, state=own) if own else None
 
 

@@ -166,8 +166,9 @@ def process_group(environment: Mapping[str, str] = os.environ) -> Iterator[Group
     if int(environment.get("WORLD_SIZE", "1")) == 1 or "RANK" not in environment:
         yield ALONE
         return
-    # Optimizers import this. If it were imported inside the group, default arguments of torch.distributed would keep
-    # the group alive: gloo's threads would outlive it, and freeing a tensor in one of them at exit aborts the process.
+    # Parts of torch import this when they are first used. If it were imported inside the group, default arguments of
+    # torch.distributed would keep the group alive: gloo's threads would outlive it, and freeing a tensor in one of them
+    # at exit aborts the process.
     importlib.import_module("torch._dynamo")
     local_rank = int(environment.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():

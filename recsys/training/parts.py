@@ -162,3 +162,8 @@ class EpochPosition:
         self.losses, self.start, self.total = own["losses"].tolist(), own["start"], own["total"]
         self.step, self.seconds = int(own["numbers"][0]), float(own["numbers"][1])
         self._now = torch.get_rng_state() if len(self.start) else None
+
+
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it: those of a part of a model."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -120,6 +120,11 @@ def with_features(interactions: Interactions, features: ItemFeatures | None) -> 
     return replace(interactions, features=features)
 
 
+def encoder_of(interactions: Interactions) -> FeatureEncoder | None:
+    """Return how the features of the items were made, for the model folder; None without features."""
+    return None if interactions.features is None else interactions.features.encoder
+
+
 def aligned_rows(matrix: csr_matrix, rows: Any) -> csr_matrix:
     """Return rows of a matrix, -1 for an empty one."""
     indptr, shape = np.append(matrix.indptr, matrix.indptr[-1]), (matrix.shape[0] + 1, matrix.shape[1])

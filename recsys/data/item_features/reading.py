@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys.data.id_order import canonical_order
 from recsys.data.interactions import Ledger, Vocabulary
@@ -19,7 +18,7 @@ from recsys.data.item_features.table import Column, ItemTable
 from recsys.data.reading.layout import ALIASES, find_separator, plain_name
 from recsys.data.reading.options import SEPARATORS
 from recsys.data.reading.streams import SAMPLE, first_bytes, read_pieces, refuse_other_kinds, without_byte_order_marks
-from recsys.data.reading.tables import as_ids, blank
+from recsys.data.reading.tables import as_ids, blank, whole_parquet
 from recsys.errors import DataError
 from recsys.system.storage import Location, local_copy
 
@@ -142,14 +141,7 @@ def _as_text(cells: pa.Array, name: str, where: str) -> pa.Array:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
-    try:
-        with pq.ParquetFile(path) as file:  # not read_table: it takes folders named a=b for columns
-            table = file.read().combine_chunks()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
-        ) from error
+    table = whole_parquet(path)
     return _distinct(table.column_names, path.name), [
         column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in table.columns
     ]

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys.data.interactions import Vocabulary
 from recsys.data.reading import find_files
 from recsys.data.reading.layout import ALIASES, find_separator, plain_name, split_line
 from recsys.data.reading.streams import read_lines
-from recsys.data.reading.tables import as_ids
+from recsys.data.reading.tables import as_ids, whole_parquet
 from recsys.errors import DataError
 from recsys.system.storage import Location, local_copy
 
@@ -75,12 +74,7 @@ def _read_columns(path: Path, kind: str, width: int) -> list[pa.Array]:
 
 
 def _read_parquet(path: Path) -> tuple[Sequence[str], list[pa.Array]]:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"Expected a whole Parquet file, found {path.name} damaged: {error}. Write it again."
-        ) from error
+    table = whole_parquet(path)
     return table.column_names, table.columns
 
 

@@ -24,14 +24,11 @@ from recsys.data.matrix import as_csr
 from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.content.weighing import rarity, weighed
-from recsys.models.neighbors import strongest_of_rows
+from recsys.models.neighbors import strongest_products
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
 from recsys.training.context import TrainingContext
 from recsys.types import FloatArray
-
-_BLOCK = 64_000_000  # similarities held at once, were they all above 0
-_TIES = 1000  # an item may have this many neighbors, or 8 times those asked for, if they tie
 
 
 @dataclass(frozen=True)
@@ -72,22 +69,20 @@ class ContentKNN(Recommender[ContentKNNConfig]):
         self.weights = rarity(context.item_features, self.known)
         self.features = weighed(context.item_features, self.weights)
         self.similarity = self._neighbors_of(self.features, context)
-        context.on_phase("similarities of items", matrix.shape[1], matrix.shape[1])
 
-    def _neighbors_of(self, features: csr_matrix, context: TrainingContext | None = None) -> csr_matrix | None:
+    def _neighbors_of(self, features: csr_matrix, context: TrainingContext) -> csr_matrix | None:
         """The cosines of items (items, features) with their neighbors, as columns (known items, items)."""
         if self.config.neighbors is None:
             return None
         own = csr_matrix(self.features.multiply(self.known[:, None]), dtype=np.float32).T.tocsr()
-        step, parts = max(1, _BLOCK // self.features.shape[0]), []
-        for start in range(0, features.shape[0], step):
-            if context is not None:
-                context.on_phase("similarities of items", start, features.shape[0])
-            products = csr_matrix(features[start : start + step] @ own)
-            products.data = products.data.round(6)  # equal features are equally near
-            most = max(_TIES, 8 * self.config.neighbors)
-            parts.append(strongest_of_rows(products, self.config.neighbors, most))
-        columns = csr_matrix(vstack(parts, format="csr").T.tocsr(), dtype=np.float32)
+
+        def products(rows: slice) -> csr_matrix:
+            found = csr_matrix(features[rows] @ own)
+            found.data = found.data.round(6)  # equal features are equally near
+            return found
+
+        nearest = strongest_products(products, features.shape[0], own.shape[1], self.config.neighbors, context)
+        columns = csr_matrix(nearest.T.tocsr(), dtype=np.float32)
         columns.sort_indices()
         return columns
 
@@ -108,7 +103,7 @@ class ContentKNN(Recommender[ContentKNNConfig]):
         model.known = np.append(self.known, np.zeros(new.shape[0], dtype=bool))
         model.similarity = None
         if self.similarity is not None:
-            columns = self._neighbors_of(new)
+            columns = self._neighbors_of(new, TrainingContext())
             assert columns is not None
             wide = csr_matrix(hstack([self.similarity, columns], format="csr"))
             rows = np.append(wide.indptr, np.full(new.shape[0], wide.indptr[-1], dtype=wide.indptr.dtype))

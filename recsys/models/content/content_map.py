@@ -39,6 +39,7 @@ from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.system.memory import require_memory
 from recsys.training.context import TrainingContext
+from recsys.training.parts import part_of
 
 _MEMBER = "member."  # before the names of its tensors
 
@@ -121,6 +122,7 @@ class ContentMap(Recommender[ContentMapConfig]):
             for other, kind in self.kinds.items()
             if kind.task == "ranking"
             and not kind.needs_training_users
+            and kind is not type(self)
             and kind._item_scoring_vectors is not Recommender._item_scoring_vectors
         ]
         require(name in allowed, f"Expected a member of {', '.join(allowed)}; found {name!r}.")
@@ -211,7 +213,7 @@ class ContentMap(Recommender[ContentMapConfig]):
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.vectors, self.map, self.mean = (state[name].to(device) for name in ("vectors", "map", "mean"))
         self.weights = state["weights"]
-        self.member = self._unfitted().set_state(_part(state), int(state["member_items"]), str(device))
+        self.member = self._unfitted().set_state(part_of(state, _MEMBER), int(state["member_items"]), str(device))
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         shapes: dict[str, tuple[int | str, ...]] = {
@@ -222,12 +224,7 @@ class ContentMap(Recommender[ContentMapConfig]):
         spec |= StateSpec({"member_items": TensorSpec((), torch.int64, low=1)})
         found = state.get("member_items")
         known = int(found) if found is not None and found.numel() == 1 and 1 <= int(found) <= n_items else n_items
-        return spec | self._unfitted()._state_spec(known, _part(state)).prefixed(_MEMBER)
+        return spec | self._unfitted()._state_spec(known, part_of(state, _MEMBER)).prefixed(_MEMBER)
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        return self._unfitted()._start_spec(n_items, _part(state)).prefixed(_MEMBER)
-
-
-def _part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The member's part of a state."""
-    return {name.removeprefix(_MEMBER): tensor for name, tensor in state.items() if name.startswith(_MEMBER)}
+        return self._unfitted()._start_spec(n_items, part_of(state, _MEMBER)).prefixed(_MEMBER)

@@ -70,6 +70,7 @@ class ChebyCF(GraphFilter[ChebyCFConfig]):
         "kim2025-gowalla": {"factors": 512, "low_pass": 0.2, "order": 8, "flatness": 1.5, "item_power": 0.8},
     }
     scale: Tensor  # D^-b, (items,)
+    coefficients: list[float]
 
     def _power(self) -> float:
         return self.config.item_power
@@ -80,7 +81,7 @@ class ChebyCF(GraphFilter[ChebyCFConfig]):
     def _polynomial(self, columns: Tensor, low: Tensor) -> Tensor:
         scale = self.scale[:, None]
         last, scores = columns * scale, None
-        first, *others = self.config.coefficients().tolist()
+        first, *others = self.coefficients
         scores, before = last * first, None
         for coefficient in others:
             step = self._propagate(last).mul_(-2).add_(last)  # (I - 2 P) times the last polynomial
@@ -92,7 +93,7 @@ class ChebyCF(GraphFilter[ChebyCFConfig]):
     def _whole_polynomial(self, graph: Tensor, low: Tensor) -> Tensor:
         shifted = graph.mul_(-2)
         shifted.diagonal().add_(1)
-        first, second, *others = self.config.coefficients().tolist()
+        first, second, *others = self.coefficients
         found, last, before = shifted * second, shifted, None
         found.diagonal().add_(first)
         for coefficient in others:
@@ -111,7 +112,7 @@ class ChebyCF(GraphFilter[ChebyCFConfig]):
         return {**super()._get_state(), "scale": self.scale}
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        self.scale = state["scale"].to(device)
+        self.scale, self.coefficients = state["scale"].to(device), self.config.coefficients().tolist()
         super()._set_state(state, device)
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:

@@ -16,19 +16,17 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags, vstack
+from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
 from recsys.models.base import Recommender
 from recsys.models.config import require
-from recsys.models.neighbors import strongest_of_rows
+from recsys.models.neighbors import strongest_products
 from recsys.models.search_space import Categorical, Range, tunable
 from recsys.models.state import CsrSpec, StateSpec, csr_from_state, csr_state
 from recsys.training.context import TrainingContext
 
-_BLOCK = 64_000_000  # numbers of the similarity matrix held at once, were its rows full (768 MB)
 _K1, _B = 1.2, 0.75  # of BM25
-_TIES = 1000  # an item may have this many neighbors, or 8 times those asked for, if they tie
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,11 @@ class ItemKNN(Recommender[ItemKNNConfig]):
         # that equal similarities are equal whatever the order of the users.
         weighted, norms = _weighted(matrix.astype(np.float64), self.config.similarity)
         columns, items = weighted.T.tocsr(), matrix.shape[1]
-        step, parts = max(1, _BLOCK // items), []
-        for start in range(0, items, step):
-            context.on_phase("similarities of items", start, items)
-            rows = slice(start, start + step)
-            products = diags(1 / norms[rows]) @ (columns[rows] @ weighted) @ diags(1 / norms)
-            most = max(_TIES, 8 * self.config.neighbors)
-            parts.append(strongest_of_rows(csr_matrix(products), min(self.config.neighbors, items), most))
-        context.on_phase("similarities of items", items, items)
-        self.similarity = csr_matrix(vstack(parts, format="csr"))
+
+        def products(rows: slice) -> csr_matrix:
+            return csr_matrix(diags(1 / norms[rows]) @ (columns[rows] @ weighted) @ diags(1 / norms))
+
+        self.similarity = strongest_products(products, items, items, min(self.config.neighbors, items), context)
 
     def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return torch.as_tensor((history @ self.similarity).toarray().astype(np.float32))

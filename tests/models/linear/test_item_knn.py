@@ -55,7 +55,7 @@ def test_an_item_keeps_its_nearest_neighbors():
 
 def test_blocks_of_items_give_the_same_similarities(monkeypatch):
     whole = create_model("item-knn").fit(preferences()).get_state()
-    monkeypatch.setattr("recsys.models.linear.item_knn._BLOCK", 25 * 7)
+    monkeypatch.setattr("recsys.models.neighbors._BLOCK", 25 * 7)
     reported = []
     context = TrainingContext(on_phase=lambda name, done, total: reported.append(done))
     blocks = create_model("item-knn").fit(preferences(), context).get_state()
