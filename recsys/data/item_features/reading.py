@@ -114,7 +114,7 @@ def _wanted(names: Sequence[str], place: int, options: FeatureOptions, where: st
     for name in (*options.kinds, *options.ignore_columns):
         if name not in names or name == names[place]:
             others = ", ".join(other for other in names if other != names[place])
-            raise DataError(f"Expected feature columns among {others} of {where}, found {name!r}.")
+            raise DataError(f"Expected {name!r} among {others}, the feature columns of {where}; found no such column.")
     read = [at for at in range(len(names)) if at != place and names[at] not in options.ignore_columns]
     read = [at for at in read if not options.kinds or names[at] in options.kinds]
     if not read:

@@ -182,8 +182,12 @@ class ContentMap(Recommender[ContentMapConfig]):
         """Return a copy that knows more items; see `Recommender.with_new_items`."""
         self._require_fitted()
         new = weighed(as_csr(features), self.weights.numpy(force=True))
-        if (np.diff(new.indptr) == 0).any():
-            raise DataError("Expected features of every new item, found an item without one that training knew.")
+        without = np.flatnonzero(np.diff(new.indptr) == 0)
+        if len(without):
+            raise DataError(
+                f"Expected features of every new item, found {len(without)} of {new.shape[0]} without one that "
+                f"training knew, first the new item number {without[0] + 1}. Leave them out, or train again with them."
+            )
         model = type(self)(self.config)
         model.member, model.map, model.mean, model.weights = self.member, self.map, self.mean, self.weights
         model.vectors = torch.cat([self.vectors, self._predicted(new)])

@@ -71,7 +71,7 @@ def test_items_that_come_later_are_those_of_a_new_fit():
 
 def test_a_new_item_without_a_known_feature_is_refused():
     matrix, table = shop()
-    with pytest.raises(DataError, match="found an item without one"):
+    with pytest.raises(DataError, match="found 1 of 1 without one that training knew, first the new item number 1"):
         content_map(matrix, table).with_new_items(csr_matrix((1, 6), dtype=np.float32))
 
 
