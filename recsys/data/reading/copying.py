@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def _copy_parquet(source: Path, target: Path, pairs: Pairs, options: ReadingOpti
 
 def _copy_text(source: Path, target: Path, pairs: Pairs, options: ReadingOptions) -> int:
     layout = sniff(source, options)
-    dropped = _dropped(read_text(source, layout, options), pairs) + layout.skip
+    with closing(read_text(source, layout, options)) as parts:
+        dropped = _dropped(parts, pairs) + layout.skip
     goes = set(dropped.tolist())
     plain = _lines(whole_lines(read_pieces(source, options.encoding)))
     joined = _lines(one_line_each(whole_lines(read_pieces(source, options.encoding)), layout))

@@ -12,7 +12,7 @@ its rows are those of recsys.data.reading.lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def _decoded(lines: list[bytes]) -> list[str]:
     return [line.decode("utf-8", "replace") for line in lines]
 
 
-def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Iterator[Rows]:
+def read_text(path: Path, layout: Layout, options: ReadingOptions) -> Generator[Rows, None, None]:
     """Read the rows of a text file. Memory: a few blocks, whatever the size of the file.
 
     Parameters

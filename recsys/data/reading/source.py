@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
@@ -84,7 +85,9 @@ def _read(source: list[Path], options: ReadingOptions) -> Interactions:
         if store is not None:
             return _read_store(store, account, options)
         expected = sum(file.stat().st_size for file in files) // SHORT_LINE
-        return assemble(_read_files(files, account, options), account, options, expected)
+        # Closed here, not by the garbage collector: it may be at work in any thread, and closing waits for threads.
+        with closing(_read_files(files, account, options)) as pieces:
+            return assemble(pieces, account, options, expected)
 
 
 def find_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -199,7 +202,7 @@ def partitions(file: Path) -> dict[str, str | None]:
     return {match[1]: None if match[2] == NULL else unquote(match[2]) for match in found}
 
 
-def _read_files(files: list[Path], account: Account, options: ReadingOptions) -> Iterator[Rows]:
+def _read_files(files: list[Path], account: Account, options: ReadingOptions) -> Generator[Rows, None, None]:
     kinds, headers = set(), set()
     for file in files:
         account.open_file(_label(file))
