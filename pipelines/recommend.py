@@ -20,6 +20,7 @@ from .cli.histories import check_history, named, read_history
 from .cli.models import ModelType
 from .cli.options import options_from, setting
 from .cli.output import WIDTH, as_json, decimal, print_json, say, shorten, table
+from .cli.rules import RuleFlags
 from .cli.unknown import UnknownIds, find_unknown, note_unknown
 
 
@@ -32,6 +33,7 @@ class RecommendJob:
     ratings: Location | None = setting(None, "Ratings with the history of the user.")
     items: str | None = setting(None, "Instead of --user: item ids of a history, separated by commas.")
     n: int = setting(10, "Length of the list.", "-n")
+    ruling: RuleFlags = field(default_factory=RuleFlags)
     keep_seen: bool = setting(False, "Also recommend items of the history.")
     new_items: Location | None = setting(None, "Table of items that came after training, for a model with features.")
     titles: Path | None = setting(None, "File of item titles.")
@@ -57,7 +59,13 @@ def run(job: RecommendJob) -> Recommended:
     unknown = {"history": history.unknown}
     if titles:
         unknown["titles"] = find_unknown(titles, saved.items)
-    lists = saved.recommend(history.interactions, job.n, users=[history.user], filter_seen=not job.keep_seen)
+    lists = saved.recommend(
+        history.interactions,
+        job.n,
+        users=[history.user],
+        filter_seen=not job.keep_seen,
+        rules=job.ruling.read(saved),
+    )
     entries = [
         {**named(row["item_id"], titles), "rank": row["rank"], "score": row["score"]}
         for row in lists.to_dict("records")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,26 +15,29 @@ import numpy as np
 
 from recsys.artifacts import load_model
 from recsys.batch.engines import BatchJob, Execution, write_shards
-from recsys.batch.gates import measure, read_gates, refusals, require_finished
+from recsys.batch.gates import ALWAYS, measure, read_gates, refusals, require_finished
 from recsys.batch.memory import parse_size, plan_memory, process_bytes
-from recsys.batch.output import OpenedOutput, draft_of, open_output, record_shards, refuse_output, write_manifest
+from recsys.batch.output import (
+    OpenedOutput,
+    ShardSummary,
+    draft_of,
+    open_output,
+    record_shards,
+    refuse_output,
+    write_manifest,
+)
 from recsys.batch.plan import ScoringPlan
-from recsys.batch.rules import ListRules, allowed_items, group_cap
 from recsys.batch.shards import WORKER_PEAK
 from recsys.batch.targets import (
-    Targets,
     add_new_users,
-    excluded_pairs,
     fingerprint,
-    item_targets,
-    make_targets,
     require_new,
 )
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
-from recsys.data.reading.id_files import read_columns
 from recsys.errors import ConfigError, DataError, GateError, StorageError
+from recsys.inference.rules import RuleSet
 from recsys.models.contributions import MEANING
 from recsys.models.trained import TrainedModel
 from recsys.reporting.plotting import exposure
@@ -43,6 +45,7 @@ from recsys.system.memory import now_and_peak
 from recsys.system.storage import Location, folder_at
 from recsys.system.text import plural
 
+from .cli.choice import Choice, choose, unknown_ids
 from .cli.exit_notice import exit_notice
 from .cli.features import add_new_items
 from .cli.interrupts import resumable
@@ -53,44 +56,12 @@ from .cli.progress import watch
 from .cli.reading import read_histories
 from .cli.settings import TrackingOptions
 from .cli.steps import log_data, log_used_model
-from .cli.unknown import UnknownIds, find_unknown, note_unknown
+from .cli.unknown import UnknownIds, note_unknown
 
 CLUSTER_LOST = (
     "Error: the command was ended from outside, by Ray if its node on this machine stopped. What is written stays: run "
     "the same command with --resume to continue."
 )
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which users get lists, and which items may be in them."""
-
-    users: Location | None = setting(None, "File of the users to score, in its order; all users by default.")
-    new_users: Location | None = setting(None, "Ratings of further users, none of whom is in RATINGS.")
-    new_items: Location | None = setting(None, "Table of items that came after training, for a model with features.")
-    only_items: Location | None = setting(None, "File of the only items to recommend.")
-    exclude_items: Location | None = setting(None, "File of items that are never recommended.")
-    exclude_pairs: Location | None = setting(None, "File of user_id, item_id: pairs that are never recommended.")
-    keep_seen: bool = setting(False, "Also recommend items of the history.")
-    min_score: float | None = setting(None, "Leave out items with a lower score.")
-    max_per_group: int | None = setting(None, "Maximum number of items of a group in a list.")
-    groups: Location | None = setting(None, "File of item_id, group (a brand, an author, ...).")
-    cold: Literal["popularity", "skip", "fail"] = setting(
-        "skip", "Users without a known item: popular items (marked in a column), no list, or refuse the job."
-    )
-    item_to_item: bool = setting(False, "List similar items for every item; needs no RATINGS.")
-
-    def __post_init__(self) -> None:
-        if (self.max_per_group is None) != (self.groups is None):
-            raise ConfigError("Expected --max-per-group K and --groups FILE together, found one of them.")
-        if self.max_per_group is not None and self.max_per_group < 1:
-            raise ConfigError(f"Expected max_per_group of at least 1, found {self.max_per_group}.")
-        if self.min_score is not None and not math.isfinite(self.min_score):
-            raise ConfigError(f"Expected a finite min_score, found {self.min_score}.")
-        users_only = {"users": self.users, "new-users": self.new_users, "exclude-pairs": self.exclude_pairs}
-        given = [name for name, value in users_only.items() if value is not None]
-        if self.item_to_item and given:
-            raise ConfigError(f"Expected --item-to-item without --{given[0]}, found both.")
 
 
 @dataclass(frozen=True)
@@ -153,7 +124,7 @@ class Scored:
 
 def run(job: ScoreJob) -> Scored:
     """Score all users. Raises GateError, after all is written and marked unpublished, where a gate refuses."""
-    gates = read_gates(job.gates, job.previous is not None) if job.gates else {}
+    gates = read_gates(job.gates, job.previous is not None) if job.gates else ALWAYS
     if job.previous is not None:
         require_finished(job.previous, "items" if job.choice.item_to_item else "users")
     refuse_output(job.output, job.resume, job.overwrite)
@@ -184,7 +155,7 @@ def run(job: ScoreJob) -> Scored:
         quality = measure(output.location, plan, summaries, saved.items, saved.item_counts, job.previous)
         refused = refusals(quality.measures, gates)
         facts = {
-            **facts_of(batch, interactions, histories),
+            **facts_of(batch, interactions, histories, summaries.values()),
             "measures": quality.measures,
             "memory": asdict(memory)
             | {"workers": memory.workers or "all"}
@@ -214,10 +185,16 @@ def refuse_to_empty(job: ScoreJob) -> None:
 
 
 def facts_of(
-    batch: BatchJob, interactions: Interactions | None, histories: UserItemMatrix | None
+    batch: BatchJob,
+    interactions: Interactions | None,
+    histories: UserItemMatrix | None,
+    summaries: Collection[ShardSummary],
 ) -> dict[str, dict[str, Any]]:
     """What the manifest says of the model, the histories and the rules."""
     saved, targets, allowed = batch.saved, batch.targets, batch.rules.allowed
+    ruled = batch.rules.rules or RuleSet()
+    changes = np.array([summary.get("effects", []) for summary in summaries], dtype=np.int64)
+    changes = changes.reshape(len(summaries), len(ruled.rules), 2).sum(axis=0)
     return {
         "model": {"name": saved.model.name, "digest": saved.digest, "run_id": saved.about.get("run_id")},
         "histories": {
@@ -230,6 +207,17 @@ def facts_of(
             "items_allowed": len(saved.items) if allowed is None else int(allowed.sum()),
             "pairs_excluded": 0 if targets.excluded is None else targets.excluded.nnz,
             "reasons_by": saved.model.explained_by if batch.plan.reasons else None,
+            "effects": [
+                {
+                    "rule": rule.name,
+                    "kind": rule.kind,
+                    "items": int(rule.items.sum()),
+                    "places_without": without,
+                    "places": listed,
+                }
+                for rule, (without, listed) in zip(ruled.rules, changes.tolist(), strict=True)
+            ],
+            "variety": None if ruled.variety is None else ruled.variety.weight,
         },
     }
 
@@ -264,43 +252,6 @@ def _matrix(interactions: Interactions, job: ScoreJob, saved: TrainedModel) -> U
     return saved.to_matrix(asked)
 
 
-def unknown_ids(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> dict[str, UnknownIds]:
-    """Ids in the files of the job that the model or the histories do not know, by the option of the file."""
-    found = {}
-    for option, file in (("only-items", choice.only_items), ("exclude-items", choice.exclude_items)):
-        if file is not None:
-            found[option] = find_unknown(read_columns(file, "item", 1)[0], saved.items)
-    if choice.groups is not None:
-        found["groups"] = find_unknown(read_columns(choice.groups, "item", 2)[0], saved.items)
-    if histories is not None and choice.users is not None:
-        found["users"] = find_unknown(read_columns(choice.users, "user", 1)[0], histories.users)
-    if histories is not None and choice.exclude_pairs is not None:
-        users, items = read_columns(choice.exclude_pairs, "user", 2)
-        found["exclude-pairs (users)"] = find_unknown(users, histories.users)
-        found["exclude-pairs (items)"] = find_unknown(items, saved.items)
-    return found
-
-
-def choose(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None) -> tuple[Targets, ListRules]:
-    """Choose which users get lists, and by which rules."""
-    targets = item_targets(saved) if histories is None else make_targets(histories, saved, choice.users)
-    if choice.exclude_pairs is not None:
-        targets = replace(targets, excluded=excluded_pairs(choice.exclude_pairs, targets, saved.items))
-    if choice.cold == "fail" and targets.cold.any():
-        raise DataError(
-            f"Expected a known item in every history (--cold fail), found {targets.cold.sum():,} of {len(targets):,} "
-            "users without: use --cold skip or --cold popularity."
-        )
-    most, groups = choice.max_per_group, choice.groups
-    rules = ListRules(
-        allowed_items(saved.items, choice.only_items, choice.exclude_items),
-        None if most is None or groups is None else group_cap(saved.items, groups, most),
-        choice.min_score,
-        saved.item_counts.astype(np.float32) if choice.cold == "popularity" else None,
-    )
-    return targets, rules
-
-
 def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | None) -> BatchJob:
     """Decide what the job will write, and how."""
     targets, rules = choose(job.choice, saved, histories)
@@ -319,6 +270,7 @@ def make_batch(job: ScoreJob, saved: TrainedModel, histories: UserItemMatrix | N
         precision=job.precision,
         tile=job.execution.tile,
         reasons=job.reasons,
+        rules=() if rules.rules is None else tuple(rule.name for rule in rules.rules.rules),
     )
     return BatchJob(plan, saved, job.model, targets, rules, job.execution)
 
@@ -338,6 +290,14 @@ def command(job: ScoreJob) -> None:
     with resumable(lambda: resume_hint(job.output), job.output), notice:
         scored = run(job)
     report(scored, job)
+
+
+def effect_line(effect: Mapping[str, Any]) -> str:
+    """What a rule did, in a line."""
+    items, places = plural(effect["items"], "item"), plural(effect["places"], "place")
+    beyond = " beyond the cap" if effect["kind"] == "cap" else " in lists"
+    nothing = "" if effect["items"] else " No item meets it: look at the values of the column."
+    return f"Rule {effect['rule']}: {items}, {places}{beyond}, {effect['places_without']:,} without rules.{nothing}"
 
 
 def resume_hint(output: Location) -> str:
@@ -370,6 +330,8 @@ def report(scored: Scored, job: ScoreJob) -> None:
     if job.choice.exclude_pairs is not None:
         excluded = plural(manifest["rules"]["pairs_excluded"], "pair", "pairs")
         say(f"{excluded} of these users and items excluded")
+    for effect in manifest["rules"]["effects"]:
+        say(wrapped(effect_line(effect), "  "))
     targets = plural(manifest["users"], manifest["plan"]["lists_for"].removesuffix("s"))
     say(
         f"{plural(manifest['rows'], 'row')} for {targets} in {speed['seconds']:.1f} s "

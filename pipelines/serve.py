@@ -24,6 +24,7 @@ from .cli.options import LocationType, build_job, options_from, refuse_unknown, 
 from .cli.output import say
 from .cli.progress import activity
 from .cli.reading import read_histories
+from .cli.rules import RuleFlags
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,6 +46,7 @@ class ServeJob:
     titles: Path | None = setting(None, "File of item titles, which answers then carry.")
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every address of this machine.")
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", kind=click.IntRange(0, 65535))
+    ruling: RuleFlags = field(default_factory=RuleFlags)
     ui: bool = setting(False, "Also serve a page, at /: choose titles and see the list change.")
     beside: Location | None = setting(None, "Another model, whose lists the page of --ui shows beside those of MODEL.")
     reload: bool = setting(False, "Take over a new model when MODEL, or the folder its file CURRENT names, changes.")
@@ -147,7 +149,8 @@ def load_lists(job: ServeJob, model: Location, titles: Mapping[str, str]) -> Lis
 
     with activity(f"loading {model}"), downloaded(model) as folder:
         saved = load_model(model_folder(folder), job.device)
-    return ListMaker(saved, None if job.ratings is None else read_histories(saved, job.ratings, job.reading), titles)
+    histories = None if job.ratings is None else read_histories(saved, job.ratings, job.reading)
+    return ListMaker(saved, histories, titles, job.ruling.read(saved))
 
 
 def read_keys(file: Path) -> list[str]:

@@ -102,6 +102,23 @@ def test_items_can_be_allowed_and_excluded_by_id(ratings):
         trained.recommend(ratings, users=["nobody"])
 
 
+def test_lists_follow_the_rules_of_a_file(ratings, tmp_path):
+    trained = recsys.fit(ratings, "popularity")
+    (tmp_path / "items.csv").write_text(
+        "item_id,letter\n" + "".join(f"{c}{n},{c}\n" for c in "xy" for n in range(1, 9))
+    )
+    (tmp_path / "rules.toml").write_text(
+        'items = "items.csv"\n[[rule]]\nonly = { letter = "y" }\n[[rule]]\nexclude = { letter = "x" }\n'
+    )
+    plain = trained.recommend(ratings, n=4, filter_seen=False)
+    for rules in (str(tmp_path / "rules.toml"), trained.read_rules(tmp_path / "rules.toml")):
+        lists = trained.recommend(ratings, n=4, filter_seen=False, rules=rules)
+        assert lists["item_id"].str.startswith("y").all() and not plain["item_id"].str.startswith("y").all()
+        assert len(lists) == len(plain)
+    varied = recsys.fit(ratings, "ease").read_rules(diversity=0.5)
+    assert varied.variety.vectors.shape == (16, 16)
+
+
 def test_what_was_rated_low_is_never_recommended_again(ratings):
     low = pd.DataFrame({"user_id": "u0", "item_id": [f"x{n}" for n in range(1, 9)], "rating": 1.0})
     new = pd.concat([ratings[ratings["user_id"] != "u0"], low.assign(rating=[5.0, 5.0, 1, 1, 1, 1, 1, 5.0])])

@@ -15,7 +15,6 @@ import hashlib
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -27,6 +26,7 @@ from recsys.system.atomic import json_text, parse_json
 from recsys.system.files import sha256, write_text
 from recsys.system.packages import versions
 from recsys.system.storage import Location, as_location, folder_at
+from recsys.system.toml_files import read_toml
 
 from .options import refuse_unknown
 
@@ -81,10 +81,7 @@ class State:
 
 def read_plan(file: Path) -> Plan:
     """Read the file of the job. Raises ConfigError for anything but what is expected."""
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"Expected TOML in {file}, found: {error}.") from error
+    table = read_toml(file, "the job")
     refuse_unknown(table, {"ratings", "name", "output", "publish", "warm_start", *STEPS}, f"in {file}")
     ratings = table.get("ratings")
     ratings = [ratings] if isinstance(ratings, str) else ratings

@@ -10,9 +10,10 @@ from typing import Any
 from recsys.data.interactions import Interactions
 from recsys.data.order import for_models, order_line
 from recsys.data.reading import ReadingOptions
+from recsys.data.reading.for_task import read_for_task
 from recsys.evaluation.tasks import Task
 from recsys.models import Recommender
-from recsys.models.trained import READING, TrainedModel, read_for_task
+from recsys.models.trained import READING, TrainedModel
 from recsys.system.storage import Location
 
 from .output import files_text, note, note_columns

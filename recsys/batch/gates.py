@@ -2,6 +2,7 @@
 
 coverage           share of the catalog that is in at least one list
 short_lists        share of users with fewer than n items
+emptied            share of users whose list the rules left without an item; at most 0 unless a gate says otherwise
 popularity         share of rows on the most popular items: the fewest that have half of all training interactions
 overlap            share of a list's items that were in the same user's previous list; mean over a sample of users
 score_p05 .. p95   quantiles of the scores in a sample of lists
@@ -16,7 +17,6 @@ popularity = { min = 0.1, max = 0.9 }
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,12 @@ from recsys.batch.shift import item_shift, score_shift
 from recsys.data.interactions import Vocabulary
 from recsys.errors import ArtifactError, ConfigError
 from recsys.evaluation.beyond_accuracy import short_head
-from recsys.system.storage import Folder, Location, folder_at, local_copy
+from recsys.system.storage import Folder, Location, folder_at
+from recsys.system.toml_files import read_toml
 
 OF_TWO = ("overlap", "score_shift", "item_shift")  # compare with a previous batch
-MEASURES = ("coverage", "short_lists", "popularity", "score_p05", "score_p50", "score_p95", *OF_TWO)
+MEASURES = ("coverage", "short_lists", "emptied", "popularity", "score_p05", "score_p50", "score_p95", *OF_TWO)
+ALWAYS = {"emptied": (-math.inf, 0.0)}  # gates of every batch, unless a file has others for them
 SAMPLE = 10_000  # lists compared with the previous batch: the mean is right to about half a percentage point
 
 
@@ -71,21 +73,15 @@ def read_gates(path: Location, with_previous: bool) -> dict[str, tuple[float, fl
     Returns
     -------
     dict of str to (float, float)
-        Least and most allowed value of each measure; infinite where there is no limit.
+        Least and most allowed value of each measure, with those of `ALWAYS`; infinite where there is no limit.
 
     Raises
     ------
     ConfigError
         If the file is not TOML, or holds anything but gates.
     """
-    try:
-        with local_copy(path) as file:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
-    except OSError as error:
-        raise ConfigError(f"Expected a TOML file of gates at {path}, found: {error.strerror or error}.") from error
-    gates = {}
+    table = read_toml(path, "gates")
+    gates = dict(ALWAYS)
     for name, limits in table.items():
         if name not in MEASURES:
             raise ConfigError(f"Expected gates for {', '.join(MEASURES)}; found {name!r}.")
@@ -172,6 +168,7 @@ def measure(
     measures = {
         "coverage": float((listed > 0).mean()),
         "short_lists": short_lists / users if users else math.nan,
+        "emptied": sum(summary.get("emptied", 0) for summary in summaries.values()) / max(1, users),
         "popularity": float(listed[short_head(counts)].sum() / max(1, listed.sum())),
         **{f"score_p{q:02d}": float(np.quantile(scores, q / 100)) for q in (5, 50, 95)},
     }

@@ -13,6 +13,8 @@ from recsys.batch.plan import ScoringPlan
 from recsys.batch.shards import block_scorer, tiles_per_group, widest_block
 from recsys.batch.targets import Targets
 from recsys.errors import ConfigError
+from recsys.inference.rules import RuleSet
+from recsys.inference.variety import pool_size
 from recsys.models.contributions import WORKING_BYTES
 from recsys.system.memory import now_and_peak
 
@@ -69,11 +71,13 @@ def plan_memory(job: BatchJob, program_bytes: int) -> MemoryPlan:
     block = widest_block(block_scorer(job.saved, plan), len(job.saved.items))
     held, most = process_bytes(), execution.most_workers(plan.tile)
     # An actor holds one shard that it works on, and one that waits.
+    ruled = ruling_bytes(job.rules.rules, plan, block)
     actor = program_bytes + 2 * shard_bytes(job.targets, plan) + working_bytes(plan, block, 1) + RAY_CLIENT_BYTES
+    actor += ruled
 
     def cost(workers: int) -> int:
         if execution.engine == "local":
-            return held + working_bytes(plan, block, workers)
+            return held + workers * ruled + working_bytes(plan, block, workers)
         return actor if execution.on_cluster else held + RAY_CLIENT_BYTES + workers * actor
 
     workers = limit_workers(execution.max_memory, most or 1, cost)
@@ -105,6 +109,30 @@ def working_bytes(plan: ScoringPlan, block: int, threads: int) -> int:
     row = 64 + 32 * plan.reasons
     lists = 4 * tiles_per_group(plan) * plan.tile * min(plan.n, block) * row
     return threads * (plan.tile * block * 12 + (WORKING_BYTES if plan.reasons else 0)) + lists
+
+
+def ruling_bytes(rules: RuleSet | None, plan: ScoringPlan, block: int) -> int:
+    """Return the memory that one thread needs for rules, at most: a copy of the scores, and the candidates of a tile.
+
+    Parameters
+    ----------
+    rules : RuleSet, optional
+        None: nothing is needed.
+    plan : ScoringPlan
+        Length of the lists and users in a tile.
+    block : int
+        Items scored at once.
+
+    Returns
+    -------
+    int
+        Bytes: tile x (block x 8 + candidates x (64 + 8 for each number that makes an item like another)).
+    """
+    if rules is None:
+        return 0
+    candidates = max(pool_size(plan.n), 4 * plan.n) * (1 + len(rules.of("promote")))
+    numbers = 0 if rules.variety is None else rules.variety.vectors.shape[1]
+    return plan.tile * (8 * block + candidates * (64 + 8 * numbers))
 
 
 def shard_bytes(targets: Targets, plan: ScoringPlan) -> int:

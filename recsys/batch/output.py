@@ -272,7 +272,7 @@ def _is_whole(folder: Folder, plan: BatchPlan, shard: Shard, summary: Any) -> bo
     names = plan.files(shard)
     return (
         isinstance(summary, dict)
-        and all(type(summary.get(count)) is int for count in plan.counts)
+        and plan.is_summary(summary)
         and isinstance(sums := summary.get("sha256"), dict)
         and sums.keys() == set(names)
         and all(folder.is_file(name) and folder.sha256(name) == sums[name] for name in names)

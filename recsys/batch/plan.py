@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -58,6 +59,10 @@ class BatchPlan:
         ends = [min(start + self.shard_users, self.users) for start in starts]
         return [Shard(f"part-{i:05d}", *bounds) for i, bounds in enumerate(zip(starts, ends, strict=True))]
 
+    def is_summary(self, summary: Mapping[str, Any]) -> bool:
+        """Whether the summary of a shard holds whole numbers where the plan has counts."""
+        return all(type(summary.get(count)) is int for count in self.counts)
+
     def files(self, shard: Shard) -> list[str]:
         """Names of the files of a shard, in the order of the folders."""
         return [f"{folder}/{shard.name}.parquet" for folder in self.folders]
@@ -97,6 +102,8 @@ class ScoringPlan(BatchPlan):
         Users scored in one product, whose last bits depend on its shape.
     reasons : int
         Reasons given for each item of a list: items of the history and their shares; 0 for none.
+    rules : tuple of str
+        Names of the rules that the lists keep.
 
     Raises
     ------
@@ -121,6 +128,7 @@ class ScoringPlan(BatchPlan):
     precision: Literal["fp32", "bf16"] = "fp32"
     tile: int = TILE
     reasons: int = 0
+    rules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -151,7 +159,20 @@ class ScoringPlan(BatchPlan):
         content["audience"] = content.pop("inputs")  # its name in 0.1, whose outputs can be resumed
         if not self.reasons:  # 0.1 had none
             del content["reasons"]
+        if not self.rules:
+            del content["rules"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def is_summary(self, summary: Mapping[str, Any]) -> bool:
+        """Whether the summary of a shard holds whole numbers where the plan has counts, also those of the rules."""
+        effects = summary.get("effects", []) if self.rules else []
+        return (
+            super().is_summary(summary)
+            and (not self.rules or type(summary.get("emptied")) is int)
+            and isinstance(effects, list)
+            and len(effects) == 2 * len(self.rules)
+            and all(type(count) is int for count in effects)
+        )
 
     def files(self, shard: Shard) -> list[str]:
         """Names of the shard's two files: its lists, and its short lists (always Parquet)."""

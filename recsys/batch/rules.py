@@ -1,4 +1,4 @@
-"""Rules for the lists of a batch: which items may be listed, how many of a group, which scores.
+"""What may be in the lists of a batch: which items, how many of a group, which scores, and the rules of a file.
 
 Files of ids are small tables: the first column, or the one with a known name, holds the ids.
 """
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recsys.data.interactions import Vocabulary
 from recsys.data.reading.id_files import read_columns, read_ids
 from recsys.errors import DataError
+from recsys.inference.rules import RuleSet
 from recsys.inference.topn import GroupCap
 from recsys.system.storage import Location
 
@@ -31,12 +32,15 @@ class ListRules:
         Items with a lower score are left out; not those that a cold user gets by popularity.
     popularity : ndarray of float32, shape (items,), optional
         Scores for cold users; None: they get no list.
+    rules : RuleSet, optional
+        Rules of a file, and variety (`recsys.inference.rule_file`); a cap is one of them then.
     """
 
     allowed: NDArray[np.bool_] | None = None
     cap: GroupCap | None = None
     min_score: float | None = None
     popularity: NDArray[np.float32] | None = None
+    rules: RuleSet | None = None
 
 
 def allowed_items(items: Vocabulary, only: Location | None, exclude: Location | None) -> NDArray[np.bool_] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +32,8 @@ from recsys.batch.rules import ListRules
 from recsys.batch.targets import Targets
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import empty_history
+from recsys.inference.reranking import Request, RuledLists, ruled_lists
+from recsys.inference.rules import RuleSet
 from recsys.inference.topn import BLOCK, refuse_infinite, top_n_of_blocks
 from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256
@@ -42,6 +45,7 @@ from recsys.training.batches import SparseRows, weighted_sum
 NO_HISTORY = "no item of the history is known to the model"
 NOT_TRAINED = "the user was not in training, and this model cannot score anybody else"
 LOW_SCORES = "too few items reach the minimum score"
+RULED_OUT = "the rules leave too few items"
 SMALL_CATALOG = "n is larger than the number of items that may be listed"
 NOTHING_LEFT = "too few unseen items are left"
 
@@ -95,6 +99,8 @@ class Lists:
         Row of each user with a short list, and why.
     reasons : ListReasons, optional
         Of the listed items, if the plan asks for them.
+    effects : ndarray of int64, shape (1 + 2 rules,), optional
+        Lists that the rules emptied; then, for each rule, the places of its items without the rules and with them.
     """
 
     targets: Targets
@@ -103,6 +109,7 @@ class Lists:
     cold: NDArray[np.bool_]
     short: dict[int, str]
     reasons: ListReasons | None = None
+    effects: NDArray[np.int64] | None = None
 
 
 class ShardWriter:
@@ -146,11 +153,13 @@ class ShardWriter:
         name : str
             Name of the shard.
         summary : ShardSummary
-            Number of users, rows and short lists; sha256 of the files by name.
+            Number of users, rows and short lists; what the rules changed, if there are any; sha256 of the files by
+            name.
         """
         shard, targets = shard_input
         lists_name, short_name = self.plan.files(shard)
         rows, short, checksums = 0, [], {}
+        effects = np.zeros(1 + 2 * len(self.plan.rules), dtype=np.int64)
         with one_thread_each(), self.folder.new_file(lists_name) as file:
             with self._open(file, targets) as writer:
                 for group in self._groups(targets):
@@ -158,6 +167,7 @@ class ShardWriter:
                     rows += table.num_rows
                     writer.write_table(table)
                     short.append(self._short_lists(group))
+                    effects += sum(lists.effects for lists in group if lists.effects is not None)
             checksums[lists_name] = sha256(file)  # before it is moved: what happens on the way is found when resuming
         with self.folder.new_file(short_name) as file:
             pq.write_table(pa.concat_tables(short), file, compression="zstd")
@@ -166,6 +176,7 @@ class ShardWriter:
             "users": len(targets),
             "rows": rows,
             "short_lists": sum(table.num_rows for table in short),
+            **({"emptied": int(effects[0]), "effects": effects[1:].tolist()} if self.plan.rules else {}),
             "sha256": checksums,
         }
 
@@ -188,24 +199,34 @@ class ShardWriter:
         seen = history if tile.seen is None else padded(tile.seen, self.plan.tile)
         masked = [seen] if self.plan.filter_seen else []
         masked += [] if tile.excluded is None else [padded(tile.excluded, self.plan.tile)]
-        positions, scores = top_n_of_blocks(
-            self._blocks(history, rows, cold),
-            min(self.plan.n, len(self.items)),
-            _pattern(masked),
-            self.rules.allowed,
-            self.rules.cap,
-        )
+        n, allowed = min(self.plan.n, len(self.items)), self.rules.allowed
+        blocks = partial(self._blocks, history, rows, cold)
+        if self.rules.rules is None:
+            positions, scores = top_n_of_blocks(blocks(), n, _pattern(masked), allowed, self.rules.cap)
+            lists = self._lists(tile, positions[:users], scores[:users], cold)
+        else:
+            ids = pa.concat_arrays([tile.ids, pa.nulls(self.plan.tile - users, tile.ids.type)])
+            ruled = ruled_lists(blocks, self.rules.rules, Request(ids, history, n, _pattern(masked), allowed))
+            lists, scores = self._ruled(tile, self.rules.rules, ruled, cold), ruled.scores
         refuse_infinite(scores)
-        lists = self._lists(tile, positions[:users], scores[:users], cold)
         if not self.plan.reasons:
             return lists
         return replace(lists, reasons=ListReasons.of(self.model, tile.history, lists.positions, self.plan.reasons))
+
+    def _ruled(self, tile: Targets, rules: RuleSet, ruled: RuledLists, cold: NDArray[np.bool_]) -> Lists:
+        """Lists by rules, why some are short, and what each rule changed."""
+        users = len(tile)
+        positions, without = ruled.positions[:users], ruled.without[:users]
+        lists = self._lists(tile, positions, ruled.scores[:users], cold, without)
+        emptied = ((without >= 0).any(axis=1) & ~(positions >= 0).any(axis=1)).sum()
+        changes = [count for effect in rules.effects(tile.ids, without, positions) for count in effect]
+        return replace(lists, effects=np.array([emptied, *changes], dtype=np.int64))
 
     def _blocks(
         self, history: csr_matrix, training_rows: NDArray[np.int64] | None, cold: NDArray[np.bool_]
     ) -> Iterator[Tensor]:
         """Blocks of scores, those of cold users replaced: by popularity, or by -inf, which is never listed."""
-        start, rows = 0, np.flatnonzero(cold)
+        start, rows, low = 0, np.flatnonzero(cold), self.rules.min_score
         for block in self.scorer.score_blocks(history, training_rows, BLOCK):
             if len(rows):
                 block = block.float()  # counts have more digits than bfloat16
@@ -213,23 +234,34 @@ class ShardWriter:
                 stop = start + block.shape[1]
                 given = torch.tensor(-torch.inf) if popularity is None else torch.as_tensor(popularity[start:stop])
                 block[torch.as_tensor(rows, device=block.device)] = given.to(block.device)
+            if self.rules.rules is not None and low is not None:  # which give the place to another item
+                scored = torch.ones(len(block), dtype=torch.bool)
+                scored[rows] = False
+                block[(block < low) & scored.to(block.device)[:, None]] = -torch.inf
             start += block.shape[1]
             yield block
 
     def _lists(
-        self, tile: Targets, positions: NDArray[np.int32], scores: NDArray[np.float32], cold: NDArray[np.bool_]
+        self,
+        tile: Targets,
+        positions: NDArray[np.int32],
+        scores: NDArray[np.float32],
+        cold: NDArray[np.bool_],
+        without: NDArray[np.int32] | None = None,
     ) -> Lists:
-        """The lists without low scores, and the reasons for short ones."""
-        listed = positions >= 0
-        if self.rules.min_score is not None:
-            listed &= (scores >= np.float32(self.rules.min_score)) | cold[:, None]
+        """The lists without low scores, and the reasons for short ones; `without` the rules, where there are any."""
+        listed, low = positions >= 0, self.rules.min_score
+        if low is not None and without is None:
+            listed &= (scores >= np.float32(low)) | cold[:, None]
         reachable = len(self.items) if self.rules.allowed is None else int(self.rules.allowed.sum())
         reasons: dict[int, str] = {}
         for row in np.flatnonzero(listed.sum(axis=1) < self.plan.n).tolist():
             if cold[row] and self.rules.popularity is None:
                 untrained = tile.training_rows is not None and tile.training_rows[row] < 0
                 reasons[row] = NOT_TRAINED if untrained else NO_HISTORY
-            elif listed[row].sum() < (positions[row] >= 0).sum():
+            elif without is not None and (without[row] >= 0).sum() > listed[row].sum():
+                reasons[row] = RULED_OUT
+            elif listed[row].sum() < (positions[row] >= 0).sum() or (without is not None and low is not None):
                 reasons[row] = LOW_SCORES
             else:
                 reasons[row] = SMALL_CATALOG if reachable < self.plan.n else NOTHING_LEFT

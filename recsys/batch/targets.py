@@ -17,7 +17,9 @@ from recsys.data.matrix import UserItemMatrix, empty_history, sparse_rows
 from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.data.reading.id_files import read_ids
 from recsys.errors import DataError
+from recsys.inference.rules import Rule, RuleSet
 from recsys.inference.topn import GroupCap
+from recsys.inference.variety import Variety
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
 
@@ -210,10 +212,15 @@ def _update(digest: Any, part: Any) -> None:
     elif isinstance(part, (pa.Array, pa.ChunkedArray)):
         for start in range(0, len(part), 1 << 16):
             digest.update(repr(part[start : start + (1 << 16)].to_pylist()).encode())
-    elif isinstance(part, (Targets, ListRules, GroupCap)):
+    elif isinstance(part, Vocabulary):
+        _update(digest, part.ids)
+    elif isinstance(part, tuple):
+        for each in part:
+            _update(digest, each)
+    elif isinstance(part, (Targets, ListRules, GroupCap, RuleSet, Rule, Variety)):
         for field in fields(part):
             value = getattr(part, field.name)
-            if field.name != "seen" or value is not None:  # 0.1 had no such field
+            if field.name not in ("seen", "rules") or value is not None:  # 0.1 had no such fields
                 _update(digest, value)
     else:
         digest.update(repr(part).encode())

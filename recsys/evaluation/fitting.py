@@ -15,13 +15,14 @@ from recsys.data.item_features.features import ItemFeatures, encoder_of, read_it
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions
+from recsys.data.reading.for_task import read_for_task
 from recsys.evaluation.evaluate import Validator
 from recsys.evaluation.tasks import TASKS
 from recsys.evaluation.warm_fit import Origin, find_origin, fit_on, place
 from recsys.models import Recommender, create_model
 from recsys.models.cost import Size
 from recsys.models.default import choose_model
-from recsys.models.trained import READING, TrainedModel, read_for_task
+from recsys.models.trained import READING, TrainedModel
 from recsys.models.warm_start import Earlier
 from recsys.splitting.holdout import Split
 from recsys.training.context import TrainingContext, WarmStart

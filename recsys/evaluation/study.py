@@ -21,6 +21,7 @@ import pandas as pd
 from recsys.data.interactions import Interactions
 from recsys.data.order import for_models
 from recsys.data.reading import ReadingOptions
+from recsys.data.reading.for_task import read_for_task
 from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation.code_sizes import at_sizes
 from recsys.evaluation.comparison import Comparison, rank
@@ -29,7 +30,6 @@ from recsys.evaluation.probe import Probe, probe_model
 from recsys.evaluation.results import FittedResult, ModelResult
 from recsys.evaluation.tasks import Task, find_task
 from recsys.models import MODELS, Recommender, create_model
-from recsys.models.trained import read_for_task
 from recsys.splitting import PROTOCOLS, train_on_validation
 from recsys.splitting.holdout import Split
 

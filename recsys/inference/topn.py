@@ -173,7 +173,7 @@ def top_n_of_blocks(
         else:
             part = _capped_top_n(block, n, mask, allowed_here, GroupCap(cap.groups[columns], cap.most))
         part = np.where(part[0] >= 0, part[0] + np.int32(start), -1), part[1]
-        best = part if best is None else _merge(best, part, n, cap)
+        best = part if best is None else merge_lists(best, part, n, cap)
         start = stop
     if best is None:
         raise DataError("Expected at least one block of scores, found none.")
@@ -233,8 +233,8 @@ def _capped_top_n(
         longer *= 4
 
 
-def _merge(left: Lists, right: Lists, n: int, cap: GroupCap | None) -> Lists:
-    """The best n of two lists; all positions on the left are lower than on the right: equal scores stay in order."""
+def merge_lists(left: Lists, right: Lists, n: int, cap: GroupCap | None = None) -> Lists:
+    """Return the best n of two lists of each user, the left ones of lower positions: equal scores stay in order."""
     positions, scores = np.hstack([left[0], right[0]]), np.hstack([left[1], right[1]])
     order = np.argsort(-scores, axis=1, kind="stable")
     positions, scores = np.take_along_axis(positions, order, axis=1), np.take_along_axis(scores, order, axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +15,17 @@ from recsys.data.interactions import Interactions, Vocabulary
 from recsys.data.item_features.features import as_type, fingerprint_of
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.order import for_models
-from recsys.data.reading import ReadingOptions, read_interactions
-from recsys.errors import ConfigError, DataError, NoRatingsError, UnsupportedError
+from recsys.data.reading import ReadingOptions
+from recsys.data.reading.for_task import read_for_task
+from recsys.errors import DataError, NoRatingsError, UnsupportedError
 from recsys.inference.pairs import predict_pairs
+from recsys.inference.reranking import Request, recommend_by_rules
+from recsys.inference.rule_file import read_rules
+from recsys.inference.rules import RuleSet
 from recsys.inference.topn import check_length, recommend
 from recsys.models.base import Recommender
 from recsys.models.embedding_frames import EmbeddingFrames, known_positions
+from recsys.system.storage import Location
 
 if TYPE_CHECKING:
     from recsys.data.item_features.encoder import FeatureEncoder
@@ -111,6 +116,7 @@ class TrainedModel(EmbeddingFrames):
         filter_seen: bool = True,
         only_items: Iterable[Any] | None = None,
         exclude_items: Iterable[Any] | None = None,
+        rules: RuleSet | str | Path | None = None,
     ) -> pd.DataFrame:
         """Recommend n items to every user of `histories`.
 
@@ -127,6 +133,8 @@ class TrainedModel(EmbeddingFrames):
             Leave out what the user has had, liked or not.
         only_items, exclude_items : iterable of ids, optional
             The only items, and the items never, to recommend.
+        rules : RuleSet or path, optional
+            Rules of lists, and variety within them: `read_rules`, or a file in TOML (`recsys.inference.rule_file`).
 
         Returns
         -------
@@ -144,17 +152,46 @@ class TrainedModel(EmbeddingFrames):
         trained = None if self.users is None else self.users.positions(data.users.ids).astype(np.int64)
         able = np.diff(data.matrix.indptr) > 0
         rows = rows[able[rows] if trained is None else able[rows] & (trained[rows] >= 0)]
-        lists = recommend(
-            self.model.score,
-            data.matrix[rows],
-            n,
-            filter_seen=filter_seen,
-            allowed=self._allowed(only_items, exclude_items),
-            users=None if trained is None else trained[rows],
-            seen=None if data.seen is None else data.seen[rows],
-        )
+        history, allowed = data.matrix[rows], self._allowed(only_items, exclude_items)
+        seen = None if data.seen is None else data.seen[rows]
+        known = None if trained is None else trained[rows]
+        if rules is None:
+            lists = recommend(
+                self.model.score, history, n, filter_seen=filter_seen, allowed=allowed, users=known, seen=seen
+            )
+        else:
+            check_length(n)
+            masked = (history if seen is None else seen) if filter_seen else None
+            request = Request(data.users.take(rows), history, n, masked, allowed)
+            made = rules if isinstance(rules, RuleSet) else self.read_rules(rules)
+            lists = recommend_by_rules(self.model.score, made, request, known)
         parts = [self._frame(data.users, rows[batch.start :], batch.positions, batch.scores) for batch in lists]
         return pd.concat(parts, ignore_index=True) if parts else self._frame(data.users, rows[:0], *_NONE)
+
+    def read_rules(self, path: Location | None = None, diversity: float | None = None) -> RuleSet:
+        """Read rules of lists for the items of the model.
+
+        Parameters
+        ----------
+        path : Path or str, optional
+            TOML file (`recsys.inference.rule_file`); none but `diversity` without it.
+        diversity : float, optional
+            From 0 to below 1: how much the items of a list are to differ from each other, in place of what the file
+            says. By the column that the file names, else by the embeddings of the model.
+
+        Returns
+        -------
+        RuleSet
+            For `recommend`.
+
+        Raises
+        ------
+        ConfigError, DataError
+            If the file is not one of rules, or a table that it names cannot be read.
+        UnsupportedError
+            If variety needs embeddings, and the model has none.
+        """
+        return read_rules(path, self.items, lambda: self.embed_items().to_numpy(np.float32), diversity)
 
     def recommend_for_items(self, items: Iterable[Any], n: int = 10) -> pd.DataFrame:
         """Recommend n items to a new user who has had these items.
@@ -344,40 +381,3 @@ class TrainedModel(EmbeddingFrames):
 
 
 _NONE = np.empty((0, 0), dtype=np.int32), np.empty((0, 0), dtype=np.float32)
-
-
-def read_for_task(task: str, source: Any, options: ReadingOptions) -> Interactions:
-    """Read interactions for a task, refusing what makes no sense of ratings.
-
-    Parameters
-    ----------
-    task : str
-        "ranking" or "rating".
-    source : DataFrame, path or list of paths
-        See `read_interactions`.
-    options : ReadingOptions
-        How to read.
-
-    Returns
-    -------
-    Interactions
-
-    Raises
-    ------
-    ConfigError
-        If `min_rating` is given for the rating task.
-    DataError
-        If the rating task finds no ratings.
-    """
-    if task == "rating" and options.min_rating is not None:
-        raise ConfigError(
-            "Expected no min_rating for the rating task: a model that never sees a low rating cannot predict one. "
-            "Leave it out."
-        )
-    interactions = read_interactions(cast(Any, source), options)
-    if task == "rating" and interactions.rating is None:
-        raise DataError(
-            "Expected a column of ratings to learn to predict them, found none: name it (rating_column), or train a "
-            "model of the ranking task."
-        )
-    return interactions

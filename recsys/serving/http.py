@@ -32,8 +32,10 @@ from recsys.serving import interface, lists
 from recsys.serving.batching import MicroBatcher, QueueFullError
 from recsys.serving.current import CurrentModel, Loaded
 from recsys.serving.gatekeeper import Gatekeeper, ServiceMetrics
-from recsys.serving.lists import ListMaker, UnknownIdError, Wishes
+from recsys.serving.lists import ListMaker, UnknownIdError
 from recsys.serving.page import PAGE, POLICY, Catalog
+from recsys.serving.queries import Query as ListQuery
+from recsys.serving.queries import Wishes
 
 MOST_REASONS = 10
 
@@ -101,11 +103,11 @@ class Service:
 
     def __init__(self, current: CurrentModel, limits: Limits, metrics: ServiceMetrics):
         self.current, self.limits, self._metrics = current, limits, metrics
-        self.batcher: MicroBatcher[tuple[ListMaker, lists.Query], Entries] = MicroBatcher(
+        self.batcher: MicroBatcher[tuple[ListMaker, ListQuery], Entries] = MicroBatcher(
             self._answer, limits.batch, limits.waiting
         )
 
-    def _answer(self, queries: Sequence[tuple[ListMaker, lists.Query]]) -> list[Entries]:
+    def _answer(self, queries: Sequence[tuple[ListMaker, ListQuery]]) -> list[Entries]:
         """Each query is answered by the model it was made on, though another may be current by now."""
         self._metrics.batches.observe(len(queries))
         answers: dict[int, Entries] = {}
@@ -115,7 +117,7 @@ class Service:
             answers.update(zip(own, found, strict=True))
         return [answers[at] for at in range(len(queries))]
 
-    async def list_for(self, loaded: Loaded, query: lists.Query) -> Entries:
+    async def list_for(self, loaded: Loaded, query: ListQuery) -> Entries:
         """Wait for the list of a query."""
         return await asyncio.wrap_future(self.batcher.submit((loaded.lists, query)))
 

@@ -6,10 +6,12 @@ A query is made on one model and answered by the same one, also where another ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -18,72 +20,17 @@ from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.errors import ConfigError, DataError, UnsupportedError
 from recsys.explain.reasons import Explanation, explain_item, reasons_of_lists
-from recsys.inference.topn import BLOCK, check_length, top_n, top_n_of_blocks
+from recsys.inference.reranking import Request, ruled_lists
+from recsys.inference.rules import RuleSet
+from recsys.inference.topn import BLOCK, check_length, refuse_infinite, top_n, top_n_of_blocks
 from recsys.models.trained import TrainedModel
+from recsys.serving.queries import Query, Row, Wishes, histories_of, masked_of, row_of
 
 LONGEST_EXPLAINED = 500  # items of a history: a network is asked once without each of them
-
-Row = tuple[NDArray[np.int32], NDArray[np.float32]]  # positions of items, in order, and their values
 
 
 class UnknownIdError(DataError):
     """The service knows no such user or item."""
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What may be in a list.
-
-    Parameters
-    ----------
-    n : int
-        Length of the list, at least 1; never more than the catalog.
-    filter_seen : bool
-        Leave out what the user has had.
-    exclude_items : sequence of ids
-        Never these.
-    candidate_items : sequence of ids, optional
-        Only these.
-    reasons : int
-        For each item of the list, at most so many items of the history that support it most.
-    """
-
-    n: int = 10
-    filter_seen: bool = True
-    exclude_items: Sequence[str | int] = ()
-    candidate_items: Sequence[str | int] | None = None
-    reasons: int = 0
-
-
-@dataclass(frozen=True)
-class Query:
-    """A request for one list, in positions of one model.
-
-    Attributes
-    ----------
-    history : Row
-        What the model sees of the user.
-    masked : ndarray of int32
-        Positions that must not be listed, in order, each once.
-    n : int
-        Length of the list.
-    candidates : ndarray of int32, optional
-        The only positions that may be listed.
-    user : int, optional
-        Row of the training matrix, for models that know no other users.
-    reasons : int
-        Reasons of each item, at most.
-    unknown : tuple
-        Ids of the request that the model does not know.
-    """
-
-    history: Row
-    masked: NDArray[np.int32]
-    n: int
-    candidates: NDArray[np.int32] | None = None
-    user: int | None = None
-    reasons: int = 0
-    unknown: tuple[str | int, ...] = ()
 
 
 class ListMaker:
@@ -97,12 +44,19 @@ class ListMaker:
         What the known users have had.
     titles : mapping of str to str, optional
         Titles by item id.
+    rules : RuleSet, optional
+        Rules of all lists, and variety within them.
     """
 
     def __init__(
-        self, trained: TrainedModel, histories: Interactions | None = None, titles: Mapping[str, str] | None = None
+        self,
+        trained: TrainedModel,
+        histories: Interactions | None = None,
+        titles: Mapping[str, str] | None = None,
+        rules: RuleSet | None = None,
     ):
         self.trained = trained
+        self.rules = rules
         self.item_ids: list[Any] = trained.items.to_list()
         self._titles = titles or {}
         self._position = {str(item): position for position, item in enumerate(self.item_ids)}
@@ -155,7 +109,8 @@ class ListMaker:
             )
         known = self._known
         seen = known.matrix if known.seen is None else known.seen
-        return self._query(_row_of(known.matrix, row), _row_of(seen, row)[0], wishes, trained_row)
+        query = self._query(row_of(known.matrix, row), row_of(seen, row)[0], wishes, trained_row)
+        return replace(query, user_id=user)
 
     def history_of(self, user: str) -> list[dict[str, Any]]:
         """Return the items that a known user has had, as they are written in an answer.
@@ -168,7 +123,7 @@ class ListMaker:
         row = self._row.get(user)
         if self._known is None or row is None:
             raise UnknownIdError(f"Expected a user with a known history, found {user!r}.")
-        return [self.named(int(at)) for at in _row_of(self._known.matrix, row)[0]]
+        return [self.named(int(at)) for at in row_of(self._known.matrix, row)[0]]
 
     def for_history(self, items: Sequence[str | int], ratings: Sequence[float] | None, wishes: Wishes) -> Query:
         """Make the query of somebody who is a history and nothing else.
@@ -262,16 +217,39 @@ class ListMaker:
         """
         lists: list[list[dict[str, Any]]] = [[] for _ in queries]
         able = [at for at, query in enumerate(queries) if len(query.history[0])]
+        if self.rules is not None:
+            return self._by_rules(queries, able, self.rules)
         together = [at for at in able if queries[at].candidates is None]
         if together:
             some = [queries[at] for at in together]
             blocks = self.trained.model.score_blocks(*self._histories(some), width=BLOCK)
-            listed, scores = top_n_of_blocks(blocks, max(query.n for query in some), _stacked(some, self._n_items))
+            listed, scores = top_n_of_blocks(blocks, max(query.n for query in some), masked_of(some, self._n_items))
             for at, places, values in zip(together, listed, scores, strict=True):
                 lists[at] = self._entries(queries[at], places[: queries[at].n], values)
         for at in able:
             if (candidates := queries[at].candidates) is not None:
                 lists[at] = self._of_candidates(queries[at], candidates)
+        return lists
+
+    def _by_rules(self, queries: Sequence[Query], able: Sequence[int], rules: RuleSet) -> list[list[dict[str, Any]]]:
+        """The lists of queries by rules; those of one length are made together."""
+        lists: list[list[dict[str, Any]]] = [[] for _ in queries]
+        groups: dict[Any, list[int]] = {}
+        for at in able:  # a list depends on its length, where there are shares or variety
+            groups.setdefault((queries[at].n, at if queries[at].candidates is not None else None), []).append(at)
+        for (n, _), group in groups.items():
+            some = [queries[at] for at in group]
+            history, users = self._histories(some)
+            allowed = None
+            if (candidates := some[0].candidates) is not None:
+                allowed = np.zeros(self._n_items, dtype=bool)
+                allowed[candidates] = True
+            ids = pa.array([query.user_id for query in some], pa.string())
+            request = Request(ids, history, n, masked_of(some, self._n_items), allowed)
+            ruled = ruled_lists(partial(self.trained.model.score_blocks, history, users, width=BLOCK), rules, request)
+            refuse_infinite(ruled.scores)
+            for at, places, values in zip(group, ruled.positions, ruled.scores, strict=True):
+                lists[at] = self._entries(queries[at], places, values)
         return lists
 
     def _of_candidates(self, query: Query, candidates: NDArray[np.int32]) -> list[dict[str, Any]]:
@@ -285,7 +263,7 @@ class ListMaker:
     def _histories(self, queries: Sequence[Query]) -> tuple[csr_matrix, NDArray[np.int64] | None]:
         positions, values = zip(*(query.history for query in queries), strict=True)
         users = [query.user for query in queries if query.user is not None]
-        matrix = _csr(positions, np.concatenate(values), self._n_items)
+        matrix = histories_of(positions, np.concatenate(values), self._n_items)
         return matrix, np.array(users, dtype=np.int64) if len(users) == len(queries) else None
 
     @property
@@ -368,19 +346,3 @@ def check_most(n: int, most: int) -> None:
     """Raise ConfigError where a list longer than the service makes is asked for."""
     if n > most:
         raise ConfigError(f"Expected n of at most {most}, found {n}.")
-
-
-def _row_of(matrix: csr_matrix, row: int) -> Row:
-    start, stop = matrix.indptr[row], matrix.indptr[row + 1]
-    return matrix.indices[start:stop], matrix.data[start:stop]
-
-
-def _csr(positions: Sequence[NDArray[np.int32]], values: NDArray[np.float32], columns: int) -> csr_matrix:
-    indptr = np.concatenate([[0], np.cumsum([len(row) for row in positions])])
-    return csr_matrix((values, np.concatenate(positions), indptr), shape=(len(positions), columns))
-
-
-def _stacked(queries: Sequence[Query], columns: int) -> csr_matrix:
-    """A cell for each item that must not be listed."""
-    masked = [query.masked for query in queries]
-    return _csr(masked, np.ones(sum(map(len, masked)), dtype=np.float32), columns)

@@ -86,8 +86,10 @@ def recommend_frame(
             read = trained.read_histories(frame, _reading(frame))
             asked = frame["user_id"].unique()
             asked = asked[read.users.positions(asked) >= 0]  # the others liked nothing
-            rules = {"only_items": candidates, "exclude_items": excluded}
-            lists = trained.recommend(read, n, users=asked, filter_seen=filter_seen, **rules).astype(_OUTPUT)
+            chosen = trained.recommend(
+                read, n, users=asked, filter_seen=filter_seen, only_items=candidates, exclude_items=excluded
+            )
+            lists = chosen.astype(_OUTPUT)
     without = users - lists["user_id"].nunique()
     if without:
         get = "gets" if without == 1 else "get"

@@ -82,7 +82,9 @@ def test_csv_holds_what_parquet_holds(saved, tmp_path):
 def test_the_manifest_accounts_for_every_file_user_and_row(saved, tmp_path):
     plan, targets = job(saved)
     manifest = write(tmp_path / "lists", saved, plan, targets)
-    assert json.loads((tmp_path / "lists" / "manifest.json").read_text(encoding="utf-8")) == manifest
+    assert json.loads((tmp_path / "lists" / "manifest.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(manifest)
+    )
     assert (manifest["plan_hash"], manifest["users"], manifest["published"]) == (plan.hash, 10, True)
     assert manifest["rows"] == len(lists(tmp_path / "lists"))
     assert manifest["short_lists"] == len(short_lists(tmp_path / "lists"))
@@ -371,7 +373,7 @@ def test_every_field_of_a_plan_changes_its_hash():
     others = {
         "model": "x", "inputs": "x", "users": 8, "n": 9, "lists_for": "items", "filter_seen": False,
         "cold": "popularity", "shard_users": 3, "format": "parquet", "csv_safe": True, "device": "cuda",
-            "precision": "bf16", "tile": 9, "reasons": 1,
+            "precision": "bf16", "tile": 9, "reasons": 1, "rules": ("few",),
     }  # fmt: skip
     assert others.keys() == plan.__dataclass_fields__.keys()
     assert len({plan.hash, *(replace(plan, **{key: value}).hash for key, value in others.items())}) == 1 + len(others)

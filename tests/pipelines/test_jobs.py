@@ -59,6 +59,17 @@ def test_a_model_folder_copied_away_serves_somebody_who_is_only_a_list_of_items(
     assert [entry["rank"] for entry in found["items"]] == [1, 2, 3]
 
 
+def test_a_list_on_the_terminal_follows_rules(model):
+    Path("items.csv").write_text("id,kind\n" + "".join(f"i{i},{'low' if i < 12 else 'high'}\n" for i in range(24)))
+    Path("rules.toml").write_text('items = "items.csv"\n[[rule]]\nexclude = { kind = "low" }\n')
+    asked = "--json", "recommend", model, "--items", "i0,i2,i4", "-n", 3
+    plain = [int(entry["item_id"][1:]) for entry in json.loads(works(*asked))["items"]]
+    ruled = [int(entry["item_id"][1:]) for entry in json.loads(works(*asked, "--rules", "rules.toml"))["items"]]
+    assert min(plain) < 12 <= min(ruled)
+    varied = [entry["item_id"] for entry in json.loads(works(*asked, "--diversity", 0.9))["items"]]
+    assert len(set(varied)) == 3
+
+
 def test_scored_lists_keep_ids_as_they_came_hold_nothing_seen_and_repeat_to_the_byte(model, ratings):
     for folder in ("one", "two"):
         works("score", model, ratings, "-o", folder, "-n", 5, "--no-track")

@@ -91,7 +91,7 @@ def test_only_and_excluded_items_hold_for_everybody_and_pairs_for_one(case, tmp_
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("user_id,item_id\ndan,b\nnobody,a\n")
     scored = score(*case, n=4, only_items=only, exclude_items=never, exclude_pairs=pairs, keep_seen=True)
-    expected = {"items": 4, "items_allowed": 2, "pairs_excluded": 1, "reasons_by": None}
+    expected = {"items": 4, "items_allowed": 2, "pairs_excluded": 1, "reasons_by": None, "effects": [], "variety": None}
     assert scored.manifest["rules"] == expected
     assert lists_of(case[2]) == {"ann": "bd", "bob": "bd", "cat": "bd", "dan": "d"}
 

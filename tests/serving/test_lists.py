@@ -145,3 +145,25 @@ def test_a_history_that_is_sent_to_a_model_of_sequences_has_its_oldest_item_firs
     assert (best["item_id"], again["item_id"]) == ("b", "b")
     assert other["item_id"] in ("c", "d")
     assert chain.answer([chain.for_user("u4", Wishes(1))])[0][0]["item_id"] == "b"
+
+
+def test_lists_keep_the_rules_of_the_service(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id,genre\na,x\nb,x\nc,y\nd,y\ne,z\n")
+    (tmp_path / "some.csv").write_text("user_id\nu3\n")
+    (tmp_path / "rules.toml").write_text(
+        'items = "items.csv"\n[[rule]]\nexclude = { genre = "y" }\nusers = "some.csv"\n'
+        '[[rule]]\npromote = { genre = "z" }\nplaces = [1]\n'
+    )
+    plain = maker()
+    trained, interactions = plain.trained, read_interactions(RATINGS, ReadingOptions())
+    ruled = ListMaker(trained, interactions, rules=trained.read_rules(tmp_path / "rules.toml"))
+    queries = [
+        ruled.for_user("u3", Wishes(9)),  # in the segment
+        ruled.for_user("u4", Wishes(2)),
+        ruled.for_history(["a"], None, Wishes(2)),
+        ruled.for_history(["a"], None, Wishes(2, candidate_items=["c", "d"])),
+        ruled.for_history(["zz"], None, Wishes(2)),
+    ]
+    together = ruled.answer(queries)
+    assert [ids(entries) for entries in together] == [["e"], ["e", "b"], ["e", "b"], ["c", "d"], []]
+    assert together == [ruled.answer([query])[0] for query in queries]

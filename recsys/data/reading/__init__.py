@@ -9,6 +9,7 @@ delimited     text -> Rows, fast          lines   text -> Rows, line by line    
 tables        Parquet and DataFrames -> Rows                      times     dates and epochs of any unit
 rows          Rows, and the account of those that are rejected
 assembly      Rows -> Interactions: vocabularies, order          policies  duplicates, min_rating, rare users and items
+for_task      what a task needs of them
 titles, id_files, hints   small tables of titles, groups and ids; remarks on the data
 ```
 """
