@@ -21,11 +21,13 @@ from recsys.errors import ConfigError, UnsupportedError
 from recsys.evaluation import comparison
 from recsys.evaluation.averages import Interval
 from recsys.evaluation.comparison import ComparisonFacts
-from recsys.evaluation.examples import examples
+from recsys.evaluation.examples import Example, examples
 from recsys.evaluation.metrics import scope_of
 from recsys.evaluation.neighbors import compare_neighbors
 from recsys.evaluation.results import ModelResult
+from recsys.evaluation.ruled import RuledFacts, facts_of, measure_rules
 from recsys.evaluation.tasks import TASKS, Task
+from recsys.inference.rules import RuleSet
 from recsys.models.trained import TrainedModel
 from recsys.reporting.report import render
 from recsys.splitting.bucket import divide_by_bucket
@@ -41,6 +43,7 @@ from .cli.options import SEED, LocationType, options_from, setting
 from .cli.output import as_json, cells_text, decimal, metrics_table, print_json, say, table, wrapped
 from .cli.progress import activity
 from .cli.reading import read_histories
+from .cli.rules import RuleFlags
 from .cli.settings import TrackingOptions, comma_list
 from .cli.steps import log_calibration, log_data, log_used_model
 from .cli.unknown import find_unknown, note_unknown
@@ -68,6 +71,7 @@ class EvaluateJob:
         None, "Table of items that came after training, of a model with item features: they get a column too."
     )
     neighbors: bool = setting(False, "Also measure the nearest neighbors of items, beside those by co-occurrence.")
+    ruling: RuleFlags = field(default_factory=RuleFlags)
     output: Path | None = setting(None, "Folder for report.html and evaluation.json.", "--output", "-o")
     titles: Path | None = setting(None, "File of item titles, for the lists in the report.")
     examples: int = setting(3, "Users whose lists the report shows, without their ids; 0 for none.")
@@ -87,7 +91,8 @@ class Evaluated:
     """Metrics with intervals, the users behind them, how many were left out, the account of the rows, the report.
 
     counts: what was measured besides users. coverage: a share; the task says of what. caution: why the metrics may be
-    optimistic, else empty. neighbors: how well the nearest items of an item predict, by the way they are found.
+    optimistic, else empty. neighbors: how well the nearest items of an item predict, by the way they are found. rules:
+    what rules of lists and variety cost.
     """
 
     task: str
@@ -100,6 +105,7 @@ class Evaluated:
     directory: Path | None
     caution: str
     neighbors: Mapping[str, Mapping[str, Interval]]
+    rules: Sequence[RuledFacts]
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def run(job: EvaluateJob) -> Evaluated:
         note_unknown({"titles": find_unknown(titles, saved.items)})
     if job.neighbors and saved.model.item_weights() is None:
         saved.model.embed_items()  # refused where there are none
-    task = TASKS[saved.model.task]
+    task, rules = TASKS[saved.model.task], read_rules(job, saved)
     asked = tuple(comma_list(job.metrics))
     for label in asked:
         task.check(label)
@@ -144,14 +150,13 @@ def run(job: EvaluateJob) -> Evaluated:
         tracked.log_metrics({**found.means(), "coverage": found.coverage, **fit.counts})
         log_calibration(tracked, fit)
         neighbors = measure_neighbors(job, saved, chosen) if job.neighbors else {}
+        ruled = [] if rules is None else measure_ruled(saved, holdout, rules, labels[0], job.seed)
         if job.output is not None:
             result = ModelResult([[fit]])
-            shown = examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
             more = {"data": data, "protocol": chosen.protocol, "note": caution}
             facts = cast(ComparisonFacts, {**report_facts(result, holdout, labels, job.seed), **more})
-            with new_directory(job.output, MARK, job.overwrite) as folder, activity("writing the report"):
-                write_json(folder / MARK, facts)
-                (folder / REPORT).write_text(render(facts, shown), encoding="utf-8")
+            shown = examples([result], holdout, saved.items, saved.item_counts, titles, job.examples)
+            write_report(job, job.output, facts, shown, ruled)
             tracked.log_artifact(job.output / REPORT)
     return Evaluated(
         task=task.name,
@@ -164,6 +169,7 @@ def run(job: EvaluateJob) -> Evaluated:
         directory=job.output,
         caution=caution,
         neighbors=neighbors,
+        rules=ruled,
     )
 
 
@@ -184,6 +190,28 @@ def measure_neighbors(job: EvaluateJob, saved: TrainedModel, chosen: Chosen) -> 
     with activity("measuring neighbors"):
         compared = compare_neighbors(saved.model, chosen.known, chosen.holdout, seed=job.seed)
     return {way: neighbors.intervals(job.seed) for way, neighbors in compared.items()}
+
+
+def read_rules(job: EvaluateJob, saved: TrainedModel) -> RuleSet | None:
+    """The rules of the lists to measure, if any; refused for a model of ratings."""
+    if job.ruling != RuleFlags() and TASKS[saved.model.task].ratings:
+        raise UnsupportedError("Expected a model of lists together with rules of lists, found one of ratings.")
+    return job.ruling.read(saved)
+
+
+def measure_ruled(saved: TrainedModel, holdout: Holdout, rules: RuleSet, metric: str, seed: int) -> list[RuledFacts]:
+    """What the rules cost, and what other weights of variety would."""
+    with activity("lists by rules: evaluating on held-out data"):
+        return [facts_of(lists, seed) for lists in measure_rules(saved.model, holdout, rules, metric)]
+
+
+def write_report(
+    job: EvaluateJob, output: Path, facts: ComparisonFacts, shown: Sequence[Example], ruled: Sequence[RuledFacts]
+) -> None:
+    """Write the page and its figures."""
+    with new_directory(output, MARK, job.overwrite) as folder, activity("writing the report"):
+        write_json(folder / MARK, {**facts, "rules": ruled})
+        (folder / REPORT).write_text(render(facts, shown, ruled), encoding="utf-8")
 
 
 def report_facts(result: ModelResult, holdout: Holdout, labels: Sequence[str], seed: int) -> dict[str, Any]:
@@ -253,10 +281,28 @@ def command(job: EvaluateJob) -> None:
         left_out = plural(found.left_out, "user")
         say(wrapped(f"{left_out} left out: no history or no held-out item among the items of the model."))
     say(f"\n{metrics_table(found.metrics)}")
+    if found.rules:
+        say(f"\n{rules_text(found.rules, next(iter(found.metrics)))}")
     if found.neighbors:
         say(f"\n{neighbors_text(found.neighbors)}")
     if found.directory is not None:
         say(f"\nReport: {found.directory / REPORT}")
+
+
+def rules_text(rules: Sequence[RuledFacts], metric: str) -> str:
+    """A table of what rules cost, one row for each way to make the lists."""
+    rows = [
+        (
+            one["name"] + " *" * one["is_chosen"],
+            f"{decimal(one['mean'])}  {decimal(one['low'])} – {decimal(one['high'])}",
+            "" if one["distance"] is None else f"{one['distance']:.3f}",
+            f"{one['coverage']:.1%}",
+            f"{one['gini']:.3f}",
+        )
+        for one in rules
+    ]
+    header = ("lists by", metric, "distance", "coverage", "gini")
+    return f"What the rules cost (* as given); distance of the first ten items\n\n{table(rows, header)}"
 
 
 def neighbors_text(neighbors: Mapping[str, Mapping[str, Interval]]) -> str:

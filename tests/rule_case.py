@@ -45,7 +45,7 @@ def random_rules(generator: np.random.Generator, users: int = 4, most_items: int
 
 
 def _random_rule(generator: np.random.Generator, items: int, ids: list[str]) -> Rule:
-    kind = generator.choice(RULE_KINDS)
+    kind = RULE_KINDS[generator.integers(len(RULE_KINDS))]
     chosen = generator.random(items) < generator.choice([0.02, 0.3, 0.9])
     users = Vocabulary.of(sorted(generator.choice(ids, 2, replace=False))) if generator.random() < 0.3 else None
     if kind == "boost":
@@ -58,7 +58,7 @@ def _random_rule(generator: np.random.Generator, items: int, ids: list[str]) -> 
     if kind == "cap":
         groups = csr_matrix((generator.random((items, 4)) < 0.3).astype(np.float32))
         return Rule("cap", "cap", np.diff(groups.indptr) > 0, users, groups=groups, most=int(generator.integers(1, 4)))
-    return Rule(str(kind), kind, chosen, users)
+    return Rule(kind, kind, chosen, users)
 
 
 def slow_list(case: Case, user: int, found: NDArray[np.int32]) -> list[int]:
@@ -80,7 +80,7 @@ def slow_list(case: Case, user: int, found: NDArray[np.int32]) -> list[int]:
             add = spread * np.float32(rule.strength)
             scores = {item: float(np.float32(s) + add) if rule.items[item] else s for item, s in scores.items()}
     order = sorted(scores, key=lambda item: (-scores[item], item))
-    pool = order[: request.n + 40]
+    pool = order[: max(50, request.n)]
     listed: list[int] = []
     for place in range(1, min(request.n, case.scores.shape[1]) + 1):
         fits = [item for item in order if item not in listed and all(_has_room(r, listed, item) for r in rules)]

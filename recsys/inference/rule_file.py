@@ -50,6 +50,7 @@ from recsys.inference.variety import WIDEST, Variety
 from recsys.system.storage import Location, as_location
 from recsys.system.toml_files import read_toml
 
+MOST_GROUPS = 100  # of an item: a table of items x groups is held
 DAY = 86_400_000  # milliseconds
 _FURTHER = {"boost": {"strength"}, "promote": {"share", "places"}, "cap": {"most"}}  # keys beside name, users and kind
 _SIDES = ("min", "max", "days", "as_of")
@@ -144,6 +145,10 @@ class _Reader:
         users = None if given.get("users") is None else self._users(given["users"], where)
         if kind == "cap":
             groups = _groups(self._column(given["cap"]), given["cap"])
+            if (widest := int(np.diff(groups.indptr).max(initial=0))) > MOST_GROUPS:
+                raise ConfigError(
+                    f"Expected at most {MOST_GROUPS} values of an item in {given['cap']!r} to cap by, found {widest:,}."
+                )
             most = _whole(given.get("most"), "most", where)
             return Rule(name, kind, np.diff(groups.indptr) > 0, users, groups=groups, most=most)
         return self._placed(Rule(name, kind, self._meet(given[kind], kind, where), users), given, where)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,6 @@ from recsys.inference.topn import GroupCap
 from recsys.inference.variety import Variety
 
 RuleKind = Literal["exclude", "only", "boost", "promote", "cap"]
-REACH = 50  # place of the item that a boost of strength 1 lifts to the first
 RULE_KINDS: tuple[RuleKind, ...] = ("exclude", "only", "boost", "promote", "cap")
 
 
@@ -68,6 +68,16 @@ class Rule:
         groups = csr_matrix(cells, shape=(len(cap.groups), int(cap.groups.max(initial=0)) + 1))
         return cls(name, "cap", cap.groups >= 0, groups=groups, most=cap.most)
 
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """The groups of each item of a cap, int32 (items, most groups of an item); -1 after the last one."""
+        assert self.groups is not None
+        sizes = np.diff(self.groups.indptr)
+        table = np.full((len(sizes), max(1, int(sizes.max(initial=0)))), -1, dtype=np.int32)
+        place = np.arange(self.groups.nnz) - np.repeat(self.groups.indptr[:-1], sizes)
+        table[np.repeat(np.arange(len(sizes)), sizes), place] = self.groups.indices
+        return table
+
     def applies(self, users: pa.Array) -> NDArray[np.bool_]:
         """Return for which of these users the rule is, bool (users,); a null is not known."""
         if self.users is None:
@@ -77,6 +87,19 @@ class Rule:
     def claims(self, place: int, listed: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for which users a promotion has a place, from 1, where `listed` of its items are before it."""
         return (place in self.places) | (listed < math.floor(self.share * place + 1e-9))
+
+    def broken_by(self, lists: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return which lists of the best items, int32 (users, n), are not as the rule has them, bool (users,)."""
+        if self.kind == "cap":
+            return _beyond(self, lists) > 0
+        own = self.items[lists] & (lists >= 0)
+        if self.kind == "exclude":
+            return np.asarray(own.any(axis=1))
+        if self.kind == "only":
+            return np.asarray((own != (lists >= 0)).any(axis=1))
+        before: NDArray[np.int64] = np.cumsum(own, axis=1) - own
+        wanted = [self.claims(at + 1, before[:, at]) & ~own[:, at] for at in range(lists.shape[1])]
+        return np.asarray(np.any(wanted, axis=0))
 
 
 @dataclass(frozen=True)
@@ -97,6 +120,28 @@ class RuleSet:
     def of(self, *kinds: RuleKind) -> list[Rule]:
         """Return the rules of some kinds."""
         return [rule for rule in self.rules if rule.kind in kinds]
+
+    def broken_by(self, users: pa.Array, lists: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Say which lists are not as the rules have them.
+
+        Parameters
+        ----------
+        users : Array
+            Whose lists they are.
+        lists : ndarray of int32, shape (users, n)
+            The best items without the rules; -1 for none.
+
+        Returns
+        -------
+        ndarray of bool, shape (users,)
+            All are True where the rules boost or vary, which may change any list.
+        """
+        if self.variety is not None or self.of("boost"):
+            return np.ones(len(lists), dtype=bool)
+        broken = np.zeros(len(lists), dtype=bool)
+        for rule in self.rules:
+            broken |= rule.applies(users) & rule.broken_by(lists)
+        return broken
 
     def effects(self, users: pa.Array, without: NDArray[np.int32], lists: NDArray[np.int32]) -> list[tuple[int, int]]:
         """Count the places that the rules changed.
@@ -122,12 +167,15 @@ class RuleSet:
 
 def _places_of(rule: Rule, lists: NDArray[np.int32]) -> int:
     """Places of the items that a rule speaks of; for a cap those above its limit."""
-    listed = lists >= 0
-    if rule.kind != "cap" or rule.groups is None:
-        return int((rule.items[lists] & listed).sum())
-    row, place = np.nonzero(listed)
-    items = rule.groups[lists[row, place]]
-    groups = csr_matrix((np.ones(items.nnz), items.indices, items.indptr), shape=items.shape)
-    lists_of = csr_matrix((np.ones(len(row)), (row, np.arange(len(row)))), shape=(len(lists), len(row)))
-    counts = (lists_of @ groups).data
-    return int((counts - rule.most).clip(min=0).sum())
+    if rule.kind == "cap":
+        return int(_beyond(rule, lists).sum())
+    return int((rule.items[lists] & (lists >= 0)).sum())
+
+
+def _beyond(rule: Rule, lists: NDArray[np.int32]) -> NDArray[np.int64]:
+    """How many items above its limit a cap finds in each list: in order, each is equal to the one `most` before it."""
+    groups = np.where((lists >= 0)[:, :, None], rule.table[lists], np.int32(-1))
+    groups = groups.reshape(len(lists), groups.shape[1] * groups.shape[2])
+    groups.sort(axis=1)
+    further = groups[:, rule.most :]
+    return np.asarray(((further == groups[:, : further.shape[1]]) & (further >= 0)).sum(axis=1))

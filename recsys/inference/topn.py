@@ -111,13 +111,7 @@ def top_n(
     n = min(n, table.shape[1])
     if not overwrite and (seen is not None or allowed is not None):
         table = table.clone()
-    if seen is not None:
-        rows = np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
-        table[
-            torch.as_tensor(rows, device=table.device), torch.as_tensor(seen.indices, device=table.device).long()
-        ] = -torch.inf
-    if allowed is not None:
-        table[:, torch.as_tensor(~allowed, device=table.device)] = -torch.inf
+    mask_scores(table, seen, allowed)
     if tie_break is None or not n:
         values, positions = select_best(table, n)
     else:  # one more shows whether the cut goes through equal scores
@@ -126,6 +120,27 @@ def top_n(
     best = values.float().cpu().numpy()
     listed: NDArray[np.int32] = np.where(best == -np.inf, -1, positions.cpu().numpy()).astype(np.int32)
     return listed, best
+
+
+def mask_scores(table: Tensor, seen: csr_matrix | None, allowed: NDArray[np.bool_] | None) -> None:
+    """Write -inf where items were seen, and where they are not allowed.
+
+    Parameters
+    ----------
+    table : Tensor, shape (users, items)
+        Scores, written to.
+    seen : csr_matrix, shape (users, items), optional
+        Every stored cell is masked.
+    allowed : ndarray of bool, shape (items,), optional
+        The other items are masked.
+    """
+    if seen is not None:
+        rows = np.repeat(np.arange(seen.shape[0]), np.diff(seen.indptr))
+        table[
+            torch.as_tensor(rows, device=table.device), torch.as_tensor(seen.indices, device=table.device).long()
+        ] = -torch.inf
+    if allowed is not None:
+        table[:, torch.as_tensor(~allowed, device=table.device)] = -torch.inf
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """Variety within a list: each next item is chosen by its score and by what is in the list already.
 
-Two criteria, both greedy over a few more of a user's best items than the list is long (`pool_size`), with scores
+Two criteria, both greedy over a user's fifty best items, or as many as the list is long (`pool_size`), with scores
 stretched to [0, 1] over them:
 
 ```
@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
 
-MORE = 40  # items to choose among beyond the length of the list
+POOL = 50  # items to choose among, where lists are shorter
 WIDEST = 1024  # values of a column, or numbers of an embedding: a pool of them is held for every user of a tile
 _SMOOTHING = 0.01  # of the list's shares by the history's: no logarithm of 0
 
@@ -155,9 +155,10 @@ class Calibrated:
 def pool_size(n: int) -> int:
     """Return the number of a user's best items among which those of a list of n are chosen.
 
-    Where the rules use them up, the next best follow by score.
+    Where the rules use them up, the next best follow by score. So lists of fifty items and more keep their items, in
+    another order.
     """
-    return n + MORE
+    return max(POOL, n)
 
 
 def list_distance(lists: NDArray[np.int32], vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from typing import Literal
 from recsys.evaluation.comparison import ComparisonFacts, IntervalFacts, ModelFacts
 from recsys.evaluation.examples import Example
 from recsys.evaluation.metrics import RECONSTRUCTION, formula, goodness, lower_is_better
+from recsys.evaluation.ruled import RuledFacts
 from recsys.evaluation.tasks import CURVES, CUTOFFS
 from recsys.reporting import svg
 from recsys.reporting.page import template, trusted
@@ -38,7 +39,7 @@ class MatrixCell(PairFacts):
     is_better: bool
 
 
-def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
+def render(facts: ComparisonFacts, examples: Sequence[Example] = (), rules: Sequence[RuledFacts] = ()) -> str:
     """Make the page of a comparison.
 
     Parameters
@@ -47,6 +48,8 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
         The comparison, perhaps read from comparison.json; one model is enough.
     examples : sequence of Example
         Test users to show with their lists.
+    rules : sequence of RuledFacts
+        What rules of lists and variety cost.
 
     Returns
     -------
@@ -65,7 +68,8 @@ def render(facts: ComparisonFacts, examples: Sequence[Example] = ()) -> str:
         {"note": "", "best_sizes": {}, **facts},
         colors=colors,
         examples=[replace(one, lists={m["name"]: one.lists[m["name"]] for m in shown}) for one in examples],
-        charts=_charts(facts, shown, colors),
+        charts=_charts(facts, shown, colors) | _variety(rules, facts["metric"]),
+        rules=rules,
         bars=_interval_bars(facts, colors),
         matrix=_matrix(facts, [model["name"] for model in shown]),
         summary=summary(facts),
@@ -152,6 +156,19 @@ def _trade_offs(models: Sequence[ModelFacts], colors: Mapping[str, int], metric:
     if coverage is not None:
         charts["coverage"] = scatter(coverage, [model["beyond_accuracy"][coverage] for model in models])
     return charts
+
+
+def _variety(rules: Sequence[RuledFacts], metric: str) -> dict[str, str]:
+    """The metric against the distance within lists, a dot for each weight of variety; none where there is one dot."""
+    dots = [
+        Series(one["name"].removeprefix("diversity "), 2 if one["is_chosen"] else 0, [(one["distance"], one["mean"])])
+        for one in rules
+        if one["distance"] is not None
+    ]
+    if len(dots) < 2:
+        return {}
+    chart = svg.scatter_chart(dots, "distance within lists", metric, title=f"{metric} against variety")
+    return trusted({"variety": chart})
 
 
 def _curves_by_cutoff(models: Sequence[ModelFacts], colors: Mapping[str, int]) -> dict[str, str]:

@@ -13,6 +13,7 @@ pytest.importorskip("jinja2")
 
 from pipelines import evaluate, train
 from pipelines.cli.main import main
+from pipelines.cli.rules import RuleFlags
 from pipelines.cli.settings import TrackingOptions
 from pipelines.evaluate import EvaluateJob
 from recsys.errors import ArtifactError, ConfigError
@@ -54,6 +55,24 @@ def test_the_report_tells_what_the_terminal_tells(job):
     assert all(alone["metrics"][label]["mean"] == found.metrics[label].mean for label in found.metrics)
     assert f"ease reaches ndcg@5 {found.metrics['ndcg@5'].mean:.4f}" in page(job)
     assert "users held out from the training" in page(job)
+
+
+def test_rules_are_measured_and_shown_with_other_weights_of_variety(job, tmp_path):
+    names = {interaction.split(",")[1] for interaction in job.ratings[0].read_text().splitlines()[1:]}
+    rows = [f"{name},{'odd' if number % 2 else 'even'}" for number, name in enumerate(sorted(names))]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,kind", *rows]) + "\n")
+    (tmp_path / "rules.toml").write_text(
+        'items = "items.csv"\n[[rule]]\nexclude = { kind = "odd" }\n[variety]\nby = "kind"\ndiversity = 0.3\n'
+    )
+    found = evaluate.run(replace(job, ruling=RuleFlags(tmp_path / "rules.toml")))
+    plain, ruled, *_ = found.rules
+    assert plain["mean"] == pytest.approx(found.metrics["ndcg@5"].mean)
+    assert ruled["mean"] < plain["mean"] and ruled["coverage"] < plain["coverage"]
+    assert facts(job)["rules"] == found.rules
+    assert "Rules and variety" in page(job) and "Accuracy against variety" in page(job)
+    flags = ["evaluate", str(job.model), str(job.ratings[0]), "--no-track", "--rules", str(tmp_path / "rules.toml")]
+    said = CliRunner().invoke(main, flags).output
+    assert "diversity 0.3 *" in said and "What the rules cost" in said
 
 
 def test_a_report_changes_no_figure(job):

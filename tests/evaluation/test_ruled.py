@@ -1,0 +1,55 @@
+"""What rules of lists cost, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy.sparse import csr_matrix
+
+from recsys.evaluation.evaluate import evaluate_lists
+from recsys.evaluation.ruled import WEIGHTS, facts_of, measure_rules
+from recsys.inference.rules import Rule, RuleSet
+from recsys.inference.variety import Variety
+from recsys.models import create_model
+from recsys.splitting.holdout import Holdout
+
+TRAIN = csr_matrix(np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=np.float32))
+MODEL = create_model("popularity").fit(TRAIN)  # scores 4, 3, 2, 1
+
+
+@pytest.fixture
+def holdout() -> Holdout:
+    """One user without a history; item 1 is to be found."""
+    history, held_out = csr_matrix((2, 4), dtype=np.float32), csr_matrix(np.array([[0, 1, 0, 0], [0, 1, 0, 0]]) * 1.0)
+    zeros = np.zeros(2, dtype=np.int64)
+    return Holdout(history, csr_matrix(held_out, dtype=np.float32), pa.array(["u", "v"]), zeros, zeros - 1)
+
+
+def test_without_rules_the_metric_is_that_of_the_evaluation(holdout: Holdout) -> None:
+    rules = RuleSet((Rule("no", "exclude", np.array([True, False, False, False])),))
+    none, ruled = measure_rules(MODEL, holdout, rules, "recall@1")
+    assert (none.name, none.is_chosen, none.accuracy.mean) == ("no rules", False, 0.0)
+    assert none.accuracy.mean == evaluate_lists(MODEL.score, holdout, ("recall@1",)).means()["recall@1"]
+    assert (ruled.name, ruled.is_chosen, ruled.accuracy.mean, ruled.distance) == ("rules", True, 1.0, None)
+    assert (none.coverage, none.gini) == (0.25, 0.75)
+
+
+def test_a_row_for_each_weight_of_variety_and_the_given_one_is_marked(holdout: Holdout) -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=np.float32)
+    found = measure_rules(MODEL, holdout, RuleSet((), Variety(vectors, 0.55)), "recall@2")
+    assert [one.name for one in found] == [
+        "no rules",
+        *(f"diversity {weight:g}" for weight in sorted([*WEIGHTS, 0.55])),
+    ]
+    assert [one.name for one in found if one.is_chosen] == ["diversity 0.55"]
+    # lists 0 1 without variety; item 2 comes before item 1 where (1 - w) / 3 > (1 - w) 2 / 3 - w, for w above 1 / 4
+    assert [one.accuracy.mean for one in found] == [1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert [one.distance for one in found] == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+
+
+def test_rules_are_shown_apart_from_variety(holdout: Holdout) -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    rules = RuleSet((Rule("no", "exclude", np.array([True, False, False, False])),), Variety(vectors, 0.3, True))
+    names = [facts_of(one, seed=0)["name"] for one in measure_rules(MODEL, holdout, rules, "ndcg@2")]
+    assert names == ["no rules", "rules", *(f"calibration {weight:g}" for weight in WEIGHTS)]
