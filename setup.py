@@ -106,7 +106,7 @@ setup(
         "recsys.reporting": ["templates/*.html"],
         "recsys.serving": ["page.html"],
         "recsys_pipelines": ["py.typed"],
-        "recsys_pipelines.sample": ["*.csv"],
+        "recsys_pipelines.sample": ["*.csv", "*.toml"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,

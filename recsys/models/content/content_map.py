@@ -4,7 +4,7 @@
 known items     features G ──ridge regression──> vectors V of the member
 a new item      its features g ── the same map ──> its vector;   score = vector of the user x vector of the item
 ```
-The member (`ials`, `als`, `svd`, `vae`, ...) is fitted as it is, and scores known items as it does alone. The map is
+The member (`als`, `ials`, `svd`, `vae`, ...) is fitted as it is, and scores known items as it does alone. The map is
 
     V[j] = mean + g[j] C,    C = (G'G + l2 I)^-1 G' (V - mean) = G' (G G' + l2 I)^-1 (V - mean)
 
@@ -51,14 +51,16 @@ class ContentMapConfig:
     Parameters
     ----------
     member : str
-        The name of a model whose scores are inner products of vectors of users and items.
+        The name of a model whose scores are inner products of vectors of users and items. `als` is the safest: on
+        sparse data the vectors of `ials` found a quarter of the cold items that those of `als` did
+        (docs/guides/item-features.md).
     l2 : float
         Ridge of the map; an item's features have length 1.
     settings : mapping
-        Settings of the member by its name; in `ContentMap.create` also by dotted names (ials.factors=64).
+        Settings of the member by its name; in `ContentMap.create` also by dotted names (als.factors=64).
     """
 
-    member: str = "ials"
+    member: str = "als"
     l2: float = tunable(1.0, Range(0.1, 30.0, log=True))
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -100,7 +102,7 @@ class ContentMap(Recommender[ContentMapConfig]):
 
     @classmethod
     def create(cls, settings: Mapping[str, Any] | None = None) -> Self:
-        """Create one; `ials.factors` is the setting `factors` of its member `ials`. See `Recommender.create`."""
+        """Create one; `als.factors` is the setting `factors` of its member `als`. See `Recommender.create`."""
         own, members = own_and_members(cls._with_preset(settings or {}))
         name = own.get("member", ContentMapConfig.member)
         return cls(replace(make_config(cls.Config, own, cls.name), member=name, settings=members))
