@@ -1,1 +1,1 @@
-"""Matrix factorization: ials, svd, and implicit_models (ALS, BPR and LMF of the package `implicit`)."""
+"""Matrix factorization: ials, svd, and implicit_models (ALS, BPR, LMF of `implicit`); scaled: defaults by the data."""

@@ -28,6 +28,7 @@ from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.factors import Factors
 from recsys.models.factorization.known_users import KnownUsers
+from recsys.models.factorization.scaled import ScaledFactorization, scaled_weights
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import USERS, StateSpec, TensorSpec
 from recsys.system.packages import missing_package
@@ -85,35 +86,7 @@ def _check_factors(factors: int, l2: float | None, iterations: int) -> None:
     require(iterations >= 1, f"Expected iterations of at least 1, found {iterations}.")
 
 
-def scaled_weights(user_items: csr_matrix, alpha: float | None = None) -> tuple[float, float]:
-    """Scale the two weights of ALS with the data.
-
-        alpha = 11 (density / 1 %)^-0.3 / mean value         within 2..30 for values of 1
-        l2    = alpha mean value 3.3 (n / 20)^0.4            n: interactions per item; the ratio within 0.5..16
-
-    An observed cell must weigh more the rarer it is, and factors of items with many interactions need more
-    regularization. The numbers were fitted to the validation users of eleven data sets (benchmarks/als_defaults.py).
-
-    Parameters
-    ----------
-    user_items : csr_matrix, shape (users, items)
-        The training matrix.
-    alpha : float, optional
-        Used instead of the scaled one.
-
-    Returns
-    -------
-    alpha, l2 : float
-    """
-    n_users, n_items = user_items.shape
-    value = max(float(user_items.data.mean(dtype=np.float64)), 1e-12)
-    if alpha is None:
-        alpha = float(np.clip(11 * (user_items.nnz / (n_users * n_items) / 0.01) ** -0.3, 2, 30)) / value
-    ratio = float(np.clip(3.3 * (user_items.nnz / n_items / 20) ** 0.4, 0.5, 16))
-    return alpha, alpha * value * ratio
-
-
-class ALS(Recommender[ALSConfig]):
+class ALS(ScaledFactorization[ALSConfig]):
     """Alternating least squares; a history is folded in by solving for its factors.
 
     Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, equations 4 and 5.
@@ -124,6 +97,8 @@ class ALS(Recommender[ALSConfig]):
     size_setting = "factors"
     Config = ALSConfig
     explained_by = "closed form"
+
+    scalable = ("alpha", "l2")
 
     alpha: float  # the values in use, given or scaled
     l2: float
@@ -201,17 +176,6 @@ class ALS(Recommender[ALSConfig]):
     def _user_scoring_vectors(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
         return self._fold_in(history)
 
-    @property
-    def _scaled(self) -> list[str]:
-        """Names of the settings that are scaled with the data."""
-        return [name for name in ("alpha", "l2") if getattr(self.config, name) is None]
-
-    def summary(self) -> str:
-        """Return the settings that were scaled with the data."""
-        if self.n_items is None or not self._scaled:
-            return ""
-        return ", ".join(f"{name} {getattr(self, name):.3g}" for name in self._scaled) + " (scaled with the data)"
-
     def _embed_items(self) -> Tensor:
         return self.item_factors
 
@@ -219,20 +183,16 @@ class ALS(Recommender[ALSConfig]):
         return self.item_factors
 
     def _get_state(self) -> dict[str, Tensor]:
-        scaled = {name: torch.tensor(getattr(self, name), dtype=torch.float64) for name in self._scaled}
-        return {"item_factors": self.item_factors} | scaled | self._known.get_state()
+        return {"item_factors": self.item_factors} | self._scaled_state() | self._known.get_state()
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         self.item_factors = state["item_factors"]
-        for name in ("alpha", "l2"):
-            given = getattr(self.config, name)
-            setattr(self, name, float(state[name]) if given is None else given)
+        self._set_scaled(state)
         self._solver = None
         self._known = KnownUsers.from_state(state, self.config.factors, device)
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        scaled = {name: TensorSpec((), torch.float64, low=0) for name in self._scaled}
-        own = StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | scaled)
+        own = StateSpec({"item_factors": TensorSpec((n_items, self.config.factors))} | self._scaled_spec())
         return own | KnownUsers.spec(state, self.config.factors)
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:

@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from recsys.models.factorization.ials import IALS, IALSConfig, _batches, _round_up
+from recsys.models import create_model
+from recsys.models.factorization.ials import IALS, IALSConfig, _batches, _round_up, scaled_ials
+from recsys.models.factorization.scaled import scaled_weights
 
 
 def preferences(users=25, items=14, counts=False):
@@ -78,3 +80,28 @@ def test_rotated_factors_are_the_same_model():
     items = IALS(IALSConfig(4, iterations=2)).fit(preferences()).embed_items()
     gram = items.T @ items
     torch.testing.assert_close(gram, gram.diagonal().diag(), atol=1e-4, rtol=0)
+
+
+def test_weights_that_are_not_given_make_the_objective_of_als_with_its_scaled_weights():
+    matrix = csr_matrix(np.tile(np.eye(100, dtype=np.float32), (20, 1)))  # 2,000 users of 1 item, items of 20 users
+    weights = scaled_ials(matrix, IALSConfig(power=0.0))
+    assert (weights.unobserved, weights.l2) == pytest.approx((1 / 11, 3.3))
+    weights = scaled_ials(matrix, IALSConfig())
+    assert weights.l2 == pytest.approx(3.3 / np.sqrt((20 + 2000 / 11) * (1 + 100 / 11)))
+    given = scaled_ials(matrix, IALSConfig(unobserved=0.5))
+    assert (given.unobserved, given.l2) == pytest.approx((0.5, 3.3 / np.sqrt((20 + 1000) * (1 + 50))))
+    assert scaled_ials(matrix, IALSConfig(l2=0.01))[:2] == pytest.approx((0.01, 1 / 11))
+
+
+def test_scaled_weights_are_kept_and_those_of_als_find_the_same():
+    x = preferences(200, 60)
+    model = create_model("ials", {"factors": 4, "power": 0.0, "iterations": 60}).fit(x)
+    assert model.summary() == f"l2 {model.l2:.3g}, unobserved {model.unobserved:.3g} (scaled with the data)"
+    again = create_model("ials", {"factors": 4, "power": 0.0}).set_state(model.get_state(), 60, "cpu")
+    assert again.summary() == model.summary()
+    assert torch.equal(again.score(x), model.score(x))
+    assert create_model("ials", {"l2": 0.01, "unobserved": 0.3}).fit(x).summary() == ""
+    alpha, _ = scaled_weights(x)
+    # als: alpha for an observed cell, 1 for another; here 1 + 1 / alpha and 1 / alpha
+    theirs = create_model("als", {"factors": 4, "iterations": 60, "alpha": alpha + 1}).fit(x)
+    assert np.corrcoef(model.score(x).flatten(), theirs.score(x).flatten())[0, 1] > 0.99

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError, MissingPackageError
 from recsys.models import create_model
-from recsys.models.factorization.implicit_models import scaled_weights
+from recsys.models.factorization.scaled import scaled_weights
 from recsys.training.context import TrainingContext
 
 pytest.importorskip("implicit")
@@ -165,7 +165,7 @@ sys.modules["implicit"] = None
 import numpy as np, torch
 from scipy.sparse import csr_matrix
 from recsys.models import create_model
-from recsys.models.factorization.implicit_models import scaled_weights
+from recsys.models.factorization.scaled import scaled_weights
 model = create_model("bpr").set_state({"user_factors": torch.eye(2), "item_factors": torch.eye(2)}, 2)
 print(model.score(csr_matrix(np.eye(2)), users=[0, 1]).tolist())
 """
@@ -180,7 +180,7 @@ def test_no_warning_leaks_into_a_fresh_interpreter(name):
 import numpy as np
 from scipy.sparse import csr_matrix
 from recsys.models import create_model
-from recsys.models.factorization.implicit_models import scaled_weights
+from recsys.models.factorization.scaled import scaled_weights
 matrix = csr_matrix((np.random.default_rng(0).random((20, 10)) < .4).astype(np.float32))
 model = create_model({name!r}, {{"factors": 2, "iterations": 2}}).fit(matrix)
 model.score(matrix, users=np.arange(20))
