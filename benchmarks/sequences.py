@@ -40,6 +40,7 @@ from recsys.evaluation.evaluate import Validator, evaluate
 from recsys.evaluation.significance import differences
 from recsys.models import Recommender, create_model
 from recsys.models.autoencoders.network import make_optimizer, with_autocast
+from recsys.models.blend import Blend
 from recsys.models.sequential.rows import SequenceRows, padded
 from recsys.models.sequential.sasrec import SASRec, SASRecNetwork
 from recsys.splitting import leave_last_out
@@ -66,7 +67,8 @@ PUBLISHED = {
 }
 Settings = Mapping[str, Any]
 
-# By row: the settings to choose from on validation. `model` names the model where the row's name is another.
+# By row: the settings to choose from on validation. `model` names the model where the row's name is another; `of` names
+# the rows whose models are blended as they are.
 HALF_LIVES = (1.0, 2.0, 5.0, 10.0)  # chosen from for rows with a half_life
 LINEAR = [{"l2": l2, "dropout": dropout} for l2 in (30.0, 100.0, 300.0) for dropout in (0.3, 0.6)]
 ROWS: dict[str, dict[str, list[Settings]]] = {
@@ -80,6 +82,7 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "vae": [{"epochs": 60}],
         "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.l2": 100.0, "edlae.half_life": 2.0}],
         "sasrec": [{"layers": 1, "dropout": 0.5, "epochs": 100}],
+        "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item"]}],
     },
     "ml-1m": {
         "popularity": [{}],
@@ -91,6 +94,7 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "vae": [{"epochs": 60}],
         "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.dropout": 0.3, "edlae.half_life": 5.0}],
         "sasrec": [{"layers": 2, "dropout": 0.1, "length": 200, "gate": True, "epochs": 100}],
+        "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item"]}],
     },
 }
 
@@ -132,16 +136,18 @@ def main_() -> None:
 
 def measure(name: str, choices: list[Settings], split: Split, asked: argparse.Namespace, ends: float) -> None:
     """Fit a row under each seed, with the settings that are best on validation, and keep its values of every user."""
-    seeds = range(asked.seeds if create_model(choices[0].get("model", name)).is_random else 1)
+    rows = choices[0].get("of", [name])
+    is_random = any(create_model(ROWS[asked.table][row][0].get("model", row)).is_random for row in rows)
+    seeds = range(asked.seeds if is_random else 1)
     for seed in seeds:
         folder = asked.work / asked.table / f"{name}-{seed}"
         if (folder / "result.json").exists():
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        fits = [
-            fit(name, choice, split, folder / str(place), seed, asked, ends) for place, choice in enumerate(choices)
-        ]
-        value, model, minutes = max(fits, key=lambda found: found[0])
+        if rows == [name]:
+            value, model, minutes = best_fit(name, choices, split, seed, asked, ends)
+        else:
+            value, model, minutes = blended(rows, split, seed, asked, ends)
         found = evaluate(model, split.test, METRICS)
         np.savez(folder / "values.npz", **{metric.replace("@", "_"): found.values[metric] for metric in METRICS})
         best = next((epoch.number for epoch in model.epochs if epoch.best and epoch.value == value), None)
@@ -155,6 +161,26 @@ def measure(name: str, choices: list[Settings], split: Split, asked: argparse.Na
         }
         (folder / "result.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         print(name, seed, facts, flush=True)
+
+
+def best_fit(
+    name: str, choices: list[Settings], split: Split, seed: int, asked: argparse.Namespace, ends: float
+) -> tuple[float, Recommender, float]:
+    """Fit a row with each of its settings, or go on with them; the best on validation."""
+    folder = asked.work / asked.table / f"{name}-{seed}"
+    fits = [fit(name, choice, split, folder / str(place), seed, asked, ends) for place, choice in enumerate(choices)]
+    return max(fits, key=lambda found: found[0])
+
+
+def blended(
+    rows: list[str], split: Split, seed: int, asked: argparse.Namespace, ends: float
+) -> tuple[float, Recommender, float]:
+    """Blend the models of other rows, with the weights that are best on validation."""
+    fits = [best_fit(row, ROWS[asked.table][row], split, seed, asked, ends) for row in rows]
+    validate = Validator(split.validation, "ndcg@10").sample(USERS)
+    model = Blend.of([model for _, model, _ in fits], split.train.matrix, validate)
+    print(model.summary(), flush=True)
+    return validate(model.score), model, sum(minutes for _, _, minutes in fits)
 
 
 def fit(
