@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,7 @@ from recsys.batch.targets import (
 from recsys.data.interactions import Interactions
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
-from recsys.errors import ConfigError, DataError, GateError, StorageError
+from recsys.errors import DataError, GateError, StorageError
 from recsys.inference.rules import RuleSet
 from recsys.models.contributions import MEANING
 from recsys.models.trained import TrainedModel
@@ -47,7 +47,7 @@ from recsys.system.text import plural
 
 from .cli.choice import Choice, choose, unknown_ids
 from .cli.exit_notice import exit_notice
-from .cli.features import add_new_items
+from .cli.features import grow, read_new_items
 from .cli.interrupts import resumable
 from .cli.models import ModelType
 from .cli.options import LocationType, options_from, setting
@@ -98,10 +98,6 @@ class ScoreJob:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __post_init__(self) -> None:
-        if self.choice.new_items is not None and self.engine == "ray":
-            raise ConfigError(
-                "Expected --new-items without --engine ray, whose workers load the model as it was saved."
-            )
         _ = self.execution  # refuses what is out of range
 
     @property
@@ -128,14 +124,16 @@ def run(job: ScoreJob) -> Scored:
     if job.previous is not None:
         require_finished(job.previous, "items" if job.choice.item_to_item else "users")
     refuse_output(job.output, job.resume, job.overwrite)
-    saved = add_new_items(load_model(job.model, job.device), job.choice.new_items)
+    trained = load_model(job.model, job.device)
+    new_items = read_new_items(trained, job.choice.new_items)
+    saved = grow(trained, new_items)
     if job.reasons:
         saved.model.check_explainable()
     program_bytes = process_bytes()
     interactions, histories = make_histories(job, saved)
     unknown = unknown_ids(job.choice, saved, histories)
     note_unknown(unknown)
-    batch = make_batch(job, saved, histories)
+    batch = replace(make_batch(job, saved, histories), new_items=new_items)
     plan = batch.plan
     if not plan.users:
         refuse_to_empty(job)
@@ -156,6 +154,7 @@ def run(job: ScoreJob) -> Scored:
         refused = refusals(quality.measures, gates)
         facts = {
             **facts_of(batch, interactions, histories, summaries.values()),
+            "new_items": len(saved.items) - len(trained.items),
             "measures": quality.measures,
             "memory": asdict(memory)
             | {"workers": memory.workers or "all"}

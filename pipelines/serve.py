@@ -19,6 +19,7 @@ from recsys.system.packages import missing_package
 from recsys.system.storage import Location
 from recsys.system.text import plural
 
+from .cli.features import add_new_items
 from .cli.models import downloaded, registered
 from .cli.options import LocationType, build_job, options_from, refuse_unknown, setting
 from .cli.output import say
@@ -46,6 +47,7 @@ class ServeJob:
     titles: Path | None = setting(None, "File of item titles, which answers then carry.")
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every address of this machine.")
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", kind=click.IntRange(0, 65535))
+    new_items: Location | None = setting(None, "Table of items that came after training, for a model with features.")
     ruling: RuleFlags = field(default_factory=RuleFlags)
     ui: bool = setting(False, "Also serve a page, at /: choose titles and see the list change.")
     beside: Location | None = setting(None, "Another model, whose lists the page of --ui shows beside those of MODEL.")
@@ -148,7 +150,7 @@ def load_lists(job: ServeJob, model: Location, titles: Mapping[str, str]) -> Lis
     from recsys.serving.lists import ListMaker
 
     with activity(f"loading {model}"), downloaded(model) as folder:
-        saved = load_model(model_folder(folder), job.device)
+        saved = add_new_items(load_model(model_folder(folder), job.device), job.new_items)
     histories = None if job.ratings is None else read_histories(saved, job.ratings, job.reading)
     return ListMaker(saved, histories, titles, job.ruling.read(saved))
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recsys.data.interactions import Interactions
-from recsys.data.item_features import FeatureOptions, read_item_table
+from recsys.data.item_features import FeatureOptions, ItemTable, read_item_table
 from recsys.data.item_features.features import ItemFeatures, read_item_features, with_features
 from recsys.errors import ConfigError
 from recsys.models import Recommender
@@ -92,11 +92,22 @@ def account_of(facts: Mapping[str, Any]) -> str:
 
 def add_new_items(saved: TrainedModel, table: Location | None) -> TrainedModel:
     """The model with the items of a table that it does not know yet, by their features; says how many."""
+    return grow(saved, read_new_items(saved, table))
+
+
+def read_new_items(saved: TrainedModel, table: Location | None) -> ItemTable | None:
+    """Read a table with the columns that the model uses; None without one."""
     if table is None:
-        return saved
+        return None
     encoder = saved.require_features()
     with activity(f"reading {table}"):
-        read = read_item_table(table, encoder.options)
+        return read_item_table(table, encoder.options)
+
+
+def grow(saved: TrainedModel, read: ItemTable | None) -> TrainedModel:
+    """The model with the items of a table that it does not know yet; says how many."""
+    if read is None:
+        return saved
     grown = saved.with_new_items(read)
     note(read.ledger.line(), "new-items")
     new = len(grown.items) - len(saved.items)

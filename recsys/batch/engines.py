@@ -26,6 +26,7 @@ from recsys.batch.plan import GPU_TILE, TILE, BatchPlan, ScoringPlan
 from recsys.batch.rules import ListRules
 from recsys.batch.shards import WORKER_PEAK, ShardInput, ShardWriter, WriterMaker, shard_inputs
 from recsys.batch.targets import Targets
+from recsys.data.item_features import ItemTable
 from recsys.errors import ConfigError, EngineError
 from recsys.models.trained import TrainedModel
 from recsys.system.hardware import gpus, usable_cores
@@ -133,6 +134,8 @@ class BatchJob(Generic[PlanT]):
         How the job is run.
     writer : callable
         Makes what writes a shard, from folder, plan, model, rules and threads.
+    new_items : ItemTable, optional
+        Items that `saved` knows by their features and the model in its folder does not; other processes add them too.
     """
 
     plan: PlanT
@@ -142,6 +145,7 @@ class BatchJob(Generic[PlanT]):
     rules: ListRules
     execution: Execution = field(default_factory=Execution)
     writer: WriterMaker = ShardWriter
+    new_items: ItemTable | None = None
 
 
 def write_shards(
@@ -175,7 +179,7 @@ def write_shards(
     if execution.engine == "local" or len(finished) == len(plan.shards):
         return map(job.writer(directory, plan, job.saved, job.rules, workers or 1), inputs)
     places = absolute(job.model), execution.device, absolute(directory)
-    make = partial(load_shard_writer, *places, plan, job.rules, job.writer)
+    make = partial(load_shard_writer, *places, plan, job.rules, job.writer, job.new_items)
     return map_on_ray(make, inputs, workers, execution.ray_address, execution.device_type == "cuda")
 
 
@@ -186,6 +190,7 @@ def load_shard_writer(
     plan: BatchPlan,
     rules: ListRules,
     writer: WriterMaker = ShardWriter,
+    new_items: ItemTable | None = None,
 ) -> Callable[[ShardInput], tuple[str, ShardSummary]]:
     """Make a shard writer in another process, which loads the model itself.
 
@@ -203,13 +208,18 @@ def load_shard_writer(
         What may be in the lists.
     writer : callable
         Makes what writes a shard.
+    new_items : ItemTable, optional
+        Added to the model, by their features.
 
     Returns
     -------
     callable
         A shard writer whose summaries also hold the peak memory of the process, in bytes, as `peak_bytes`.
     """
-    write_shard = writer(directory, plan, load_model(model, device), rules, 1)
+    saved = load_model(model, device)
+    if new_items is not None:
+        saved = saved.with_new_items(new_items)
+    write_shard = writer(directory, plan, saved, rules, 1)
 
     def write(shard_input: ShardInput) -> tuple[str, ShardSummary]:
         name, summary = write_shard(shard_input)

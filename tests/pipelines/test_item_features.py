@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
@@ -203,9 +204,18 @@ def test_the_same_items_in_python(files, model):
     assert load_model(files / "grown").items.to_list() == grown.items.to_list()
 
 
-def test_a_ray_cluster_is_refused_for_new_items(files, model):
-    found = run("score", model, files / "ratings.csv", "--new-items", files / "new.csv", "--engine", "ray")
-    assert "--engine ray" in found.output
+def test_workers_of_a_ray_cluster_know_new_items_too(files):
+    pytest.importorskip("ray")
+    model = files / "knn"
+    features = ["--item-features", files / "items.csv", "--feature-columns", "color", "--no-track"]
+    ok("train", files / "ratings.csv", "-m", "content-knn", *features, "-o", model)
+    words = ["score", model, files / "ratings.csv", "-n", 4, "--new-items", files / "new.csv", "--no-track"]
+    for folder, more in (("here", []), ("there", ["--engine", "ray", "--workers", 1])):
+        assert run(*words, "-o", files / folder, *more).exit_code == 0
+    here, there = (pq.read_table(files / folder / "recommendations") for folder in ("here", "there"))
+    assert here.equals(there)
+    manifest = json.loads((files / "there" / "manifest.json").read_text())
+    assert manifest["new_items"] > 0
 
 
 # Evaluation

@@ -11,6 +11,8 @@ import pytest
 
 from pipelines.serve import ServeJob, listening, read_keys, run
 from recsys import fit, save_model
+from recsys.data.item_features import FeatureOptions
+from recsys.data.item_features.features import read_item_features
 from recsys.errors import ArtifactError, ConfigError, DataError
 
 ROWS = "user_id,item_id\nu1,a\nu1,b\nu2,a\nu2,c\nu3,a\n"
@@ -40,6 +42,22 @@ def start(folder, *flags):
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     return process, re.search(r"http://\S+", line)[0] if line else process.communicate()[1]
+
+
+def test_it_serves_items_that_came_after_training_and_keeps_rules(tmp_path):
+    (tmp_path / "ratings.csv").write_text(ROWS)
+    (tmp_path / "items.csv").write_text("item_id,color\na,red\nb,red\nc,blue\n")
+    (tmp_path / "new.csv").write_text("item_id,color\nd,red\ne,red\n")
+    (tmp_path / "rules.toml").write_text('items = "new.csv"\n[[rule]]\nonly = { color = "red" }\n')
+    features = read_item_features(tmp_path / "items.csv", FeatureOptions(min_items=1))
+    save_model(tmp_path / "model", fit(tmp_path / "ratings.csv", "content-knn", held_out=0, item_features=features))
+    process, address = start(tmp_path, "--new-items", "new.csv", "--rules", "rules.toml")
+    try:
+        with urllib.request.urlopen(f"{address}/recommend/u3") as answer:
+            assert [one["item_id"] for one in json.load(answer)["items"]] == ["d", "e"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
