@@ -34,6 +34,7 @@ from recsys.batch.targets import (
     require_new,
 )
 from recsys.data.interactions import Interactions
+from recsys.data.item_features import ItemTable
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import ReadingOptions
 from recsys.errors import DataError, GateError, StorageError
@@ -124,11 +125,7 @@ def run(job: ScoreJob) -> Scored:
     if job.previous is not None:
         require_finished(job.previous, "items" if job.choice.item_to_item else "users")
     refuse_output(job.output, job.resume, job.overwrite)
-    trained = load_model(job.model, job.device)
-    new_items = read_new_items(trained, job.choice.new_items)
-    saved = grow(trained, new_items)
-    if job.reasons:
-        saved.model.check_explainable()
+    saved, new_items, new = load(job)
     program_bytes = process_bytes()
     interactions, histories = make_histories(job, saved)
     unknown = unknown_ids(job.choice, saved, histories)
@@ -154,7 +151,7 @@ def run(job: ScoreJob) -> Scored:
         refused = refusals(quality.measures, gates)
         facts = {
             **facts_of(batch, interactions, histories, summaries.values()),
-            "new_items": len(saved.items) - len(trained.items),
+            "new_items": new,
             "measures": quality.measures,
             "memory": asdict(memory)
             | {"workers": memory.workers or "all"}
@@ -171,6 +168,16 @@ def run(job: ScoreJob) -> Scored:
             raise GateError(not_published(refused, output))
         output.publish()
     return Scored(job.output, manifest, speed, ledger_line(interactions), unknown)
+
+
+def load(job: ScoreJob) -> tuple[TrainedModel, ItemTable | None, int]:
+    """The model with its new items, their table, and how many they are; refused where it has no reasons to give."""
+    trained = load_model(job.model, job.device)
+    if job.reasons:
+        trained.model.check_explainable()
+    new_items = read_new_items(trained, job.choice.new_items)
+    saved = grow(trained, new_items)
+    return saved, new_items, len(saved.items) - len(trained.items)
 
 
 def refuse_to_empty(job: ScoreJob) -> None:

@@ -8,16 +8,22 @@ from typing import Literal
 
 import numpy as np
 
+from recsys.batch.cold_users import TasteByAttributes
 from recsys.batch.rules import ListRules, allowed_items, group_cap
 from recsys.batch.targets import Targets, excluded_pairs, item_targets, make_targets
+from recsys.data.interactions import Vocabulary
+from recsys.data.item_features.features import read_item_features
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading.id_files import read_columns
 from recsys.errors import ConfigError, DataError
 from recsys.inference.rules import Rule
 from recsys.models.trained import TrainedModel
 from recsys.system.storage import Location
+from recsys.system.text import plural
 
 from .options import setting
+from .output import note
+from .progress import activity
 from .rules import RuleFlags
 from .unknown import UnknownIds, find_unknown
 
@@ -40,6 +46,9 @@ class Choice:
     cold: Literal["popularity", "skip", "fail"] = setting(
         "skip", "Users without a known item: popular items (marked in a column), no list, or refuse the job."
     )
+    user_features: Location | None = setting(
+        None, "Table of the users; with --cold popularity, users without a known item get what others like them take."
+    )
     item_to_item: bool = setting(False, "List similar items for every item; needs no RATINGS.")
 
     def __post_init__(self) -> None:
@@ -49,7 +58,10 @@ class Choice:
             raise ConfigError(f"Expected max_per_group of at least 1, found {self.max_per_group}.")
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise ConfigError(f"Expected a finite min_score, found {self.min_score}.")
+        if self.user_features is not None and self.cold != "popularity":
+            raise ConfigError(f"Expected --cold popularity together with --user-features, found --cold {self.cold}.")
         users_only = {"users": self.users, "new-users": self.new_users, "exclude-pairs": self.exclude_pairs}
+        users_only["user-features"] = self.user_features
         given = [name for name, value in users_only.items() if value is not None]
         if self.item_to_item and given:
             raise ConfigError(f"Expected --item-to-item without --{given[0]}, found both.")
@@ -82,6 +94,9 @@ def choose(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None
             f"Expected a known item in every history (--cold fail), found {targets.cold.sum():,} of {len(targets):,} "
             "users without: use --cold skip or --cold popularity."
         )
+    taste = None
+    if histories is not None and choice.user_features is not None:
+        targets, taste = by_attributes(choice.user_features, targets, histories)
     most, groups = choice.max_per_group, choice.groups
     cap = None if most is None or groups is None else group_cap(saved.items, groups, most)
     ruled = choice.ruling.read(saved)
@@ -93,5 +108,21 @@ def choose(choice: Choice, saved: TrainedModel, histories: UserItemMatrix | None
         choice.min_score,
         saved.item_counts.astype(np.float32) if choice.cold == "popularity" else None,
         ruled,
+        taste,
     )
     return targets, rules
+
+
+def by_attributes(table: Location, targets: Targets, histories: UserItemMatrix) -> tuple[Targets, TasteByAttributes]:
+    """The targets with what is known of them besides, and what users like them take; says what was found."""
+    with activity(f"reading {table}"):
+        users = read_item_features(table, whose="user")
+    attributes, known = users.over(Vocabulary(targets.ids)), users.over(histories.users)
+    assert attributes is not None and known is not None and users.table is not None
+    without = int((np.diff(attributes.indptr)[targets.cold] == 0).sum())
+    note(
+        f"{plural(len(users.items), 'user')} with {plural(attributes.shape[1], 'attribute')}; of "
+        f"{plural(int(targets.cold.sum()), 'user')} without a known item, {without:,} have none.",
+        "user-features",
+    )
+    return replace(targets, attributes=attributes), TasteByAttributes.fit(known, histories.matrix)

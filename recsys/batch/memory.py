@@ -10,7 +10,8 @@ import numpy as np
 
 from recsys.batch.engines import BatchJob
 from recsys.batch.plan import ScoringPlan
-from recsys.batch.shards import block_scorer, tiles_per_group, widest_block
+from recsys.batch.scorers import block_scorer
+from recsys.batch.shards import tiles_per_group, widest_block
 from recsys.batch.targets import Targets
 from recsys.errors import ConfigError
 from recsys.inference.rules import RuleSet
@@ -139,7 +140,9 @@ def shard_bytes(targets: Targets, plan: ScoringPlan) -> int:
     """Return the size in bytes of the largest shard's input: ids, histories, seen and excluded items of its users."""
     users = min(plan.shard_users, len(targets))
     ends = np.append(np.arange(0, len(targets), max(1, users)), len(targets))
-    matrices = [matrix for matrix in (targets.history, targets.excluded, targets.seen) if matrix is not None]
+    matrices = [
+        matrix for matrix in (targets.history, targets.excluded, targets.seen, targets.attributes) if matrix is not None
+    ]
     cells = sum(int(np.diff(matrix.indptr[ends]).max(initial=0)) for matrix in matrices)
     return cells * 8 + users * (4 * len(matrices) + int(targets.ids.nbytes) // max(1, len(targets)))
 

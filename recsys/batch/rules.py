@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.batch.cold_users import TasteByAttributes
 from recsys.data.interactions import Vocabulary
 from recsys.data.reading.id_files import read_columns, read_ids
 from recsys.errors import DataError
@@ -32,6 +33,8 @@ class ListRules:
         Items with a lower score are left out; not those that a cold user gets by popularity.
     popularity : ndarray of float32, shape (items,), optional
         Scores for cold users; None: they get no list.
+    taste : TasteByAttributes, optional
+        Scores for cold users in place of popularity, by their attributes.
     rules : RuleSet, optional
         Rules of a file, and variety (`recsys.inference.rule_file`); a cap is one of them then.
     """
@@ -41,6 +44,7 @@ class ListRules:
     min_score: float | None = None
     popularity: NDArray[np.float32] | None = None
     rules: RuleSet | None = None
+    taste: TasteByAttributes | None = None
 
 
 def allowed_items(items: Vocabulary, only: Location | None, exclude: Location | None) -> NDArray[np.bool_] | None:

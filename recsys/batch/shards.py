@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from recsys.batch.output import ShardSummary
 from recsys.batch.plan import ScoringPlan, Shard
 from recsys.batch.reasons import ListReasons
 from recsys.batch.rules import ListRules
+from recsys.batch.scorers import BlockScorer, block_scorer
 from recsys.batch.targets import Targets
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import empty_history
@@ -39,7 +40,6 @@ from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256
 from recsys.system.storage import Location, folder_at
 from recsys.system.threads import map_in_order
-from recsys.training.batches import SparseRows, weighted_sum
 
 # Why a list has fewer than n items.
 NO_HISTORY = "no item of the history is known to the model"
@@ -54,31 +54,6 @@ _ROW_GROUP = 524_288  # rows of a Parquet row group, about: written while the ne
 WORKER_PEAK = "peak_bytes"  # in a summary from another process: the most memory it ever held
 
 ShardInput = tuple[Shard, Targets]  # a shard and its users
-
-
-class BlockScorer(Protocol):
-    """Scores histories in blocks of items: a Recommender, or SimilarItems."""
-
-    def score_blocks(self, history: csr_matrix, users: Any = None, width: int = BLOCK) -> Iterator[Tensor]:
-        """Yield scores of shape (rows, at most `width`), of consecutive items each time."""
-
-
-class SimilarItems:
-    """Score items by their similarity to the items of a history.
-
-    Parameters
-    ----------
-    codes : Tensor, shape (items, factors)
-        Embedding of each item. A score is the cosine of two embeddings, summed over the items of the history.
-    """
-
-    def __init__(self, codes: Tensor):
-        self.codes = torch.nn.functional.normalize(codes.float(), dim=1)
-
-    def score_blocks(self, history: csr_matrix, users: Any = None, width: int = BLOCK) -> Iterator[Tensor]:
-        """Yield cosines of shape (rows, at most `width`), of consecutive items each time."""
-        wanted = weighted_sum(SparseRows(history, self.codes.device).everything(), self.codes)
-        return (wanted @ codes.T for codes in torch.split(self.codes, width))
 
 
 @dataclass(frozen=True)
@@ -200,7 +175,7 @@ class ShardWriter:
         masked = [seen] if self.plan.filter_seen else []
         masked += [] if tile.excluded is None else [padded(tile.excluded, self.plan.tile)]
         n, allowed = min(self.plan.n, len(self.items)), self.rules.allowed
-        blocks = partial(self._blocks, history, rows, cold)
+        blocks = partial(self._blocks, tile, history, rows, cold)
         if self.rules.rules is None:
             positions, scores = top_n_of_blocks(blocks(), n, _pattern(masked), allowed, self.rules.cap)
             lists = self._lists(tile, positions[:users], scores[:users], cold)
@@ -223,9 +198,13 @@ class ShardWriter:
         return replace(lists, effects=np.array([emptied, *changes], dtype=np.int64))
 
     def _blocks(
-        self, history: csr_matrix, training_rows: NDArray[np.int64] | None, cold: NDArray[np.bool_]
+        self,
+        tile: Targets,
+        history: csr_matrix,
+        training_rows: NDArray[np.int64] | None,
+        cold: NDArray[np.bool_],
     ) -> Iterator[Tensor]:
-        """Blocks of scores, those of cold users replaced: by popularity, or by -inf, which is never listed."""
+        """Blocks of scores, those of cold users replaced: by popularity, by their taste, or by -inf, never listed."""
         start, rows, low = 0, np.flatnonzero(cold), self.rules.min_score
         for block in self.scorer.score_blocks(history, training_rows, BLOCK):
             if len(rows):
@@ -233,6 +212,9 @@ class ShardWriter:
                 popularity = self.rules.popularity
                 stop = start + block.shape[1]
                 given = torch.tensor(-torch.inf) if popularity is None else torch.as_tensor(popularity[start:stop])
+                if self.rules.taste is not None and tile.attributes is not None:
+                    taste = self.rules.taste.scores(tile.attributes[rows], slice(start, stop))
+                    given = torch.as_tensor(taste)
                 block[torch.as_tensor(rows, device=block.device)] = given.to(block.device)
             if self.rules.rules is not None and low is not None:  # which give the place to another item
                 scored = torch.ones(len(block), dtype=torch.bool)
@@ -278,8 +260,8 @@ class ShardWriter:
             "score": pa.array(np.concatenate([lists.scores for lists in group])[row, rank], pa.float32()),
         }
         if self.plan.cold == "popularity":
-            cold = np.concatenate([lists.cold for lists in group])[row]
-            columns["source"] = pa.array(np.where(cold, "popularity", "model"), pa.string())
+            sources = np.concatenate([_sources(lists) for lists in group])[row]
+            columns["source"] = pa.array(sources, pa.string())
         if self.plan.reasons:
             reasons = ListReasons.joined([lists.reasons for lists in group if lists.reasons is not None])
             columns |= reasons.columns(row, rank, self.items)
@@ -307,13 +289,6 @@ class ShardWriter:
         if self.plan.format == "csv":
             return pa_csv.CSVWriter(file, schema)
         return pq.ParquetWriter(file, schema, compression="zstd")
-
-
-def block_scorer(saved: TrainedModel, plan: ScoringPlan) -> BlockScorer:
-    """Return what makes the scores of a plan: the model, in bfloat16 where asked, or the similarity of its items."""
-    if plan.precision == "bf16":
-        saved.model.to_bf16()
-    return SimilarItems(saved.model.embed_items()) if plan.lists_for == "items" else saved.model
 
 
 WriterMaker = Callable[
@@ -379,6 +354,14 @@ def _take(group: list[Lists], rows: NDArray[np.int64]) -> pa.Array:
     """Ids of the users in these rows of a group."""
     ids = pa.concat_arrays([lists.targets.ids for lists in group])
     return Vocabulary(ids).take(rows)
+
+
+def _sources(lists: Lists) -> NDArray[np.str_]:
+    """Where the scores of each user are from."""
+    known = np.zeros(len(lists.cold), dtype=bool)
+    if lists.targets.attributes is not None:
+        known = np.diff(lists.targets.attributes.indptr) > 0
+    return np.where(lists.cold, np.where(known, "attributes", "popularity"), "model")
 
 
 def _no_lists(targets: Targets, reasons: int) -> Lists:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from recsys.batch.cold_users import TasteByAttributes
 from recsys.batch.rules import ListRules
 from recsys.data.interactions import Vocabulary
 from recsys.data.matrix import UserItemMatrix, empty_history, sparse_rows
@@ -40,6 +41,8 @@ class Targets:
         Row of each in the training matrix, -1 for users who were not in training; None where the model needs none.
     seen : csr_matrix, shape (n, items), optional
         What each has had, liked or not; None where that is the history.
+    attributes : csr_matrix, shape (n, attributes), optional
+        What is known of each besides, for those without a history.
     """
 
     ids: pa.Array
@@ -47,6 +50,7 @@ class Targets:
     excluded: csr_matrix | None = None
     training_rows: NDArray[np.int64] | None = None
     seen: csr_matrix | None = None
+    attributes: csr_matrix | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,6 +63,7 @@ class Targets:
             None if self.excluded is None else self.excluded[start:stop],
             None if self.training_rows is None else self.training_rows[start:stop],
             None if self.seen is None else self.seen[start:stop],
+            None if self.attributes is None else self.attributes[start:stop],
         )
 
     @property
@@ -217,10 +222,10 @@ def _update(digest: Any, part: Any) -> None:
     elif isinstance(part, tuple):
         for each in part:
             _update(digest, each)
-    elif isinstance(part, (Targets, ListRules, GroupCap, RuleSet, Rule, Variety)):
+    elif isinstance(part, (Targets, ListRules, GroupCap, RuleSet, Rule, Variety, TasteByAttributes)):
         for field in fields(part):
             value = getattr(part, field.name)
-            if field.name not in ("seen", "rules") or value is not None:  # 0.1 had no such fields
+            if field.name not in ("seen", "rules", "attributes", "taste") or value is not None:  # 0.1 had none of these
                 _update(digest, value)
     else:
         digest.update(repr(part).encode())

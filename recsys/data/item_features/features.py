@@ -14,7 +14,7 @@ from recsys.data.id_order import canonical_order
 from recsys.data.interactions import Vocabulary
 from recsys.data.item_features.encoder import FeatureEncoder
 from recsys.data.item_features.options import FeatureOptions
-from recsys.data.item_features.reading import read_item_table
+from recsys.data.item_features.reading import Whose, read_item_table
 from recsys.data.item_features.table import ItemTable
 from recsys.system.storage import Location
 
@@ -92,13 +92,15 @@ class ItemFeatures:
         return as_type(new.take(pa.array(canonical_order(new))), items.ids.type)
 
 
-def read_item_features(path: Location, options: FeatureOptions | None = None) -> ItemFeatures:
+def read_item_features(path: Location, options: FeatureOptions | None = None, whose: Whose = "item") -> ItemFeatures:
     """Read a table of items and make features of it.
 
     Parameters
     ----------
     path : Path or str
     options : FeatureOptions, optional
+    whose : {"item", "user"}
+        A table of users gives features of users.
 
     Returns
     -------
@@ -110,7 +112,7 @@ def read_item_features(path: Location, options: FeatureOptions | None = None) ->
         As `read_item_table`, or if no column tells items apart.
     """
     options = options or FeatureOptions()
-    table = read_item_table(path, options)
+    table = read_item_table(path, options, whose)
     encoder = FeatureEncoder.fit(table, options)
     return ItemFeatures(table.ids, encoder.transform(table), encoder, table)
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +24,12 @@ from recsys.errors import DataError
 from recsys.system.storage import Location, local_copy
 
 DEFAULT = FeatureOptions()
-ID_NAMES = (*ALIASES["item"], "id")
+Whose = Literal["item", "user"]
 MANY_REPEATED = 0.05  # share of the rows from which a file of two columns is long, whatever the column holds
 WRONG_WIDTH, BAD_QUOTES = "wrong number of columns", "quotes that do not pair"
-MISSING_ITEM, REPEATED_ITEM = "missing item id", "repeated item id"
 
 
-def read_item_table(path: Location, options: FeatureOptions = DEFAULT) -> ItemTable:
+def read_item_table(path: Location, options: FeatureOptions = DEFAULT, whose: Whose = "item") -> ItemTable:
     """Read what is known of items.
 
     A file of two columns in which items repeat is long: `item,tag` with a row for each tag. Its values are categories,
@@ -42,6 +42,8 @@ def read_item_table(path: Location, options: FeatureOptions = DEFAULT) -> ItemTa
         Text with a header (CSV, TSV, any separator, also gzipped) or Parquet.
     options : FeatureOptions
         What is not given is found.
+    whose : {"item", "user"}
+        A table of users is read alike, by the usual names of their ids.
 
     Returns
     -------
@@ -57,22 +59,27 @@ def read_item_table(path: Location, options: FeatureOptions = DEFAULT) -> ItemTa
         if not file.is_file():
             raise DataError(f"Expected a table of item features, found no file {path}. Check the path.")
         if first_bytes(file, 4) == b"PAR1":
-            return _assemble(*_read_parquet(file), None, options, file.name)
+            return _assemble(*_read_parquet(file), None, options, file.name, whose)
         names, cells, ledger = _read_text(file, options)
-        return _assemble(names, cells, ledger, options, file.name)
+        return _assemble(names, cells, ledger, options, file.name, whose)
 
 
 def _assemble(
-    names: Sequence[str], cells: Sequence[pa.Array], ledger: Ledger | None, options: FeatureOptions, where: str
+    names: Sequence[str],
+    cells: Sequence[pa.Array],
+    ledger: Ledger | None,
+    options: FeatureOptions,
+    where: str,
+    whose: Whose,
 ) -> ItemTable:
     """The table of the columns of a file. Without a ledger they are typed, and all rows are there."""
-    place = _id_column(names, options, where)
+    place = _id_column(names, options, where, whose)
     wanted = _wanted(names, place, options, where)
-    given = as_ids(cells[place], "item", where)
+    given = as_ids(cells[place], whose, where)
     held = np.flatnonzero(~blank(given))
     read = len(given) if ledger is None else ledger.read
     rejected = {} if ledger is None else dict(ledger.rejected)
-    rejected[MISSING_ITEM] = len(given) - len(held)
+    rejected[f"missing {whose} id"] = len(given) - len(held)
     ids = given.take(pa.array(held))
     distinct = ids.unique()
     distinct = distinct.take(pa.array(canonical_order(distinct)))
@@ -89,24 +96,24 @@ def _assemble(
         columns[name] = joined(_as_text(cells[1 - place].take(pa.array(held)), name, where), row, len(items))
     else:
         first = held[np.unique(row, return_index=True)[1]]
-        rejected[REPEATED_ITEM] = repeated
+        rejected[f"repeated {whose} id"] = repeated
         make = text_column if ledger is not None else typed_column
         for at, kind in wanted.items():
             columns[names[at]] = make(cells[at].take(pa.array(first)), kind, names[at], where)
     if not len(items):
-        raise DataError(f"Expected rows of items in {where}, found none.")
+        raise DataError(f"Expected rows of {whose}s in {where}, found none.")
     unread = tuple(name for at, name in enumerate(names) if at != place and name not in columns)
     return ItemTable(items, columns, Ledger(read, rejected), names[place], unread)
 
 
-def _id_column(names: Sequence[str], options: FeatureOptions, where: str) -> int:
+def _id_column(names: Sequence[str], options: FeatureOptions, where: str, whose: Whose) -> int:
     """Position of the column of ids: as named, by its usual names, else the first."""
     if options.item_column is not None:
         if options.item_column not in names:
             raise DataError(f"Expected the column {options.item_column!r} in {where}, found {', '.join(names)}.")
         return list(names).index(options.item_column)
     plain = [plain_name(name) for name in names]
-    return next((plain.index(name) for name in ID_NAMES if name in plain), 0)
+    return next((plain.index(name) for name in (*ALIASES[whose], "id") if name in plain), 0)
 
 
 def _wanted(names: Sequence[str], place: int, options: FeatureOptions, where: str) -> dict[int, Kind | None]:
