@@ -33,7 +33,7 @@ def test_an_old_model_folder_opens_and_recommends_what_it_recommended(name, tmp_
         for folder in (WRITTEN / "lists" / name, tmp_path / "lists")
     )
     assert (now["user_id"], now["item_id"], now["rank"]) == (then["user_id"], then["item_id"], then["rank"])
-    assert now["score"] == pytest.approx(then["score"], rel=1e-5)
+    assert now["score"] == pytest.approx(then["score"], rel=1e-5, abs=1e-6)  # processors add in different orders
 
 
 def test_settings_renamed_since_are_found():

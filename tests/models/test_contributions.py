@@ -50,8 +50,8 @@ def test_the_closed_form_of_ials_is_that_of_the_paper(fitted):
     model, history = fitted("ials"), row([1, 0, 1, 0, 2, 0, 0, 0, 0, 0])
     table, config = model.item_factors.double().numpy(), model.config
     known, cells = table[[0, 2, 4]], np.array([1.0, 1, 2])
-    l2 = config.l2 * (3 + config.unobserved * 10) ** config.power
-    inverse = np.linalg.inv(config.unobserved * table.T @ table + l2 * np.eye(2) + known.T @ (known * cells[:, None]))
+    l2 = model.l2 * (3 + model.unobserved * 10) ** config.power
+    inverse = np.linalg.inv(model.unobserved * table.T @ table + l2 * np.eye(2) + known.T @ (known * cells[:, None]))
     expected = cells[:, None] * (known @ inverse @ table.T)
     np.testing.assert_allclose(model.contributions(history, np.arange(10)).values, expected, atol=1e-5)
 
