@@ -51,9 +51,7 @@ class ContentMapConfig:
     Parameters
     ----------
     member : str
-        The name of a model whose scores are inner products of vectors of users and items. `als` is the safest: on
-        sparse data the vectors of `ials` found a quarter of the cold items that those of `als` did
-        (docs/guides/item-features.md).
+        The name of a model whose scores are inner products of vectors of users and items.
     l2 : float
         Ridge of the map; an item's features have length 1.
     settings : mapping
