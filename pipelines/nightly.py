@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from recsys.models.trained import TrainedModel
 from recsys.system.files import sha256, write_text
 from recsys.system.storage import Location
 from recsys.system.text import plural
+from recsys.system.toml_files import read_toml
 from recsys.tracking.mlflow_tracker import parent_run
 from recsys.tracking.registry import CHAMPION, ModelAddress, ModelRegistry
 from recsys.tracking.tracker import Run
@@ -297,8 +297,8 @@ def gates_of(plan: Plan, folder: Path) -> list[str]:
     if place is None or previous(plan, folder) or not Path(place).is_file():
         return []
     try:
-        table = tomllib.loads(Path(place).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+        table = read_toml(place, "gates")
+    except ConfigError:
         return []  # the command says what is wrong with it
     if not set(table) & set(OF_TWO) or not all(isinstance(limits, Mapping) for limits in table.values()):
         return []

@@ -28,11 +28,7 @@ from recsys.batch.output import (
 )
 from recsys.batch.plan import ScoringPlan
 from recsys.batch.shards import WORKER_PEAK
-from recsys.batch.targets import (
-    add_new_users,
-    fingerprint,
-    require_new,
-)
+from recsys.batch.targets import add_new_users, fingerprint, require_new
 from recsys.data.interactions import Interactions
 from recsys.data.item_features import ItemTable
 from recsys.data.matrix import UserItemMatrix

@@ -11,7 +11,6 @@ import dataclasses
 import difflib
 import functools
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import click
 
 from recsys.errors import ConfigError
 from recsys.system.storage import Location, as_location
+from recsys.system.toml_files import read_toml
 
 from .destination import try_destinations
 
@@ -157,10 +157,7 @@ def build_job(job: type[_T], flags: Mapping[str, Any]) -> _T:
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"Expected TOML in {path}, found: {error}.") from error
+    values = read_toml(path, "settings")
     known = {p.name: p for p in ctx.command.params if p.name and p.expose_value}
     named = {key.replace("-", "_"): value for key, value in values.items()}
     refuse_unknown({_dashed(name): None for name in named}, {_dashed(name) for name in known}, f"in {path}")

@@ -71,14 +71,17 @@ def plan_memory(job: BatchJob, program_bytes: int) -> MemoryPlan:
     plan, execution = job.plan, job.execution
     block = widest_block(block_scorer(job.saved, plan), len(job.saved.items))
     held, most = process_bytes(), execution.most_workers(plan.tile)
-    # An actor holds one shard that it works on, and one that waits.
     ruled = ruling_bytes(job.rules.rules, plan, block)
-    actor = program_bytes + 2 * shard_bytes(job.targets, plan) + working_bytes(plan, block, 1) + RAY_CLIENT_BYTES
-    actor += ruled
+
+    def working(workers: int) -> int:
+        return workers * ruled + working_bytes(plan, block, workers)
+
+    # An actor holds one shard that it works on, and one that waits.
+    actor = program_bytes + 2 * shard_bytes(job.targets, plan) + working(1) + RAY_CLIENT_BYTES
 
     def cost(workers: int) -> int:
         if execution.engine == "local":
-            return held + workers * ruled + working_bytes(plan, block, workers)
+            return held + working(workers)
         return actor if execution.on_cluster else held + RAY_CLIENT_BYTES + workers * actor
 
     workers = limit_workers(execution.max_memory, most or 1, cost)

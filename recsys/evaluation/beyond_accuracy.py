@@ -57,7 +57,8 @@ def popularity_share(positions: Positions, item_counts: NDArray[Any], k: int) ->
 def diversity(positions: Positions, train: csr_matrix, k: int, batch_size: int = 1000) -> Values:
     """Compute 1 - mean cosine over the pairs of each list.
 
-    With unit vectors v, the sum of the cosines of all m (m - 1) pairs is |sum v|^2 - m.
+    With unit vectors v, the sum of the cosines of all m (m - 1) pairs is |sum v|^2 - sum |v|^2. An item that no
+    training user has is unlike all others.
 
     Parameters
     ----------
@@ -124,4 +125,5 @@ def _pair_diversity(listed: Positions, units: csr_matrix) -> Values:
     length = np.bincount(rows, minlength=len(listed))
     pairs = length * (length - 1)
     squares = np.asarray(sums.multiply(sums).sum(axis=1)).ravel()
-    return np.where(pairs > 0, 1 - (squares - length) / np.maximum(pairs, 1), np.nan)
+    with_vector = np.bincount(rows[np.diff(units.indptr)[listed[rows, columns]] > 0], minlength=len(listed))
+    return np.where(pairs > 0, 1 - (squares - with_vector) / np.maximum(pairs, 1), np.nan)

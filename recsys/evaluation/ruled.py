@@ -12,13 +12,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from recsys.evaluation.averages import Average
-from recsys.evaluation.beyond_accuracy import coverage, gini
+from recsys.evaluation.beyond_accuracy import coverage, diversity, gini
 from recsys.evaluation.evaluate import item_ids
 from recsys.evaluation.metrics import METRICS, find_hits, parse_metric
 from recsys.inference.reranking import Request, recommend_by_rules
 from recsys.inference.rules import RuleSet
 from recsys.inference.ties import TieBreak
-from recsys.inference.variety import list_distance
 from recsys.models.base import Recommender
 from recsys.splitting.holdout import Holdout
 from recsys.types import ScoreFunction
@@ -157,5 +156,5 @@ def _distance(positions: NDArray[np.int32], vectors: NDArray[np.float32] | None)
     """Mean over the lists with two items or more; None without vectors or such lists."""
     if vectors is None:
         return None
-    distances = list_distance(positions[:, :SEEN_FIRST], vectors)
+    distances = diversity(positions, csr_matrix(vectors.T), SEEN_FIRST)
     return None if np.isnan(distances).all() else float(np.nanmean(distances))

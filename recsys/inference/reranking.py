@@ -19,7 +19,17 @@ from torch import Tensor
 
 from recsys.inference.filling import Pools, fill
 from recsys.inference.rules import RuleSet
-from recsys.inference.topn import MAX_SCORES, Lists, TopN, mask_scores, merge_lists, top_n, top_n_of_blocks
+from recsys.inference.topn import (
+    MAX_SCORES,
+    Lists,
+    TopN,
+    mask_scores,
+    masks_of,
+    merge_lists,
+    moved,
+    top_n,
+    top_n_of_blocks,
+)
 from recsys.inference.variety import POOL, pool_size
 from recsys.types import ScoreFunction
 
@@ -108,9 +118,12 @@ def ruled_lists(blocks: Blocks, rules: RuleSet, request: Request) -> RuledLists:
 
 def _of_one_block(block: Tensor, rules: RuleSet, request: Request) -> RuledLists:
     """Lists from scores of all items: only users whose list breaks a rule are looked at again."""
-    n, items = min(request.n, block.shape[1]), block.shape[1]
-    depth = max(n, min(items, _depth(rules, n, 1))) if rules.variety is not None and not _are_changed(rules) else n
-    depth = max(depth, POOL) if rules.of("boost") else depth
+    n = min(request.n, block.shape[1])
+    depth = n
+    if rules.variety is not None and not _are_changed(rules):  # it chooses among these
+        depth, _ = _depths(rules, n, 1)
+    if rules.of("boost"):
+        depth = max(n, POOL)
     plain = top_n(block, depth, request.masked, request.allowed, overwrite=True)  # the block is masked from here on
     positions, scores, without = plain[0][:, :n].copy(), plain[1][:, :n].copy(), plain[0][:, :n]
     rows = np.flatnonzero(rules.broken_by(request.users, without))
@@ -145,10 +158,10 @@ def _are_changed(rules: RuleSet) -> bool:
     return bool(rules.of("exclude", "only", "boost"))
 
 
-def _depth(rules: RuleSet, n: int, deep: int) -> int:
-    """How many of the best items a list is made of: a cap uses some up, variety chooses among them."""
-    most = n * deep * (4 if rules.of("cap") else 1)
-    return most if rules.variety is None else max(most, deep * pool_size(n))
+def _depths(rules: RuleSet, n: int, deep: int) -> tuple[int, int]:
+    """How many of the best items a list is made of, and of a promotion's: caps use some up, variety chooses."""
+    own = n * deep * (4 if rules.of("cap") else 1)
+    return own if rules.variety is None else max(own, deep * pool_size(n)), own
 
 
 def _spread(plain: Lists) -> Tensor:
@@ -161,7 +174,7 @@ def _spread(plain: Lists) -> Tensor:
 def _read(blocks: Blocks, rules: RuleSet, request: Request, deep: int, plain: Lists | None) -> Pools:
     """Go through the blocks once, `deep` times as far as at first."""
     items = request.history.shape[1]
-    most, own = (min(items, _depth(some, request.n, deep)) for some in (rules, replace(rules, variety=None)))
+    most, own = (min(items, depth) for depth in _depths(rules, request.n, deep))
     known = plain if plain is not None and not _are_changed(rules) and plain[0].shape[1] >= most else None
     limits = [most] * (known is None) + [own] * len(rules.of("promote")) + [request.n] * (plain is None)
     found: list[Lists] = []
@@ -190,9 +203,7 @@ def _best_of(
     """The best of a block: by the rules, of each promotion, and without the rules, as far as not known before."""
     plain, known = before
     columns = slice(start, start + block.shape[1])
-    whole = request.masked is None or request.masked.shape[1] == block.shape[1]
-    mask = request.masked if whole or request.masked is None else request.masked[:, columns]
-    allowed = None if request.allowed is None else request.allowed[columns]
+    mask, allowed = masks_of(columns, request.masked, request.allowed)
     without = [top_n(block, request.n, mask, allowed, overwrite=True)] if plain is None else []
     if plain is not None and (mask is not None or allowed is not None):
         mask_scores(block, mask, allowed)
@@ -202,7 +213,7 @@ def _best_of(
     for rule in rules.of("promote"):
         parts.append(_among(block, np.flatnonzero(rule.items[columns]), limits[len(parts)]))
     parts += without
-    return [(np.where(at >= 0, at + np.int32(start), np.int32(-1)), scores) for at, scores in parts]
+    return [moved(part, start) for part in parts]
 
 
 def _changed(block: Tensor, rules: RuleSet, request: Request, columns: slice, spread: Tensor | None) -> Tensor:

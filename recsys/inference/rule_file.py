@@ -93,7 +93,8 @@ def read_rules(
         raise ConfigError(f"Expected each rule of {path} under [[rule]], found {rules!r}.")
     if variety is not None and not isinstance(variety, dict):
         raise ConfigError(f"Expected a table [variety] in {path}, found {variety!r}.")
-    reader = _Reader(path, items, _table(content, path, rules, variety))
+    table = _table(content, path, rules, variety)
+    reader = _Reader(path, None if table is None else table.aligned(items))
     made = tuple(reader.rule(rule, number) for number, rule in enumerate(rules, 1))
     return RuleSet(made, reader.variety(variety, embeddings, diversity))
 
@@ -128,8 +129,7 @@ class _Reader:
     """Makes rules of their tables."""
 
     path: Location | None
-    items: Vocabulary
-    table: ItemTable | None
+    table: ItemTable | None  # a row for each of the model's items
 
     def rule(self, given: Mapping[str, Any], number: int) -> Rule:
         """One rule."""
@@ -183,9 +183,8 @@ class _Reader:
         return np.asarray(np.all(met, axis=0))
 
     def _column(self, name: str) -> Column:
-        """A column, one value for each of the model's items."""
         assert self.table is not None  # a column was asked for: it was read
-        return self.table.column(name).take(self.table.ids.positions(self.items.ids))
+        return self.table.column(name)
 
     def variety(
         self, given: Mapping[str, Any] | None, embeddings: Embeddings, diversity: float | None

@@ -180,14 +180,13 @@ def top_n_of_blocks(
     start = 0
     for block in blocks:
         stop = start + block.shape[1]
-        whole = masked is None or masked.shape[1] == block.shape[1]
-        mask, columns = masked if whole or masked is None else masked[:, start:stop], slice(start, stop)
-        allowed_here = None if allowed is None else allowed[columns]
+        columns = slice(start, stop)
+        mask, allowed_here = masks_of(columns, masked, allowed)
         if cap is None:
             part = top_n(block, n, mask, allowed_here, overwrite=True)
         else:
             part = _capped_top_n(block, n, mask, allowed_here, GroupCap(cap.groups[columns], cap.most))
-        part = np.where(part[0] >= 0, part[0] + np.int32(start), -1), part[1]
+        part = moved(part, start)
         best = part if best is None else merge_lists(best, part, n, cap)
         start = stop
     if best is None:
@@ -246,6 +245,20 @@ def _capped_top_n(
         if longer >= items or bool(((kept.sum(axis=1) >= n) | (positions[:, -1] < 0)).all()):
             return _first(positions, scores, kept, n)
         longer *= 4
+
+
+def masks_of(
+    columns: slice, masked: csr_matrix | None, allowed: NDArray[np.bool_] | None
+) -> tuple[csr_matrix | None, NDArray[np.bool_] | None]:
+    """Return what is masked, and what is allowed, of some columns."""
+    if masked is not None and (columns.start > 0 or columns.stop < masked.shape[1]):
+        masked = masked[:, columns]
+    return masked, None if allowed is None else allowed[columns]
+
+
+def moved(lists: Lists, start: int) -> Lists:
+    """Return lists of a block that begins at a position, with the positions of the whole catalog."""
+    return np.where(lists[0] >= 0, lists[0] + np.int32(start), np.int32(-1)), lists[1]
 
 
 def merge_lists(left: Lists, right: Lists, n: int, cap: GroupCap | None = None) -> Lists:

@@ -161,24 +161,6 @@ def pool_size(n: int) -> int:
     return max(POOL, n)
 
 
-def list_distance(lists: NDArray[np.int32], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the mean distance (1 - cosine) between the items of each list, float64 (users,); NaN below two items.
-
-    Parameters
-    ----------
-    lists : ndarray of int32, shape (users, n)
-        Positions of items, -1 for none.
-    vectors : ndarray of float32, shape (items, size)
-        What makes items alike.
-    """
-    units = np.vstack([_units(vectors), np.zeros((1, vectors.shape[1]), np.float32)])
-    listed = units[np.where(lists >= 0, lists, len(vectors))]
-    count = (lists >= 0).sum(axis=1).astype(np.float64)
-    total = np.square(listed.sum(axis=1)).sum(axis=1) - np.square(listed).sum(axis=(1, 2))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 1, 1 - total / (count * (count - 1)), np.nan)
-
-
 def _units(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors of length 1, those of length 0 as they are."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -53,3 +53,18 @@ def test_diversity_of_three_items_is_the_mean_over_pairs_whatever_the_batch():
         found = beyond_accuracy.diversity(lists, train, k=3, batch_size=batch)
         assert found[:2] == pytest.approx([1 - 2 * cosine / 3, 1], abs=1e-6)
         assert np.isnan(found[2])
+
+
+def test_diversity_by_dense_vectors_is_one_less_the_mean_cosine():
+    vectors = csr_matrix(np.array([[2, 0], [0, 1], [1, 1]], dtype=np.float32).T)
+    lists = np.array([[0, 1, -1], [0, 1, 2], [2, -1, -1]], dtype=np.int32)
+    found = beyond_accuracy.diversity(lists, vectors, 3)
+    assert found[0] == pytest.approx(1)
+    assert found[1] == pytest.approx(1 - 2 * np.sqrt(0.5) / 3)
+    assert np.isnan(found[2])
+
+
+def test_an_item_that_no_training_user_has_is_at_distance_1_from_all_others():
+    train = csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 0, 0]], dtype=np.float32))  # 0 and 1 are alike
+    lists = np.array([[0, 1, -1], [0, 2, -1], [2, 3, -1], [0, 1, 2]], dtype=np.int32)
+    np.testing.assert_allclose(beyond_accuracy.diversity(lists, train, 3), [0, 1, 1, 2 / 3], atol=1e-6)

@@ -18,7 +18,7 @@ from recsys.errors import ConfigError
 from recsys.inference.reranking import Request, RuledLists, recommend_by_rules, ruled_lists
 from recsys.inference.rules import Rule, RuleSet
 from recsys.inference.topn import GroupCap, top_n
-from recsys.inference.variety import Variety, list_distance
+from recsys.inference.variety import Variety
 
 
 def lists_of(scores: list[list[float]], *rules: Rule, n: int = 3, variety: Variety | None = None) -> RuledLists:
@@ -132,14 +132,6 @@ def test_calibration_keeps_the_shares_of_the_history() -> None:
     request = Request(pa.array(["a"]), history, 4)
     found = ruled_lists(lambda: [scores.clone()], RuleSet((), Variety(vectors, 0.9, calibrated=True)), request)
     assert sorted(found.positions[0].tolist()) == [0, 1, 3, 4]
-
-
-def test_the_distance_within_lists_is_one_less_the_mean_cosine() -> None:
-    vectors = np.array([[2, 0], [0, 1], [1, 1]], dtype=np.float32)
-    found = list_distance(np.array([[0, 1, -1], [0, 1, 2], [2, -1, -1]], dtype=np.int32), vectors)
-    assert found[0] == pytest.approx(1)
-    assert found[1] == pytest.approx(1 - 2 * math.sqrt(0.5) / 3)
-    assert np.isnan(found[2])
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.0, math.nan])
