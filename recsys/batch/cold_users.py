@@ -21,8 +21,8 @@ class TasteByAttributes:
 
         weights = (A'A + l2 I)^-1 A'X     A: a column of ones and the attributes, X: what the users took
 
-    The column of ones is not penalized: a user without attributes gets the share of users who took an item, which is
-    popularity.
+    The column of ones is not penalized: a strong ridge gives everybody the share of users who took an item, which is
+    popularity. Of users without attributes it knows nothing: they get popularity itself.
 
     Attributes
     ----------

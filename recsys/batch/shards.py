@@ -212,10 +212,11 @@ class ShardWriter:
                 popularity = self.rules.popularity
                 stop = start + block.shape[1]
                 given = torch.tensor(-torch.inf) if popularity is None else torch.as_tensor(popularity[start:stop])
-                if self.rules.taste is not None and tile.attributes is not None:
-                    taste = self.rules.taste.scores(tile.attributes[rows], slice(start, stop))
-                    given = torch.as_tensor(taste)
                 block[torch.as_tensor(rows, device=block.device)] = given.to(block.device)
+                if self.rules.taste is not None and tile.attributes is not None:
+                    described = rows[_described(tile)[rows]]
+                    taste = self.rules.taste.scores(tile.attributes[described], slice(start, stop))
+                    block[torch.as_tensor(described, device=block.device)] = torch.as_tensor(taste, device=block.device)
             if self.rules.rules is not None and low is not None:  # which give the place to another item
                 scored = torch.ones(len(block), dtype=torch.bool)
                 scored[rows] = False
@@ -358,10 +359,14 @@ def _take(group: list[Lists], rows: NDArray[np.int64]) -> pa.Array:
 
 def _sources(lists: Lists) -> NDArray[np.str_]:
     """Where the scores of each user are from."""
-    known = np.zeros(len(lists.cold), dtype=bool)
-    if lists.targets.attributes is not None:
-        known = np.diff(lists.targets.attributes.indptr) > 0
-    return np.where(lists.cold, np.where(known, "attributes", "popularity"), "model")
+    return np.where(lists.cold, np.where(_described(lists.targets), "attributes", "popularity"), "model")
+
+
+def _described(targets: Targets) -> NDArray[np.bool_]:
+    """Which users have attributes."""
+    if targets.attributes is None:
+        return np.zeros(len(targets), dtype=bool)
+    return np.asarray(np.diff(targets.attributes.indptr) > 0)
 
 
 def _no_lists(targets: Targets, reasons: int) -> Lists:

@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys.evaluation.averages import Average
 from recsys.evaluation.beyond_accuracy import coverage, diversity, gini
 from recsys.evaluation.evaluate import item_ids
-from recsys.evaluation.metrics import METRICS, find_hits, parse_metric
+from recsys.evaluation.metrics import METRICS, find_hits, parse_metric, scope_of
 from recsys.inference.reranking import Request, recommend_by_rules
 from recsys.inference.rules import RuleSet
 from recsys.inference.ties import TieBreak
@@ -42,7 +42,7 @@ class RuledFacts(TypedDict):
 
 
 @dataclass(frozen=True)
-class RuledLists:
+class RuledEvaluation:
     """Lists of the users of a holdout, by some rules.
 
     Attributes
@@ -67,7 +67,7 @@ class RuledLists:
     is_chosen: bool
 
 
-def facts_of(lists: RuledLists, seed: int) -> RuledFacts:
+def facts_of(lists: RuledEvaluation, seed: int) -> RuledFacts:
     """Return what a report shows of lists by some rules, with a confidence interval by bootstrap over users."""
     interval = lists.accuracy.interval(seed)
     return {
@@ -82,7 +82,7 @@ def facts_of(lists: RuledLists, seed: int) -> RuledFacts:
     }
 
 
-def measure_rules(model: Recommender, holdout: Holdout, rules: RuleSet, metric: str) -> list[RuledLists]:
+def measure_rules(model: Recommender, holdout: Holdout, rules: RuleSet, metric: str) -> list[RuledEvaluation]:
     """Measure lists without rules, by the rules, and by the rules at several weights of variety.
 
     Parameters
@@ -98,27 +98,28 @@ def measure_rules(model: Recommender, holdout: Holdout, rules: RuleSet, metric: 
 
     Returns
     -------
-    list of RuledLists
+    list of RuledEvaluation
         The lists without rules first.
 
     Raises
     ------
     ConfigError
-        If the metric is unknown, or not one of lists.
+        If the metric is unknown, not one of lists, or of a part of the items that the holdout does not have.
     """
-    name, n = parse_metric(metric)
+    (name, n), scope = parse_metric(metric), scope_of(metric)
+    part = holdout.within(scope)
     masked = holdout.history if holdout.seen is None else holdout.seen
-    request = Request(holdout.users, holdout.history, n, masked)
+    request = Request(holdout.users, holdout.history, n, masked, holdout.scopes.get(scope))
     score = _without_ties(model, holdout)
     found = []
     for title, some in _variants(rules):
         lists = recommend_by_rules(score, some, request, np.arange(len(holdout)), BATCH)
         positions = np.concatenate([batch.positions for batch in lists])
-        accuracy = Average.of(METRICS[name](find_hits(positions, holdout.held_out), holdout.relevant, n))
+        accuracy = Average.of(METRICS[name](find_hits(positions, part.held_out), part.relevant, n))
         vectors = None if rules.variety is None else rules.variety.vectors
         items = holdout.history.shape[1]
         shown = coverage(positions, items, n), gini(positions, items, n)
-        found.append(RuledLists(title, accuracy, _distance(positions, vectors), *shown, some is rules))
+        found.append(RuledEvaluation(title, accuracy, _distance(positions, vectors), *shown, some is rules))
     return found
 
 

@@ -53,6 +53,7 @@ def test_cold_users_get_what_users_with_their_attributes_take(case, tmp_path):
     table = pq.read_table(case[2] / "recommendations").to_pandas()
     sources = dict(zip(table["user_id"], table["source"], strict=True))
     assert sources == {"new": "attributes", "old": "attributes", "unknown": "popularity", "ann": "model"}
+    assert table[table["user_id"] == "unknown"]["score"].tolist() == [3, 3]  # users who took a and c
     score(*case[:2], tmp_path / "again", n=2, workers=2, shard_users=1, **asked)
     assert lists_of(tmp_path / "again") == lists
 

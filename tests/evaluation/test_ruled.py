@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from scipy.sparse import csr_matrix
 
+from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import evaluate_lists
 from recsys.evaluation.ruled import WEIGHTS, facts_of, measure_rules
 from recsys.inference.rules import Rule, RuleSet
@@ -53,3 +56,11 @@ def test_rules_are_shown_apart_from_variety(holdout: Holdout) -> None:
     rules = RuleSet((Rule("no", "exclude", np.array([True, False, False, False])),), Variety(vectors, 0.3, True))
     names = [facts_of(one, seed=0)["name"] for one in measure_rules(MODEL, holdout, rules, "ndcg@2")]
     assert names == ["no rules", "rules", *(f"calibration {weight:g}" for weight in WEIGHTS)]
+
+
+def test_a_metric_of_some_items_is_measured_on_lists_of_these_alone(holdout: Holdout) -> None:
+    part = replace(holdout, scopes={"warm": np.array([False, True, True, True])})
+    none, _ = measure_rules(MODEL, part, RuleSet((Rule("no", "exclude", np.zeros(4, dtype=bool)),)), "warm_recall@1")
+    assert none.accuracy.mean == evaluate_lists(MODEL.score, part, ("warm_recall@1",)).means()["warm_recall@1"] == 1
+    with pytest.raises(ConfigError, match="metrics of cold items alone"):
+        measure_rules(MODEL, holdout, RuleSet(), "cold_recall@1")

@@ -57,10 +57,10 @@ def read_item_table(path: Location, options: FeatureOptions = DEFAULT, whose: Wh
     """
     with local_copy(path) as file:
         if not file.is_file():
-            raise DataError(f"Expected a table of item features, found no file {path}. Check the path.")
+            raise DataError(f"Expected a table of {whose} features, found no file {path}. Check the path.")
         if first_bytes(file, 4) == b"PAR1":
             return _assemble(*_read_parquet(file), None, options, file.name, whose)
-        names, cells, ledger = _read_text(file, options)
+        names, cells, ledger = _read_text(file, options, whose)
         return _assemble(names, cells, ledger, options, file.name, whose)
 
 
@@ -154,12 +154,12 @@ def _read_parquet(path: Path) -> tuple[list[str], list[pa.Array]]:
     ]
 
 
-def _read_text(path: Path, options: FeatureOptions) -> tuple[list[str], list[pa.Array], Ledger]:
+def _read_text(path: Path, options: FeatureOptions, whose: Whose) -> tuple[list[str], list[pa.Array], Ledger]:
     """The columns of a text file with a header, and the account of rows that have other columns than it."""
     text = _decoded(path, options.encoding)
     lines = [line for line in text[:SAMPLE].split("\n") if line.strip()]
     if len(lines) < 2:
-        raise DataError(f"Expected a header and rows of items in {path.name}, found {len(lines)} lines.")
+        raise DataError(f"Expected a header and rows of {whose}s in {path.name}, found {len(lines)} lines.")
     separator = SEPARATORS.get((options.separator or "").lower(), options.separator)
     separator = separator or _separator(lines, path.name)
     rows = _records(text, separator, path.name)
