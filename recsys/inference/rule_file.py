@@ -238,7 +238,10 @@ def _meets(column: Column, wanted: Any, where: str) -> NDArray[np.bool_]:
 def _within(column: Column, limits: Mapping[str, Any], where: str) -> NDArray[np.bool_]:
     """Which items have a number or a date between limits, both included."""
     if column.kind not in ("number", "date"):
-        raise ConfigError(f"Expected a column of numbers or dates for limits as {where}, found one of {column.kind}.")
+        raise ConfigError(
+            f"Expected a column of numbers or dates for limits as {where}, found one of {column.kind}: write its "
+            "values like 2.50, with a point, or like 2026-01-31."
+        )
     known = _SIDES if column.kind == "date" else _SIDES[:2]
     if not limits or set(limits) - set(known) or ("as_of" in limits and "days" not in limits):
         raise ConfigError(f"Expected limits ({', '.join(known)}) as {where}, found {dict(limits)!r}.")
