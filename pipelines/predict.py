@@ -24,7 +24,7 @@ from recsys.data.reading.layout import Columns
 from recsys.data.reading.rows import column_use
 from recsys.data.store import is_store
 from recsys.errors import ArtifactError, UnsupportedError
-from recsys.models.ratings.base import RatingRecommender
+from recsys.models.ratings.base import RatingModel
 from recsys.models.trained import TrainedModel
 from recsys.system.files import new_file
 from recsys.system.storage import Location, local_copy
@@ -119,9 +119,9 @@ def _reading_of_ratings(job: PredictJob) -> ReadingOptions:
     return job.reading
 
 
-def rating_model(saved: TrainedModel) -> RatingRecommender:
+def rating_model(saved: TrainedModel) -> RatingModel:
     """The saved model. Raises UnsupportedError for a model of the ranking task."""
-    if not isinstance(saved.model, RatingRecommender):
+    if not isinstance(saved.model, RatingModel):
         raise UnsupportedError(
             f"{saved.model.name} makes lists: its scores rank items and are not ratings. Train a model of the rating "
             "task, or use recsys score for lists."

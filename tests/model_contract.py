@@ -39,6 +39,7 @@ SPECIAL = {
     "sasrec": {"dropout": 0.0, "learning_rate": 0.01, "batch_size": 10},
     "recvae": {"learning_rate": 0.02, "epochs": 20},
     "blend": {"members": "ease,ials", "weights": "1,1", "ease.l2": 1.0, "ials.factors": 2},
+    "rating-blend": {"members": "autorec,autorec", "weights": "1,3", **{f"autorec.{k}": v for k, v in RATINGS.items()}},
     "content-map": {"member": "ials", "ials.factors": 2, "ials.iterations": 100},
     "biased-mf": {"l2": 1.0},
     "autorec": RATINGS,

@@ -26,7 +26,7 @@ from recsys.data.reading.streams import first_bytes
 from recsys.data.reading.tables import NoteColumns, read_parquet
 from recsys.errors import ConfigError, DataError
 from recsys.inference.pairs import predict_pairs
-from recsys.models.ratings.base import RatingRecommender
+from recsys.models.ratings.base import RatingModel
 from recsys.types import ScoreFunction
 
 UNKNOWN_ITEM = "unknown item"
@@ -106,13 +106,13 @@ def _layout_of_pairs(file: Path, reading: ReadingOptions, is_parquet: bool) -> t
 
 
 def with_new_items(
-    model: RatingRecommender, items: Vocabulary, interactions: Interactions
-) -> tuple[RatingRecommender, UserItemMatrix]:
+    model: RatingModel, items: Vocabulary, interactions: Interactions
+) -> tuple[RatingModel, UserItemMatrix]:
     """Extend a model by the items that users of the histories rated and it does not know.
 
     Parameters
     ----------
-    model : RatingRecommender
+    model : RatingModel
         The model.
     items : Vocabulary
         The items it knows.
@@ -121,7 +121,7 @@ def with_new_items(
 
     Returns
     -------
-    model : RatingRecommender
+    model : RatingModel
         The model with the new items; the same model where there are none.
     histories : UserItemMatrix
         The histories over the known items, then the new ones.

@@ -27,6 +27,7 @@ from recsys.models.popularity import Popularity
 from recsys.models.ratings.autorec import AutoRec
 from recsys.models.ratings.base import Biases, GlobalMean
 from recsys.models.ratings.biased_mf import BiasedMF
+from recsys.models.ratings.blend import RatingBlend
 from recsys.models.ratings.deep_autorec import DeepAutoRec
 from recsys.models.ratings.kernel_ae import KernelAE
 from recsys.models.ratings.knn import RatingKNN
@@ -78,6 +79,7 @@ MODELS: dict[str, type[Recommender]] = {
         RatingVAE,
         KernelAE,
         RatingRBM,
+        RatingBlend,
     )
 }
 

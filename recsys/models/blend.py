@@ -150,7 +150,7 @@ class Blend(Recommender[BlendConfig]):
         allowed = [
             other
             for other, kind in self.kinds.items()
-            if kind.task == "ranking" and not kind.needs_training_users and kind is not type(self)
+            if kind.task == self.task and not kind.needs_training_users and not issubclass(kind, Blend)
         ]
         require(name in allowed, f"Expected members of {', '.join(allowed)}; found {name!r}.")
         return self.kinds[name].create(self.config.settings.get(name, {}))
@@ -160,7 +160,7 @@ class Blend(Recommender[BlendConfig]):
         """Create a blend; `vae.latent` is the setting `latent` of its member `vae`. See `Recommender.create`."""
         own, members = own_and_members(cls._with_preset(settings or {}))
         # Created at once: settings of a member are checked against `members`, which may differ from the default.
-        names = own.get("members", BlendConfig.members)
+        names = own.get("members", cls.Config.members)
         return cls(replace(make_config(cls.Config, own, cls.name), members=names, settings=members))
 
     @classmethod
@@ -181,7 +181,7 @@ class Blend(Recommender[BlendConfig]):
         Self
         """
         names = ",".join(member.name for member in members)
-        model = cls(BlendConfig(names, settings={m.name: dataclasses.asdict(m.config) for m in members}))
+        model = cls(cls.Config(names, settings={m.name: dataclasses.asdict(m.config) for m in members}))
         model.n_items, model.members = members[0].n_items, list(members)
         model.scales = model._measure(user_items)
         model.weights = model._search(weights) if callable(weights) else _shares(weights)

@@ -94,8 +94,8 @@ def test_default_settings_work_on_data_smaller_than_their_factors(name, data):
     matrix, quick = stored(SETS[data], False), {}
     if hasattr(MODELS[name].Config, "epochs"):
         quick["epochs"] = 2
-    if name == "blend":
-        quick = {"members": "ease,als", "weights": "1,1"}
+    if "blend" in name:
+        quick = {"members": "ease,als" if name == "blend" else "biases,biased-mf", "weights": "1,1"}
     try:
         model = MODELS[name].create(quick).fit(matrix, TrainingContext(device="cpu"))
     except RecsysError:

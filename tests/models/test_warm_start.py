@@ -71,7 +71,13 @@ CLOSED = {
     "biases",
     "rating-knn",
 }
-BY_ITEMS = {"autorec", "rating-dae", "rating-vae", "kernel-ae"}  # their networks are not kept, only codes of items
+BY_ITEMS = {
+    "autorec",
+    "rating-dae",
+    "rating-vae",
+    "kernel-ae",
+    "rating-blend",
+}  # their networks are not kept, only codes of items
 
 
 @every_model

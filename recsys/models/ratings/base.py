@@ -22,7 +22,7 @@ from typing_extensions import TypeVar
 
 from recsys.data.matrix import as_csr
 from recsys.errors import DataError, UnsupportedError
-from recsys.models.base import Recommender
+from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
 from recsys.models.embeddings import Embeddings, unit_rows
 from recsys.models.ratings.baseline import Baseline
@@ -51,40 +51,10 @@ class RatingConfig:
 RatingConfigT = TypeVar("RatingConfigT", bound=RatingConfig, default=Any)
 
 
-class RatingRecommender(Recommender[RatingConfigT]):
-    """A model of ratings, zeros and negative ones included: `score` predicts ratings on the scale of the training data.
-
-    A subclass implements `_learn`, which finds `self.baseline` fitted, `_rate`, and its weights: `_get_weights`,
-    `_set_weights` and `_weights_spec`.
-    """
+class RatingModel(Recommender[ConfigT]):
+    """A model of the rating task: `score` predicts ratings on the scale of the training data."""
 
     task = "rating"
-    baseline: Baseline
-
-    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
-        self.baseline = self._make_baseline(matrix, context.resolve_device())
-        self._learn(matrix, context)
-
-    def _make_baseline(self, matrix: csr_matrix, device: torch.device) -> Baseline:
-        return Baseline.fit(matrix, self.config.user_shrinkage, self.config.item_shrinkage, device)
-
-    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
-        ratings = SparseRows(history, self.baseline.mean.device).everything()
-        return self._rate(ratings)
-
-    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
-        return self._embed_ratings(SparseRows(history, self.baseline.mean.device).everything())
-
-    def _get_state(self) -> dict[str, Tensor]:
-        return {f"baseline.{name}": tensor for name, tensor in vars(self.baseline).items()} | self._get_weights()
-
-    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        own = {name: tensor.to(device) for name, tensor in state.items()}
-        self.baseline = Baseline(**{name[9:]: own.pop(name) for name in state if name.startswith("baseline.")})
-        self._set_weights(own)
-
-    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        return Baseline.state_spec(n_items).prefixed("baseline.") | self._weights_spec(n_items, state)
 
     def with_rated_items(self, histories: csr_matrix, ratings: csr_matrix) -> Self:
         """Return a copy of the model that knows more items, without training again.
@@ -126,12 +96,8 @@ class RatingRecommender(Recommender[RatingConfigT]):
         return model
 
     def _add_items(self, known: csr_matrix, new: csr_matrix) -> None:
-        device = self.baseline.mean.device
-        residuals, users = self.baseline.split(SparseRows(known, device).everything())
-        rows = SparseRows(csr_matrix(new.T), device).everything()
-        rest = SparseBatch(rows.items, rows.values - self.baseline.mean - users[rows.items], rows.offsets)
-        self.baseline, left = self.baseline.with_items(rest, self.config.item_shrinkage)
-        self._add_codes(residuals, left)
+        """Learn the items of `new` (users, new items), from users with these ratings of known items."""
+        self.check_new_items()
 
     def check_new_items(self) -> None:
         """Raise UnsupportedError if the model cannot take new items without being trained again."""
@@ -139,6 +105,49 @@ class RatingRecommender(Recommender[RatingConfigT]):
             f"{self.name} cannot represent an item by a bias and a code alone, so new items cannot be added: train it "
             "again with them, or use biases, biased-mf or a rating autoencoder by items (side=item)."
         )
+
+
+class RatingRecommender(RatingModel[RatingConfigT]):
+    """A model of ratings, zeros and negative ones included, that subtracts a baseline of biases.
+
+    A subclass implements `_learn`, which finds `self.baseline` fitted, `_rate`, and its weights: `_get_weights`,
+    `_set_weights` and `_weights_spec`.
+    """
+
+    baseline: Baseline
+
+    def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
+        self.baseline = self._make_baseline(matrix, context.resolve_device())
+        self._learn(matrix, context)
+
+    def _make_baseline(self, matrix: csr_matrix, device: torch.device) -> Baseline:
+        return Baseline.fit(matrix, self.config.user_shrinkage, self.config.item_shrinkage, device)
+
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        ratings = SparseRows(history, self.baseline.mean.device).everything()
+        return self._rate(ratings)
+
+    def _embed_users(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Embeddings:
+        return self._embed_ratings(SparseRows(history, self.baseline.mean.device).everything())
+
+    def _get_state(self) -> dict[str, Tensor]:
+        return {f"baseline.{name}": tensor for name, tensor in vars(self.baseline).items()} | self._get_weights()
+
+    def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        own = {name: tensor.to(device) for name, tensor in state.items()}
+        self.baseline = Baseline(**{name[9:]: own.pop(name) for name in state if name.startswith("baseline.")})
+        self._set_weights(own)
+
+    def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
+        return Baseline.state_spec(n_items).prefixed("baseline.") | self._weights_spec(n_items, state)
+
+    def _add_items(self, known: csr_matrix, new: csr_matrix) -> None:
+        device = self.baseline.mean.device
+        residuals, users = self.baseline.split(SparseRows(known, device).everything())
+        rows = SparseRows(csr_matrix(new.T), device).everything()
+        rest = SparseBatch(rows.items, rows.values - self.baseline.mean - users[rows.items], rows.offsets)
+        self.baseline, left = self.baseline.with_items(rest, self.config.item_shrinkage)
+        self._add_codes(residuals, left)
 
     def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
         """Append codes of new items, from residuals of their raters: known (users, items), new (new items, users).

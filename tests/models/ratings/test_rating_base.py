@@ -123,6 +123,7 @@ TASTE = {
     "biased-mf": {"factors": 2, "l2": 0.5},
     "autorec": {"hidden": 20, "dropout": 0.2, "code_dropout": 0, "l2": 0.5, "input_l2": 0.1, "fold_l2": 1.0},
     "kernel-ae": {"hidden": 20, "dropout": 0.2, "code_dropout": 0, "l2": 0.5, "input_l2": 0.1, "fold_l2": 1.0},
+    "rating-blend": {"members": "biased-mf,biased-mf", "weights": "1,1", "biased-mf.factors": 2, "biased-mf.l2": 0.5},
 }
 
 
@@ -137,7 +138,7 @@ def planted():
 @pytest.mark.parametrize("name", TASTE)
 def test_a_new_item_is_predicted_by_the_taste_of_its_raters(name):
     known, first, others = planted()
-    settings = TASTE[name] | ({} if name == "biased-mf" else {"epochs": 150, "learning_rate": 0.02})
+    settings = TASTE[name] | ({} if "biased-mf" in str(TASTE[name]) + name else {"epochs": 150, "learning_rate": 0.02})
     model = create_model(name, settings).fit(known).with_rated_items(known, first)
     bias_alone = create_model("biases").fit(known).with_rated_items(known, first)
     histories = csr_matrix(np.hstack([known.toarray(), first.toarray()])[20:])
