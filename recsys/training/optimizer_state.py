@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import DataError
-from recsys.training.parts import State, check_like, copy_into
+from recsys.training.parts import Counter, State, check_like, copy_into
 
 
 @runtime_checkable
@@ -90,6 +90,35 @@ class RateState:
         schedule._last_lr = own["rates"].tolist()
         for group, rate in zip(schedule.optimizer.param_groups, schedule._last_lr, strict=True):
             group["lr"] = rate
+
+
+class FallingRate:
+    """An optimizer whose learning rate falls in equal steps from its own to 0.
+
+    Parameters
+    ----------
+    optimizer : object
+        torch's Adam, MixedAdam, RowAdam, or what combines or wraps such.
+    steps : int
+        Updates after which the rate is 0.
+    done : Counter
+        Counts the updates; a part of checkpoints.
+    """
+
+    def __init__(self, optimizer: Any, steps: int, done: Counter):
+        self.optimizer, self.steps, self.done = optimizer, steps, done
+        self._rates = [(group, group["lr"]) for one in _simple(optimizer) for group in one.param_groups]
+
+    def zero_grad(self) -> None:
+        """Reset the gradients."""
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        """Take a step with the rate that is left."""
+        left = max(0.0, 1 - self.done.next() / self.steps)
+        for group, rate in self._rates:
+            group["lr"] = left * rate
+        self.optimizer.step()
 
 
 def _simple(optimizer: Any) -> Iterator[Any]:

@@ -31,7 +31,8 @@ class MixedAdam:
     """
 
     def __init__(self, table: nn.Parameter, learning_rate: float, l2: float, betas: tuple[float, float] = (0.9, 0.999)):
-        self.table, self.learning_rate, self.l2, self.betas = table, learning_rate, l2, betas
+        self.table, self.l2, self.betas = table, l2, betas
+        self.param_groups = [{"lr": learning_rate}]  # as those of torch's optimizers, for schedules
         self.working = table.detach().bfloat16().requires_grad_()
         rows = max(1, _BLOCK // table.shape[1])
         self._moments = torch.zeros_like(table), torch.zeros_like(table)
@@ -82,7 +83,7 @@ class MixedAdam:
             amsgrad=False,
             beta1=self.betas[0],
             beta2=self.betas[1],
-            lr=self.learning_rate,
+            lr=self.param_groups[0]["lr"],
             weight_decay=self.l2,
             eps=1e-8,
             maximize=False,

@@ -31,7 +31,7 @@ from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import DataParallelOptimizer
 from recsys.training.loop import Optimizer, one_pass, steps_per_epoch, train
-from recsys.training.optimizer_state import OptimizerState
+from recsys.training.optimizer_state import FallingRate, OptimizerState
 from recsys.training.parts import Counter, Part
 from recsys.training.precision import choose_precision
 
@@ -291,8 +291,9 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
         """A function that trains for one epoch, here one pass over all rows, and returns the mean loss."""
         network, config = self.network, self.config
         tables = network.sample_output(rows, cast(int, self.n_items), batch_size)
-        optimizer = self._optimizer(network, tables, context)
-        planned = config.epochs * steps_per_epoch(len(rows), batch_size)
+        steps = steps_per_epoch(len(rows), batch_size)
+        optimizer = self._optimizer(network, tables, context, context.planned(config.epochs) * steps)
+        planned = config.epochs * steps
         updates = Counter(0 if context.start is None else planned)
         context.checkpoints.keep(optimizer=OptimizerState(optimizer, network), updates=updates, **network.parts)
 
@@ -301,8 +302,18 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
 
         return lambda: one_pass(rows, batch_size, with_autocast(context, loss), optimizer, context)
 
-    def _optimizer(self, part: nn.Module, tables: list[ItemTable], context: TrainingContext) -> Optimizer:
-        """The optimizer of a part of the network, by the config; data-parallel in a group of processes."""
+    def _optimizer(
+        self, part: nn.Module, tables: list[ItemTable], context: TrainingContext, steps: int, name: str = "rate"
+    ) -> Optimizer:
+        """The optimizer of a part of the network, by the config; in a warm start its rate falls to 0 over `steps`."""
+        optimizer = self._constant_optimizer(part, tables, context)
+        if context.start is None:
+            return optimizer
+        context.checkpoints.keep(**{name: (done := Counter())})
+        return FallingRate(optimizer, steps, done)
+
+    def _constant_optimizer(self, part: nn.Module, tables: list[ItemTable], context: TrainingContext) -> Optimizer:
+        """An optimizer by the config; data-parallel in a group of processes."""
         on_cpu = context.resolve_device().type == "cpu"
         mixed = (
             context.precision == "bf16" and on_cpu and context.group.size == 1

@@ -24,7 +24,7 @@ from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
-from recsys.training.loop import one_pass
+from recsys.training.loop import one_pass, steps_per_epoch
 from recsys.training.optimizer_state import OptimizerState
 
 LAYERS = 5
@@ -186,10 +186,12 @@ class RecVAE(NetworkRecommender[RecVAEConfig]):
     def _one_epoch(self, rows: SparseRows, batch_size: int, context: TrainingContext) -> Callable[[], float]:
         network, passes = self.network, self.config.encoder_passes
         encoder, decoder = network.encoder, network.decoder
-        encoder_steps, decoder_steps = (self._optimizer(part, [], context) for part in (encoder, decoder))
+        steps = context.planned(self.config.epochs) * steps_per_epoch(len(rows), batch_size)
+        encoder_steps = self._optimizer(encoder, [], context, passes * steps, "encoder_rate")
+        decoder_steps = self._optimizer(decoder, [], context, steps, "decoder_rate")
         earlier = copy.deepcopy(encoder).eval().requires_grad_(False)
-        steps = {"encoder_steps": (encoder_steps, encoder), "decoder_steps": (decoder_steps, decoder)}
-        kept = {name: OptimizerState(optimizer, part) for name, (optimizer, part) in steps.items()}
+        updating = {"encoder_steps": (encoder_steps, encoder), "decoder_steps": (decoder_steps, decoder)}
+        kept = {name: OptimizerState(optimizer, part) for name, (optimizer, part) in updating.items()}
         context.checkpoints.keep(earlier=earlier, **kept)
 
         def encoder_loss(batch: SparseBatch) -> Tensor:

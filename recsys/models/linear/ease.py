@@ -79,6 +79,9 @@ class RidgeConfig:
 class EDLAEConfig(RidgeConfig):
     """All settings of the formula. With only l2 it is EASE."""
 
+    # the best of a few constants over nine data sets (benchmarks/edlae_defaults.py)
+    l2: float = tunable(100.0, Range(10.0, 10_000.0, log=True))
+    dropout: float = tunable(0.65, Range(0.0, 0.9))
     diagonal: float = 0.0  # upper bound of an item's weight on itself; above 0 it is RDLAE, with dropout 0 RLAE
     damping: float = 0.0  # lowers the scores of popular items and raises their weight as inputs
     half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
