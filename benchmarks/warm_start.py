@@ -62,10 +62,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "ials": {"factors": 128, "l2": 0.007, "unobserved": 0.3, "iterations": 8},
     "als": {},
     "ease": {},
-    "sasrec": {"epochs": 40},
+    "sasrec": {"epochs": 40, "learning_rate": 3e-3},
 }
-# Settings of the warm fit where others than the model's own are better on validation (--choose): 80 epochs plan 10.
-WARM: dict[str, dict[str, Any]] = {"sasrec": {"epochs": 80, "learning_rate": 3e-3}}
+# Settings of the warm fit where others than the model's own are better on validation (--choose): 72 epochs plan 9.
+WARM: dict[str, dict[str, Any]] = {"sasrec": {"epochs": 72}}
 RATES = (1.0, 2.0, 3.0)  # factors of the learning rate, compared with --choose
 
 
