@@ -7,9 +7,8 @@ in validation (protocol cold-items). CiteULike: the items of DropoutNet's test, 
 Features are all columns of the file. Settings are chosen by recall@100 among cold items in validation; then each model
 is fitted on all rows of both parts, and tested once. `warm` ranks the items that were trained on alone.
 
-cease and aligned are two closed forms of publications, for comparison; they are not in the package:
-cease    one Gram matrix X'X + alpha F F' of interactions and features, zero diagonal (Jeunen, Van Balen, Goethals 2020)
-aligned  columns that predict, from what users took, what their cosines with the new item predict (after MARec, 2024)
+`aligned` is a closed form of a publication, for comparison; it is not in the package: columns that predict, from what
+users took, what their cosines with the new item predict (after MARec, 2024).
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ from recsys.data.reading import ReadingOptions, read_interactions
 from recsys.evaluation.averages import Average
 from recsys.evaluation.evaluate import evaluate
 from recsys.models import create_model
-from recsys.models.content.weighing import rarity, weighed
 from recsys.splitting import cold_items
 from recsys.splitting._building import TEST, TRAIN, VALIDATION, split_rows
 from recsys.splitting.by_row import train_on_validation
@@ -57,16 +55,18 @@ def map_of(member: str, *ridges: float, **settings: Any) -> list[Settings]:
     return [{"model": "content-map", "member": member, "l2": ridge, **more} for ridge in ridges]
 
 
-def linear(**grid: tuple[float, ...]) -> list[Settings]:
+def linear(**grid: tuple[Any, ...]) -> list[Settings]:
     """All settings of a grid."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 RIDGES = 0.3, 1.0, 3.0, 10.0
+WEIGHTS = 3.0, 30.0
 ROWS: dict[str, list[Settings]] = {
     "edlae": [{}],
     "content-knn": [*linear(neighbors=(20, 50, 100, 300)), {"neighbors": None}],
-    "cease": linear(alpha=(3.0, 30.0, 300.0), l2=(100.0, 1000.0)),
+    "ease with features": linear(model=("ease",), feature_weight=WEIGHTS, feature_l2=RIDGES, l2=(500.0,)),
+    "edlae with features": linear(model=("edlae",), feature_weight=WEIGHTS, feature_l2=RIDGES, l2=(300.0, 500.0)),
     "aligned": linear(neighbors=(50, 100, 300), l2=(10.0, 100.0)),
     "map of vae": map_of("vae", *RIDGES, epochs=40),
     "map of ials": map_of("ials", *RIDGES, factors=64),
@@ -118,26 +118,11 @@ def fit(row: str, settings: Settings, split: Split) -> Score:
     """The scores of a model fitted on the training part."""
     given, matrix, features = dict(settings), split.train.matrix, split.train.features
     assert features is not None
-    if row in ("cease", "aligned"):
-        weights = {"cease": cease, "aligned": aligned}[row](csr_matrix(matrix), features, **given)
+    if row == "aligned":
+        weights = aligned(csr_matrix(matrix), features, **given)
         return lambda history, users=None: torch.as_tensor(history @ weights)
     model = create_model(given.pop("model", row), given)
     return model.fit(matrix, TrainingContext(item_features=features, keep_freed_memory=True)).score
-
-
-def rows_of(matrix: csr_matrix, features: csr_matrix) -> csr_matrix:
-    """Features as the models of the package weigh them."""
-    return weighed(features, rarity(features, np.diff(matrix.tocsc().indptr) > 0))
-
-
-def cease(matrix: csr_matrix, features: csr_matrix, alpha: float, l2: float) -> Any:
-    """The weights B of one closed form over interactions and features."""
-    rows = rows_of(matrix, features)
-    gram = torch.as_tensor((matrix.T @ matrix + alpha * (rows @ rows.T)).toarray(), dtype=torch.float32)
-    gram.diagonal().add_(l2)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-    weights = inverse.div_(-inverse.diagonal())
-    return weights.fill_diagonal_(0).numpy()
 
 
 def aligned(matrix: csr_matrix, features: csr_matrix, neighbors: int, l2: float) -> Any:

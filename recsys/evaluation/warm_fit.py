@@ -217,7 +217,7 @@ def _gram(
     if kept is None:
         return "the earlier fit did not keep its Gram matrix (keep_gram)"
     if not model.sums_rows:
-        return "with user_power above 0 a new row changes the weight of all others"
+        return "with user_power above 0, or with item features, a new row changes the weight of all others"
     before = earlier_training(earlier, interactions)
     if before is None:
         return "the first of these ratings are not those of the earlier fit, so that the new ones cannot be told"

@@ -185,6 +185,15 @@ def test_items_that_come_later_get_a_column_without_training(files, model):
     assert plans[0]["model"] != plans[1]["model"]  # an interrupted job is not resumed with other items
 
 
+def test_linear_autoencoders_take_new_items_by_their_features(files):
+    features = ["--item-features", files / "items.csv", "--feature-columns", "color", "--no-track"]
+    ok("train", files / "ratings.csv", "-m", "ease", "-s", "feature_weight=5", *features, "-o", files / "ease")
+    ok("score", files / "ease", files / "ratings.csv", "-n", 4, "-o", files / "lists", "--new-items", files / "new.csv")
+    lists = pd.read_parquet(files / "lists" / "recommendations")
+    assert "r99" in set(lists[lists.user_id == "u0"].item_id)
+    assert "b98" in set(lists[lists.user_id == "u1"].item_id)
+
+
 def test_new_items_need_a_model_of_features(files):
     ok("train", files / "ratings.csv", "-m", "ease", "--no-track", "-o", files / "plain")
     found = run(

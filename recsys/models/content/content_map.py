@@ -28,12 +28,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.data.matrix import as_csr
-from recsys.errors import DataError
 from recsys.models.base import Recommender
 from recsys.models.blend import own_and_members
 from recsys.models.config import make_config, require
-from recsys.models.content.weighing import rarity, weighed
+from recsys.models.content.weighing import rarity, weighed, weighed_new
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
@@ -181,13 +179,7 @@ class ContentMap(Recommender[ContentMapConfig]):
     def with_new_items(self, features: csr_matrix) -> Self:
         """Return a copy that knows more items; see `Recommender.with_new_items`."""
         self._require_fitted()
-        new = weighed(as_csr(features), self.weights.numpy(force=True))
-        without = np.flatnonzero(np.diff(new.indptr) == 0)
-        if len(without):
-            raise DataError(
-                f"Expected features of every new item, found {len(without)} of {new.shape[0]} without one that "
-                f"training knew, first the new item number {without[0] + 1}. Leave them out, or train again with them."
-            )
+        new = weighed_new(features, self.weights.numpy(force=True))
         model = type(self)(self.config)
         model.member, model.map, model.mean, model.weights = self.member, self.map, self.mean, self.weights
         model.vectors = torch.cat([self.vectors, self._predicted(new)])

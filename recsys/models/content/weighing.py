@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 
+from recsys.data.matrix import as_csr
 from recsys.errors import DataError
 from recsys.types import FloatArray
 
@@ -54,3 +55,30 @@ def weighed(features: csr_matrix, weights: FloatArray) -> csr_matrix:
     unit = csr_matrix(scaled_rows, dtype=np.float32)
     unit.sort_indices()
     return unit
+
+
+def weighed_new(features: csr_matrix, weights: FloatArray) -> csr_matrix:
+    """Weigh the features of items that come after training.
+
+    Parameters
+    ----------
+    features : csr_matrix, shape (new items, features)
+    weights : ndarray of float32, shape (features,)
+
+    Returns
+    -------
+    csr_matrix of float32, shape (new items, features)
+
+    Raises
+    ------
+    DataError
+        If an item has no feature that training knew, or these are not the features of the weights.
+    """
+    new = weighed(as_csr(features), weights)
+    without = np.flatnonzero(np.diff(new.indptr) == 0)
+    if len(without):
+        raise DataError(
+            f"Expected features of every new item, found {len(without)} of {new.shape[0]} without one that "
+            f"training knew, first the new item number {without[0] + 1}. Leave them out, or train again with them."
+        )
+    return new

@@ -7,6 +7,9 @@ scores = history @ D^damping B D^-damping with B = I - P diag(c) and P = (X' W X
     r    ridge of an item, l2 (d / mean d)^item_power + dropout / (1 - dropout) d
     c    max(r, (1 - diagonal) / diag P), which bounds the diagonal of B
 
+With feature_weight above 0, features of the items are further rows of X, and items without interactions are scored by
+them (see recsys.models.linear.feature_rows).
+
 Steck: Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, arXiv:1905.03375 (EASE: l2 alone).
 Steck: Autoencoders that don't overfit towards the Identity, NeurIPS 2020 (EDLAE: dropout).
 Moon et al.: It's Enough: Relaxing Diagonal Constraints in Linear Autoencoders, SIGIR 2023 (RLAE, RDLAE: diagonal).
@@ -20,7 +23,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +34,9 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
+from recsys.models.content.weighing import weighed, weighed_new
 from recsys.models.linear.dual import DualWeights, dual_bytes, suits_dual
+from recsys.models.linear.feature_rows import FeatureRows, check_feature_settings
 from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.scaling import weigh_users
 from recsys.models.search_space import Range, tunable
@@ -51,9 +56,14 @@ class EASEConfig:
 
     # added to the diagonal of the Gram matrix; 100 to 1000 for most data
     l2: float = tunable(500.0, Range(10.0, 10_000.0, log=True))
+    # of item features, as rows beside users, each item's of length 1; 0: fitted without features
+    feature_weight: float = 0.0
+    # ridge of the regression that scores items without interactions by their features
+    feature_l2: float = 3.0
 
     def __post_init__(self) -> None:
         require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")
+        check_feature_settings(self.feature_weight, self.feature_l2)
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,14 @@ class EDLAEConfig(RidgeConfig):
     diagonal: float = 0.0  # upper bound of an item's weight on itself; above 0 it is RDLAE, with dropout 0 RLAE
     damping: float = 0.0  # lowers the scores of popular items and raises their weight as inputs
     half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
+    feature_weight: float = 0.0  # of item features, as rows beside users; 0: fitted without features
+    feature_l2: float = 3.0  # ridge of the regression that scores items without interactions by their features
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.diagonal <= 1, f"Expected diagonal from 0 to 1, found {self.diagonal}.")
         check_half_life(self.half_life)
+        check_feature_settings(self.feature_weight, self.feature_l2)
         require(0 <= self.damping <= 1, f"Expected damping from 0 to 1, found {self.damping}.")
 
 
@@ -109,10 +122,19 @@ class ClosedForm(Recommender[ConfigT]):
     explained_by = "exact"
     gram: Tensor | None = None
     dual: DualWeights | None = None  # instead of `weights`, with few users
+    features: FeatureRows | None = None
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether features have a weight."""
+        return self._settings().feature_weight > 0
 
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None:
         device, settings = context.resolve_device(), self._settings()
-        if suits_dual(matrix) and context.start is None and not context.keep_gram and device.type == "cpu":
+        given = context.item_features
+        self.dual = None
+        is_plain = context.start is None and not context.keep_gram and given is None
+        if suits_dual(matrix) and is_plain and device.type == "cpu":
             self._fit_dual(matrix, settings, context)
             return
         require_memory(
@@ -121,11 +143,22 @@ class ClosedForm(Recommender[ConfigT]):
             device,
             "sparse-ease or elsa, which need no items x items matrix",
         )
+        self.features = None if given is None else FeatureRows.of(matrix, given)
         if context.start is None:
-            gram = gram_matrix(weigh_users(matrix, settings.user_power), device, context)
+            rows = weigh_users(matrix, settings.user_power)
+            rows = self.features.under(rows, settings.feature_weight) if self.features else rows
+            gram = gram_matrix(rows, device, context)
         else:
             gram = context.start.state["gram"].to(device, copy=True)
         self.gram = gram.to("cpu", copy=True) if context.keep_gram else None
+        self._solve(gram, settings, context)
+        if self.features and given is not None:
+            rows = weighed(given, self.features.weights)
+            new = np.flatnonzero(~self.features.known & (np.diff(rows.indptr) > 0))
+            self.weights[:, torch.as_tensor(new, device=device)] = self._new_columns(self.features, rows[new])
+
+    def _solve(self, gram: Tensor, settings: EDLAEConfig, context: TrainingContext) -> None:
+        """Turn a Gram matrix into the weights, in place."""
         popularity = relative_popularity(gram.diagonal())
         ridge = ridge_of(gram.diagonal(), settings)
         gram.diagonal().add_(ridge)
@@ -139,6 +172,24 @@ class ClosedForm(Recommender[ConfigT]):
             self.weights.fill_diagonal_(0)
         if settings.damping:
             self.weights.mul_(popularity[:, None] ** settings.damping).mul_(popularity**-settings.damping)
+
+    def _new_columns(self, features: FeatureRows, new: csr_matrix) -> Tensor:
+        """Weights of the items on new ones with weighed features, (items, new items)."""
+        shares = features.shares(new, self._settings().feature_l2, self.name)
+        return self.weights @ shares.to(self.weights.device)
+
+    def with_new_items(self, features: csr_matrix) -> Self:
+        """Return a copy that knows more items; see `Recommender.with_new_items`."""
+        self._require_fitted()
+        if self.features is None:
+            return super().with_new_items(features)
+        new = weighed_new(features, self.features.weights)
+        model, items, count = type(self)(self.config), len(self.weights), new.shape[0]
+        model.n_items, model.features = items + count, self.features.with_new_items(count)
+        model.weights = self.weights.new_zeros(items + count, items + count)
+        model.weights[:items, :items] = self.weights
+        model.weights[:items, items:] = self._new_columns(self.features, new)
+        return model
 
     def _fit_dual(self, matrix: csr_matrix, settings: EDLAEConfig, context: TrainingContext) -> None:
         require_memory(self.name, dual_bytes(matrix.shape[0]), torch.device("cpu"), "sparse-ease or elsa")
@@ -172,18 +223,22 @@ class ClosedForm(Recommender[ConfigT]):
         return self.dual.dense()
 
     def _get_state(self) -> dict[str, Tensor]:
-        return {"weights": self.weights} if self.dual is None else self.dual.get_state()
+        if self.dual is not None:
+            return self.dual.get_state()
+        return {"weights": self.weights} | (self.features.get_state() if self.features else {})
 
     def _set_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         if "weights" in state:
             self.weights, self.dual = state["weights"].to(device), None
+            self.features = FeatureRows.from_state(state) if self.uses_features else None
         else:
             self.dual = DualWeights.from_state(state, len(state["diagonal"]))
 
     def _state_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
-        if "inverse" in state:
+        if "inverse" in state and not self.uses_features:
             return DualWeights.spec(n_items)
-        return StateSpec({"weights": TensorSpec((n_items, n_items))})
+        own = StateSpec({"weights": TensorSpec((n_items, n_items))})
+        return own | FeatureRows.spec(n_items, state) if self.uses_features else own
 
     def _start_spec(self, n_items: int, state: Mapping[str, Tensor]) -> StateSpec:
         return StateSpec({"gram": TensorSpec((n_items, n_items))} if "gram" in state else {})
@@ -191,7 +246,7 @@ class ClosedForm(Recommender[ConfigT]):
     @property
     def sums_rows(self) -> bool:
         """Whether the Gram matrix is a sum over users, to which further rows can be added."""
-        return self._settings().user_power == 0
+        return self._settings().user_power == 0 and not self.uses_features
 
 
 class EDLAE(RecencyWeighted, ClosedForm[EDLAEConfig]):
@@ -223,7 +278,8 @@ class EASE(ClosedForm[EASEConfig]):
     Config = EASEConfig
 
     def _settings(self) -> EDLAEConfig:
-        return EDLAEConfig(l2=self.config.l2, dropout=0, user_power=0)
+        own = {"feature_weight": self.config.feature_weight, "feature_l2": self.config.feature_l2}
+        return EDLAEConfig(l2=self.config.l2, dropout=0, user_power=0, **own)
 
 
 def closed_form_bytes(items: int, device: torch.device) -> int:
