@@ -61,12 +61,11 @@ def linear(**grid: tuple[Any, ...]) -> list[Settings]:
 
 
 RIDGES = 0.3, 1.0, 3.0, 10.0
-WEIGHTS = 3.0, 30.0
 ROWS: dict[str, list[Settings]] = {
     "edlae": [{}],
     "content-knn": [*linear(neighbors=(20, 50, 100, 300)), {"neighbors": None}],
-    "ease with features": linear(model=("ease",), feature_weight=WEIGHTS, feature_l2=RIDGES, l2=(500.0,)),
-    "edlae with features": linear(model=("edlae",), feature_weight=WEIGHTS, feature_l2=RIDGES, l2=(300.0, 500.0)),
+    "ease with features": linear(model=("ease",), feature_weight=(30.0,), feature_l2=RIDGES),
+    "edlae with features": linear(model=("edlae",), feature_weight=(30.0,), feature_l2=RIDGES, l2=(300.0, 500.0)),
     "aligned": linear(neighbors=(50, 100, 300), l2=(10.0, 100.0)),
     "map of vae": map_of("vae", *RIDGES, epochs=40),
     "map of ials": map_of("ials", *RIDGES, factors=64),

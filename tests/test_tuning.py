@@ -201,3 +201,11 @@ def test_the_trials_are_an_ordinary_sqlite_file(split, tmp_path):
     with sqlite3.connect(tmp_path / "trials.db") as database:
         assert database.execute("select count(*) from trials").fetchone() == (2,)
     database.close()
+
+
+def test_settings_of_features_are_searched_only_where_features_are_used(split):
+    def searched(**fixed):
+        return Search("edlae", fixed, split, "ndcg@100").space()
+
+    assert "feature_l2" not in searched()
+    assert "feature_l2" in searched(feature_weight=3.0)

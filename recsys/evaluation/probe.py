@@ -69,7 +69,7 @@ def probe_model(planned: PlannedFit, result: FittedResult, trials: int) -> Probe
     -------
     Probe
     """
-    model, space = planned.model, search_space(type(planned.model.config))
+    model, space = planned.model, search_space(type(planned.model.config), planned.model.uses_features)
     if not space:
         return Probe(planned.name, 0, reason="it has no settings to search")
     if (result.fit_seconds or 0) > LONGEST_FIT:

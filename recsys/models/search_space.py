@@ -38,11 +38,17 @@ class Categorical:
 Space = Range | Categorical
 
 
-def tunable(default: Any, space: Space) -> Any:
-    """Return a field of a Config with a default and a search space."""
-    return dataclasses.field(default=default, metadata={"search": space})
+def tunable(default: Any, space: Space, *, with_features: bool = False) -> Any:
+    """Return a field of a Config with a default and a search space; `with_features`: of fits with item features."""
+    return dataclasses.field(default=default, metadata={"search": space, "with_features": with_features})
 
 
-def search_space(config: type[Any]) -> dict[str, Space]:
-    """Return the search spaces of a Config by setting; settings without one are not searched."""
-    return {item.name: item.metadata["search"] for item in dataclasses.fields(config) if "search" in item.metadata}
+def search_space(config: type[Any], with_features: bool = True) -> dict[str, Space]:
+    """Return the search spaces of a Config by setting; settings without one are not searched.
+
+    Without features, neither are those of fits with item features.
+    """
+    searched = [item for item in dataclasses.fields(config) if "search" in item.metadata]
+    return {
+        item.name: item.metadata["search"] for item in searched if with_features or not item.metadata["with_features"]
+    }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from recsys.data.matrix import without_order
 from recsys.errors import ConfigError
 from recsys.evaluation.metrics import goodness
-from recsys.models import MODELS, create_model
+from recsys.models import create_model
 from recsys.models.search_space import Space, search_space
 from recsys.splitting.holdout import Split
 
@@ -141,8 +141,9 @@ class Search:
 
     def space(self) -> dict[str, Space]:
         """Return the model's search space without the fixed settings."""
-        config = MODELS[self.model].Config
-        return {key: space for key, space in search_space(config).items() if key not in self.fixed}
+        model = create_model(self.model, self.fixed)
+        found = search_space(type(model.config), model.uses_features)
+        return {key: space for key, space in found.items() if key not in self.fixed}
 
     def defaults(self) -> dict[str, Any]:
         """The defaults of what is searched: the first trial, unless they lie outside of their own space."""

@@ -36,7 +36,7 @@ from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
 from recsys.models.content.weighing import weighed, weighed_new
 from recsys.models.linear.dual import DualWeights, dual_bytes, suits_dual
-from recsys.models.linear.feature_rows import FeatureRows, check_feature_settings
+from recsys.models.linear.feature_rows import FEATURE_L2, FeatureRows, check_feature_settings
 from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.scaling import weigh_users
 from recsys.models.search_space import Range, tunable
@@ -59,7 +59,7 @@ class EASEConfig:
     # of item features, as rows beside users, each item's of length 1; 0: fitted without features
     feature_weight: float = 0.0
     # ridge of the regression that scores items without interactions by their features
-    feature_l2: float = 3.0
+    feature_l2: float = tunable(3.0, FEATURE_L2, with_features=True)
 
     def __post_init__(self) -> None:
         require(self.l2 > 0, f"Expected l2 above 0, found {self.l2}.")
@@ -96,7 +96,8 @@ class EDLAEConfig(RidgeConfig):
     damping: float = 0.0  # lowers the scores of popular items and raises their weight as inputs
     half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
     feature_weight: float = 0.0  # of item features, as rows beside users; 0: fitted without features
-    feature_l2: float = 3.0  # ridge of the regression that scores items without interactions by their features
+    # ridge of the regression that scores items without interactions by their features
+    feature_l2: float = tunable(3.0, FEATURE_L2, with_features=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +110,8 @@ class EDLAEConfig(RidgeConfig):
 class ClosedForm(Recommender[ConfigT]):
     """The common fit. Memory: 4 x items^2 bytes, solved in place; 8 x items^2 on a GPU while it is fitted.
 
-    With at most half as many users as items it is 12 x users^2 bytes instead (see recsys.models.linear.dual).
+    With at most half as many users as items, and without item features, it is 12 x users^2 bytes instead (see
+    recsys.models.linear.dual).
 
     Attributes
     ----------
@@ -122,7 +124,7 @@ class ClosedForm(Recommender[ConfigT]):
     explained_by = "exact"
     gram: Tensor | None = None
     dual: DualWeights | None = None  # instead of `weights`, with few users
-    features: FeatureRows | None = None
+    features: FeatureRows | None = None  # of fits with item features
 
     @property
     def uses_features(self) -> bool:

@@ -34,10 +34,12 @@ from torch import Tensor
 
 from recsys.models.config import require
 from recsys.models.content.weighing import rarity, weighed
+from recsys.models.search_space import Range
 from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
 from recsys.system.memory import require_memory
 from recsys.types import FloatArray
 
+FEATURE_L2 = Range(0.3, 30.0, log=True)  # where its best value is looked for; an item's features have length 1
 _PREFIX = "features."
 
 
