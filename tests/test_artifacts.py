@@ -68,7 +68,11 @@ def test_the_description_says_what_the_model_is(tmp_path):
     folder = save(tmp_path / "model", about={"seed": 3, "metrics": {"ndcg@10": 0.5}})
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     assert (about["schema_version"], about["model"], about["task"], about["items"]) == (1, "ease", "ranking", 4)
-    assert (about["config"], about["seed"], about["metrics"]) == ({"l2": 500.0}, 3, {"ndcg@10": 0.5})
+    assert (about["config"], about["seed"], about["metrics"]) == (
+        {"l2": 500.0, "feature_weight": 0.0, "feature_l2": 3.0},
+        3,
+        {"ndcg@10": 0.5},
+    )
     assert about["versions"]["torch"]
     assert about["files"] == {name: sha256(folder / name) for name in ("items.parquet", "weights.safetensors")}
 
