@@ -108,7 +108,7 @@ def test_the_settings_of_a_blend_are_a_file_that_train_takes(job, tmp_path):
     result = CliRunner().invoke(main, [*command, "-o", str(tmp_path / "model")])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "model" / "model.json").read_text(encoding="utf-8"))["config"]["settings"] == {
-        "ease": {"l2": 7.0},
+        "ease": {"l2": 7.0, "feature_weight": 0.0, "feature_l2": 3.0},
         "popularity": {},
     }
 
