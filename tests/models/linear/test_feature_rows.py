@@ -127,3 +127,12 @@ def test_a_state_without_its_features_is_refused(tensor):
     state.pop(tensor)
     with pytest.raises(DataError, match=f"Expected the tensor '{tensor}'"):
         EASE(model.config).set_state(state, 20)
+
+
+def test_a_blend_gives_features_only_to_the_members_that_use_them():
+    matrix, table = shop()
+    settings = {"members": "ease,content-knn", "weights": "1,1", "ease.l2": 2.0}
+    blend = create_model("blend", settings).fit(matrix, TrainingContext(item_features=table))
+    assert torch.equal(blend.members[0].weights, create_model("ease", {"l2": 2.0}).fit(matrix).weights)
+    again = create_model("blend", settings).set_state(blend.get_state(), 20, "cpu")
+    assert torch.equal(again.score(matrix), blend.score(matrix))
