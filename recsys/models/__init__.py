@@ -36,6 +36,7 @@ from recsys.models.ratings.vae import RatingDAE, RatingVAE
 from recsys.models.sequential.last_item import LastItem
 from recsys.models.sequential.recent_popularity import RecentPopularity
 from recsys.models.sequential.sasrec import SASRec
+from recsys.models.sequential.svae import SVAE
 
 MODELS: dict[str, type[Recommender]] = {
     model.name: model
@@ -62,6 +63,7 @@ MODELS: dict[str, type[Recommender]] = {
         RecentPopularity,
         LastItem,
         SASRec,
+        SVAE,
         ContentKNN,
         ContentMap,
         Blend,

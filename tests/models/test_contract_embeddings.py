@@ -13,7 +13,7 @@ from recsys.models.embeddings import Embedder, truncated
 WITHOUT = {"popularity", "recent-popularity", "global-mean", "biases"}
 # Models of items x items weights
 LONG_ROWS = {"ease", "edlae", "sparse-ease", "item-knn", "content-knn", "last-item", "rating-knn", "blend"}
-VARIATIONAL = {"vae", "recvae"}
+VARIATIONAL = {"recvae", "svae", "vae"}
 SCORES_ARE_PRODUCTS = {
     name
     for name, model in MODELS.items()

@@ -21,18 +21,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
-from recsys.models.autoencoders.layers import ItemOutput
-from recsys.models.autoencoders.network import Network, NetworkRecommender
-from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
 from recsys.models.config import check_training, require
 from recsys.models.search_space import Range, tunable
-from recsys.models.sequential.rows import SequenceRows, padded
-from recsys.training.batches import SparseBatch, SparseRows
-
-FULL_SOFTMAX = 50_000  # items up to which softmax=auto takes them all
+from recsys.models.sequential.network import SequenceNetwork, SequenceRecommender, check_softmax
+from recsys.models.sequential.rows import padded
+from recsys.training.batches import SparseBatch
 
 
 @dataclass(frozen=True)
@@ -61,17 +56,8 @@ class SASRecConfig:
         require(
             self.width % self.heads == 0, f"Expected width to be a multiple of heads, found {self.width}, {self.heads}."
         )
-        known = ("auto", "full", "sampled")
-        require(self.softmax in known, f"Expected softmax auto, full or sampled, found {self.softmax!r}.")
-        require(
-            self.softmax != "sampled" or not self.l2,
-            "Expected l2 of 0 with a sampled softmax, which updates only some rows.",
-        )
+        check_softmax(self.softmax, self.l2)
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
-
-    def is_sampled(self, items: int) -> bool:
-        """Return whether a catalog of `items` is trained with a sampled softmax."""
-        return self.softmax == "sampled" or (self.softmax == "auto" and items > FULL_SOFTMAX and not self.l2)
 
 
 class Block(nn.Module):
@@ -120,24 +106,19 @@ class Block(nn.Module):
         return hidden + change
 
 
-class SASRecNetwork(Network):
-    """Item vectors plus places, blocks, and the item vectors again as the output.
-
-    Sequences lie at the left, and end in padding: with causal attention no place sees it, so that no mask is needed.
-    """
+class SASRecNetwork(SequenceNetwork):
+    """Item vectors plus places, blocks with causal attention, and the item vectors again as the output."""
 
     def __init__(self, items: int, config: SASRecConfig):
-        super().__init__()
-        self.config, self.sampled = config, config.is_sampled(items)
-        self.sparse = False  # the gradients of the item vectors; set with the sampler
-        self.decoder = ItemOutput(items, config.width)
+        super().__init__(items, config)
+        self.config = config
         self.places = nn.Parameter(nn.init.xavier_uniform_(torch.empty(config.length, config.width)))
         self.layers = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(config.width)
 
     def hidden(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Return the last hidden layer (rows, places, width) of sequences (rows, places) of these lengths."""
-        vectors = F.embedding(items, self.decoder.weight, sparse=self.sparse) * self.config.width**0.5
+        vectors = self.vectors(items) * self.config.width**0.5
         from_end = lengths[:, None] - 1 - torch.arange(items.shape[1], device=items.device)
         hidden = vectors + F.embedding(from_end.clamp_min(0), self.places)
         hidden = F.dropout(hidden, self.config.dropout, self.training)
@@ -148,14 +129,7 @@ class SASRecNetwork(Network):
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the last hidden layer (rows, width) at the last item of each sequence; 0 for an empty one."""
-        items, _ = padded(batch)
-        result = self.decoder.weight.new_zeros(len(batch), self.config.width)
-        known = batch.lengths > 0
-        if items.shape[1]:
-            lengths = batch.lengths[known]
-            hidden = self.hidden(items[known], lengths)
-            result[known] = hidden[torch.arange(len(lengths), device=items.device), lengths - 1].to(result.dtype)
-        return result
+        return self.at_the_end(batch, self.config.width)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative log-likelihood of each next item, mean over places."""
@@ -169,39 +143,14 @@ class SASRecNetwork(Network):
         target = SparseBatch(next_items, torch.ones(len(next_items), device=items.device), offsets)
         return self.decoder.loss(codes, target)
 
-    def item_tables(self) -> list[nn.Parameter]:
-        """Return the item vectors if the softmax is sampled."""
-        return [self.decoder.weight] if self.sampled else []
 
-    def sample_output(self, rows: SparseRows, items: int, batch_size: int) -> list[ItemTable]:
-        """Prepare a sampled softmax for a large catalog; return the item vectors."""
-        if not self.sampled:
-            return []
-        self.sparse = True
-        sampler = self.decoder.sampler = CandidateSampler(rows, items, batch_size, self.config.negatives)
-        return [ItemTable(self.decoder.weight, sampler.lr_scale)]
-
-
-class SASRec(NetworkRecommender[SASRecConfig]):
+class SASRec(SequenceRecommender[SASRecConfig]):
     """A causal transformer over the history, trained with a softmax over the catalog. gate=true: as in eSASRec."""
 
     name = "sasrec"
-    family = "sequential"
     size_setting = "width"
     Config = SASRecConfig
-    explained_by = "leave-one-out"
     network: SASRecNetwork
-
-    @property
-    def uses_order(self) -> bool:
-        """True: cells of a history hold places in time."""
-        return True
 
     def _build(self, items: int) -> SASRecNetwork:
         return SASRecNetwork(items, self.config)
-
-    def _rows(self, matrix: csr_matrix, device: torch.device) -> SequenceRows:
-        return SequenceRows(matrix, device, self.config.length + 1)
-
-    def _batch(self, history: csr_matrix) -> SparseBatch:
-        return SequenceRows(history, next(self.network.parameters()).device, self.config.length).everything()

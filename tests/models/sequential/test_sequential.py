@@ -9,6 +9,7 @@ from recsys.data.matrix import OrderedMatrix
 from recsys.errors import ConfigError, DataError
 from recsys.models import create_model
 from recsys.models.blend import Blend
+from recsys.models.sequential.network import is_sampled
 from recsys.models.sequential.rows import SequenceRows, in_order, padded
 from recsys.training.context import TrainingContext
 
@@ -80,39 +81,46 @@ def test_sasrec_learns_what_comes_next_and_not_what_is_near(settings):
     assert best.tolist() == [3, 1, 0]
 
 
-def test_a_score_of_sasrec_depends_on_the_order_of_a_history_and_not_on_its_neighbors_in_the_batch():
+networks = pytest.mark.parametrize("name", ["sasrec", "svae"])
+
+
+@networks
+def test_a_score_depends_on_the_order_of_a_history_and_not_on_its_neighbors_in_the_batch(name):
     torch.manual_seed(0)
-    model = create_model("sasrec", {"width": 8, "length": 3}).untrained(8)
+    model = create_model(name, {"width": 8, "length": 3}).untrained(8)
     together = model.score(matrix_of([0, 1, 2], [2, 1, 0], [5], items=8))
     assert not torch.allclose(together[0], together[1])
     torch.testing.assert_close(model.score(matrix_of([5], items=8))[0], together[2])
 
 
-def test_sasrec_sees_the_last_items_of_a_long_history_only():
+@networks
+def test_the_last_items_of_a_long_history_are_seen_only(name):
     torch.manual_seed(0)
-    model = create_model("sasrec", {"width": 8, "length": 2}).untrained(8)
+    model = create_model(name, {"width": 8, "length": 2}).untrained(8)
     found = model.score(matrix_of([0, 1, 2], [7, 1, 2], items=8))
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_a_place_of_sasrec_does_not_see_what_comes_after_it():
+@networks
+def test_a_place_does_not_see_what_comes_after_it(name):
     torch.manual_seed(0)
-    network = create_model("sasrec", {"width": 8}).untrained(8).network
+    network = create_model(name, {"width": 8}).untrained(8).network
     lengths = torch.tensor([3])
     one, other = (network.hidden(torch.tensor([items]), lengths) for items in ([0, 1, 2], [0, 1, 5]))
     torch.testing.assert_close(one[:, :2], other[:, :2])
 
 
-def test_sequences_of_one_item_have_nothing_to_learn_from():
-    model = create_model("sasrec", {"width": 8, "epochs": 1}).fit(matrix_of([0], [1], [2]))
+@networks
+def test_sequences_of_one_item_have_nothing_to_learn_from(name):
+    model = create_model(name, {"width": 8, "epochs": 1}).fit(matrix_of([0], [1], [2]))
     assert model.score(matrix_of([0])).isfinite().all()
 
 
 def test_the_catalog_decides_the_softmax_unless_it_is_given():
     config = create_model("sasrec").config
-    assert not config.is_sampled(50_000)
-    assert config.is_sampled(50_001)
-    assert create_model("sasrec", {"softmax": "sampled"}).config.is_sampled(10)
+    assert not is_sampled(config, 50_000)
+    assert is_sampled(config, 50_001)
+    assert is_sampled(create_model("sasrec", {"softmax": "sampled"}).config, 10)
     with pytest.raises(ConfigError, match="multiple of heads, found 64, 3"):
         create_model("sasrec", {"heads": 3})
 
