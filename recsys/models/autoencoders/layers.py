@@ -76,24 +76,45 @@ class ItemOutput(nn.Module):
         Shape of the weights.
     likelihood : {"multinomial", "bernoulli", "gaussian"}
         Of the cells of a row (see recsys.models.autoencoders.likelihood).
+    temperature : float, optional
+        The vectors of the items are scaled to length 1 / temperature; with codes that `directions` returned, scores
+        are then cosines divided by the temperature, plus the bias. None: the vectors are the weights themselves.
     """
 
-    def __init__(self, items: int, width: int, likelihood: Likelihood = "multinomial"):
+    def __init__(
+        self, items: int, width: int, likelihood: Likelihood = "multinomial", temperature: float | None = None
+    ):
         super().__init__()
-        self.likelihood = likelihood
+        self.likelihood, self.temperature = likelihood, temperature
         self.sampler: CandidateSampler | None = None
         self.working: Tensor | None = None  # the weight in bfloat16 (mixed_precision), which then gets the gradient
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(items, width)))
         self.bias = nn.Parameter(torch.zeros(items))
 
+    def directions(self, codes: Tensor) -> Tensor:
+        """Scale codes (rows, width) to length 1 if scores are cosines; the other methods take such codes."""
+        return codes if self.temperature is None else F.normalize(codes, dim=1)
+
+    def vectors(self) -> Tensor:
+        """Return the vectors of the items (items, width): scores = codes @ vectors.T + bias."""
+        return self._scaled(self.weight)
+
+    @property
+    def keeps_bf16(self) -> bool:
+        """Whether a copy of the weight in bfloat16 can replace it: not if its rows are sampled, or scaled each time."""
+        return self.sampler is None and self.temperature is None
+
+    def _scaled(self, weight: Tensor) -> Tensor:
+        return weight if self.temperature is None else F.normalize(weight, dim=1) / self.temperature
+
     def forward(self, codes: Tensor) -> Tensor:
         """Return scores (rows, items)."""
-        return F.linear(codes.to(self.weight.dtype), self.weight, self.bias)
+        return F.linear(codes.to(self.weight.dtype), self.vectors(), self.bias)
 
     def blocks(self, codes: Tensor, width: int) -> Iterator[Tensor]:
         """Yield scores of up to `width` items at a time, in order of position."""
         for weight, bias in zip(torch.split(self.weight, width), torch.split(self.bias, width), strict=True):
-            yield F.linear(codes.to(weight.dtype), weight, bias)
+            yield F.linear(codes.to(weight.dtype), self._scaled(weight), bias)
 
     def loss(self, codes: Tensor, target: SparseBatch, smoothing: float = 0.0) -> Tensor:
         """Compute the negative log-likelihood of rows, mean over rows.
@@ -123,12 +144,12 @@ class ItemOutput(nn.Module):
         candidates = self.sampler.draw(target)
         reduced, correction, own = self.sampler.reduce(target, candidates)
         bias = self.bias[candidates] + correction
-        return log_loss(self.likelihood, codes, gather_rows(self.weight, candidates), bias, reduced, own)
+        return log_loss(self.likelihood, codes, self._scaled(gather_rows(self.weight, candidates)), bias, reduced, own)
 
     def _table(self) -> Tensor:
-        """The weight that gets the gradient of the loss."""
+        """The vectors of the items that get the gradient of the loss."""
         if self.working is None:
-            return self.weight
+            return self.vectors()
         return self.working if self.weight.requires_grad else self.working.detach()
 
     def _smoothing_term(self, codes: Tensor, target: SparseBatch) -> Tensor:
@@ -138,6 +159,7 @@ class ItemOutput(nn.Module):
         over the catalog is needed.
         """
         sums = target.row_sums(target.values)
-        above = weighted_sum(target, self.weight) - sums[:, None] * self.weight.mean(dim=0)
+        vectors = self.vectors()
+        above = weighted_sum(target, vectors) - sums[:, None] * vectors.mean(dim=0)
         biases = target.values @ self.bias[target.items] - sums.sum() * self.bias.mean()
         return ((codes * above).sum() + biases) / len(codes)

@@ -28,6 +28,8 @@ from recsys.models.state import StateSpec, module_spec
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 
+Output = Literal["linear", "cosine"]
+
 HIDDEN = 600  # width of the hidden layers for many users, as in the paper
 _MANY_USERS = 10_000  # fewer training users are too few for hidden layers (benchmarks/vae_defaults.py)
 
@@ -35,6 +37,16 @@ _MANY_USERS = 10_000  # fewer training users are too few for hidden layers (benc
 def _check_target(smoothing: float, emphasis: float) -> None:
     require(0 <= smoothing < 1, f"Expected smoothing in [0, 1), found {smoothing}.")
     require(emphasis > 0, f"Expected emphasis above 0, found {emphasis}.")
+
+
+def _check_output(output: str, temperature: float, likelihood: Likelihood) -> None:
+    require(output in ("linear", "cosine"), f"Expected output linear or cosine, found {output!r}.")
+    require(temperature > 0, f"Expected temperature above 0, found {temperature}.")
+    require(
+        output == "linear" or likelihood == "multinomial",
+        f"Expected likelihood=multinomial with output=cosine, found {likelihood}: cosines divided by a temperature are "
+        "the logits of a softmax.",
+    )
 
 
 def emphasize(target: SparseBatch, corrupted: SparseBatch, emphasis: float) -> SparseBatch:
@@ -72,6 +84,8 @@ class DAEConfig:
     emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
     likelihood: Likelihood = "multinomial"  # of a row's cells
+    output: Output = "linear"  # cosine: scores are cosines of code and item, divided by the temperature, plus a bias
+    temperature: float = 0.1  # of a cosine output; 0.05 to 0.2 is usual. Unused with a linear one
     normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
     l2: float = tunable(4e-5, Range(1e-6, 1e-3, log=True))  # weight decay; 2 x .01 / 500 of the paper
@@ -83,6 +97,7 @@ class DAEConfig:
         require(self.latent >= 1, f"Expected latent of at least 1, found {self.latent}.")
         _check_target(self.smoothing, self.emphasis)
         check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis)
+        _check_output(self.output, self.temperature, self.likelihood)
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
@@ -104,6 +119,8 @@ class VAEConfig:
     emphasis: float = 1.0  # weight in the target of a hidden item relative to others
     smoothing: float = 0.0  # share of the target spread over all items
     likelihood: Likelihood = "multinomial"  # of a row's cells
+    output: Output = "linear"  # cosine: scores are cosines of code and item, divided by the temperature, plus a bias
+    temperature: float = 0.1  # of a cosine output; 0.05 to 0.2 is usual. Unused with a linear one
     normalize: bool = True  # scale the input rows to length 1; False: the values themselves, such as gray levels
     average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
     l2: float | None = None  # weight decay. None: 0, or 4e-5 with hidden 0 and a full softmax
@@ -133,6 +150,7 @@ class VAEConfig:
         require(self.gamma is None or self.gamma >= 0, f"Expected gamma of 0 or more, found {self.gamma}.")
         _check_target(self.smoothing, self.emphasis)
         check_likelihood(self.likelihood, smoothing=self.smoothing, emphasis=self.emphasis, softmax=self.softmax)
+        _check_output(self.output, self.temperature, self.likelihood)
         check_half_life(self.half_life)
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2 or 0, self.average)
@@ -148,24 +166,33 @@ class VAEConfig:
 
 
 class DAENetwork(Network):
-    """code = tanh(normalized, dropped input @ W + b); logits = code @ V.T + c."""
+    """code = tanh(normalized, dropped input @ W + b); logits = code @ V.T + c.
+
+    With a cosine output the code is scaled to length 1 instead of tanh: a matrix factorization with softmax whose user
+    vectors are sums of the input vectors of their items.
+    """
 
     def __init__(self, items: int, config: DAEConfig):
         super().__init__()
         self.emphasis, self.smoothing = config.emphasis, config.smoothing
         self.likelihood = config.likelihood
         self.encoder = SparseInput(items, config.latent, config.dropout, config.normalize)
-        self.decoder = ItemOutput(items, config.latent, config.likelihood)
+        temperature = config.temperature if config.output == "cosine" else None
+        self.decoder = ItemOutput(items, config.latent, config.likelihood, temperature)
 
     def last(self, batch: SparseBatch) -> Tensor:
         """Return the code, (rows, latent)."""
-        return torch.tanh(self.encoder(batch))
+        return self._code(self.encoder(batch))
+
+    def _code(self, projected: Tensor) -> Tensor:
+        cosine = self.decoder.temperature is not None
+        return self.decoder.directions(projected) if cosine else torch.tanh(projected)
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative log-likelihood of the whole row, with emphasis and smoothing."""
         corrupted = self.encoder.corrupt(batch)
         target = emphasize(batch, corrupted, self.emphasis)
-        return self.decoder.loss(torch.tanh(self.encoder.project(corrupted)), target, self.smoothing)
+        return self.decoder.loss(self._code(self.encoder.project(corrupted)), target, self.smoothing)
 
 
 class VAENetwork(Network):
@@ -185,7 +212,8 @@ class VAENetwork(Network):
         self.encoder = SparseInput(items, config.hidden or 2 * config.latent, config.dropout, config.normalize)
         self.posterior = nn.Linear(config.hidden, 2 * config.latent) if config.hidden else None
         self.hidden = nn.Linear(config.latent, config.hidden) if config.hidden else None
-        self.decoder = ItemOutput(items, config.hidden or config.latent, config.likelihood)
+        temperature = config.temperature if config.output == "cosine" else None
+        self.decoder = ItemOutput(items, config.hidden or config.latent, config.likelihood, temperature)
         for layer in (self.posterior, self.hidden):
             if layer is not None:
                 nn.init.xavier_uniform_(layer.weight)
@@ -211,7 +239,7 @@ class VAENetwork(Network):
 
     def from_code(self, code: Tensor) -> Tensor:
         """Return the last hidden layer (rows, hidden or latent) of codes (rows, latent)."""
-        return torch.tanh(code if self.hidden is None else self.hidden(code))
+        return self.decoder.directions(torch.tanh(code if self.hidden is None else self.hidden(code)))
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the negative evidence lower bound, its KL term weighted by the annealed beta (section 2.2.2).

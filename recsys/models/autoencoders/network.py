@@ -68,8 +68,8 @@ class Network(nn.Module):
         return code
 
     def output(self) -> tuple[Tensor, Tensor]:
-        """Return the weights (items, width) and biases (items,) that make scores of the last hidden layer."""
-        return self.decoder.weight, self.decoder.bias
+        """Return the vectors (items, width) and biases (items,) that make scores of the last hidden layer."""
+        return self.decoder.vectors(), self.decoder.bias
 
     def loss(self, batch: SparseBatch, progress: float) -> Tensor:
         """Return the training loss, mean over rows. `progress` runs from 0 to 1 over all planned updates."""
@@ -114,7 +114,7 @@ def make_optimizer(
     Optimizer
     """
     betas = 0.9, beta2
-    outputs = [output for output in _outputs(network) if mixed and output.sampler is None]
+    outputs = [output for output in _outputs(network) if mixed and output.keeps_bf16]
     special = [*(table.weight for table in tables), *(output.weight for output in outputs)]
     others = [weight for weight in network.parameters() if all(weight is not other for other in special)]
     fused = others[0].device.type in ("cpu", "cuda")

@@ -247,3 +247,41 @@ def test_dropout_differs_between_calls_and_is_off_when_scoring():
     assert not torch.equal(layer(batch), layer(batch))
     layer.eval()
     assert torch.equal(layer(batch), layer(batch))
+
+
+# Cosine output
+
+
+def random_cosine(temperature=0.2):
+    torch.manual_seed(0)
+    output = ItemOutput(ITEMS, WIDTH, temperature=temperature)
+    torch.nn.init.normal_(output.bias)
+    return output, output.directions(torch.randn(ROWS, WIDTH, requires_grad=True))
+
+
+def test_cosine_scores_by_hand():
+    output = ItemOutput(2, 2, temperature=0.5)
+    with torch.no_grad():
+        output.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 9.0]]))
+        scores = output(output.directions(torch.tensor([[2.0, 0.0]])))
+    assert scores.tolist() == [[pytest.approx(0.6 / 0.5), 0.0]]
+
+
+def test_length_of_codes_and_weights_does_not_change_cosines():
+    output, codes = random_cosine()
+    before = output(codes)
+    with torch.no_grad():
+        output.weight.mul_(torch.arange(1.0, ITEMS + 1)[:, None])
+    torch.testing.assert_close(output(output.directions(7 * codes)), before)
+    torch.testing.assert_close(torch.cat(list(output.blocks(codes, 4)), dim=1), before)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_cosine_loss_and_gradients_are_those_of_autograd(smoothing):
+    output, codes = random_cosine()
+    target = random_target()
+    spread = (1 - smoothing) * target + smoothing * target.sum(dim=1, keepdim=True) / ITEMS
+    ours, plain = output.loss(codes, batch_of(target), smoothing), plain_loss(output, codes, spread)
+    torch.testing.assert_close(ours, plain)
+    for one, other in zip(gradients(ours, output, codes), gradients(plain, output, codes), strict=True):
+        torch.testing.assert_close(one, other)

@@ -304,3 +304,41 @@ def test_embeddings_of_items_are_the_weights_of_the_output():
 def test_settings_out_of_range_are_refused(config, settings):
     with pytest.raises(ConfigError, match="Expected "):
         config(**settings)
+
+
+# Cosine output
+
+
+@pytest.mark.parametrize("kind", [DAE, VAE])
+def test_cosine_scores_are_cosines_divided_by_the_temperature(kind):
+    model = kind.create({"latent": 4, "output": "cosine", "temperature": 0.25, "epochs": 2})
+    history = csr_matrix(preferences())
+    model.fit(history)
+    with torch.no_grad():
+        last, weight = model.network.last(model._batch(history)), model.network.decoder.weight
+        cosines = F.cosine_similarity(last[:, None], weight[None], dim=2)
+    torch.testing.assert_close(model.score(history), cosines / 0.25 + model.network.decoder.bias)
+
+
+def test_user_vector_of_dae_with_cosine_output_is_linear_in_the_items_but_for_its_length():
+    network = DAENetwork(ITEMS, DAEConfig(latent=3, dropout=0, output="cosine"))
+    x = preferences()
+    expected = F.normalize(F.normalize(torch.as_tensor(x)) @ network.encoder.weight)
+    torch.testing.assert_close(network.last(batch_of(x)), expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"softmax": "sampled", "negatives": 20}])
+def test_vae_with_cosine_output_learns(settings):
+    model = VAE.create({"latent": 4, "hidden": 0, "output": "cosine", "epochs": 30, **settings})
+    model.fit(csr_matrix(preferences()))
+    assert model.epochs[-1].loss < model.epochs[0].loss
+
+
+@pytest.mark.parametrize("config", [DAEConfig, VAEConfig])
+def test_cosine_output_is_refused_where_it_has_no_meaning(config):
+    with pytest.raises(ConfigError, match="likelihood=multinomial with output=cosine, found bernoulli"):
+        config(output="cosine", likelihood="bernoulli")
+    with pytest.raises(ConfigError, match="temperature above 0, found 0"):
+        config(temperature=0)
+    with pytest.raises(ConfigError, match="output linear or cosine, found 'dot'"):
+        config(output="dot")
