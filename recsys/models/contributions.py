@@ -103,7 +103,7 @@ class ExplainableModel(EmbeddingModel):
     """
 
     needs_training_users: ClassVar[bool] = False
-    explained_by: ClassVar[Method] = "leave-one-out"
+    explained_by: Method = "leave-one-out"
 
     @abstractmethod
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:

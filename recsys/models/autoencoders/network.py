@@ -230,9 +230,15 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
     `with_weight_averaging`); `beta2` is Adam's.
     """
 
-    explained_by: ClassVar[Method] = "integrated gradients"
+    explained_by: Method = "integrated gradients"
     learns_in_bf16: ClassVar[bool] = False  # as well as in float32: measured by benchmarks/precision.py
     network: Network
+
+    def __init__(self, config: NetworkConfigT | None = None):
+        super().__init__(config)
+        if getattr(self.config, "output", "linear") == "cosine":
+            # A code turns sharply where a history is almost empty, which the integral would have to follow.
+            self.explained_by = "leave-one-out"
 
     @abstractmethod
     def _build(self, items: int) -> Network:

@@ -342,3 +342,9 @@ def test_cosine_output_is_refused_where_it_has_no_meaning(config):
         config(temperature=0)
     with pytest.raises(ConfigError, match="output linear or cosine, found 'dot'"):
         config(output="dot")
+
+
+@pytest.mark.parametrize("kind", [DAE, VAE])
+def test_a_cosine_output_is_explained_by_leaving_items_out(kind):
+    assert kind().explained_by == "integrated gradients"
+    assert kind.create({"output": "cosine"}).explained_by == "leave-one-out"
