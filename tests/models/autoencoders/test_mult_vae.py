@@ -327,10 +327,11 @@ def test_user_vector_of_dae_with_cosine_output_is_linear_in_the_items_but_for_it
     torch.testing.assert_close(network.last(batch_of(x)), expected)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("settings", [{}, {"softmax": "sampled", "negatives": 20}])
-def test_vae_with_cosine_output_learns(settings):
+def test_vae_with_cosine_output_learns(settings, precision):
     model = VAE.create({"latent": 4, "hidden": 0, "output": "cosine", "epochs": 30, **settings})
-    model.fit(csr_matrix(preferences()))
+    model.fit(csr_matrix(preferences()), TrainingContext(0, "cpu", precision))
     assert model.epochs[-1].loss < model.epochs[0].loss
 
 
