@@ -39,7 +39,8 @@ from recsys.evaluation.averages import Average
 from recsys.evaluation.evaluate import Validator, evaluate
 from recsys.evaluation.significance import differences
 from recsys.models import Recommender, create_model
-from recsys.models.autoencoders.network import make_optimizer, with_autocast
+from recsys.models.autoencoders.network import with_autocast
+from recsys.models.autoencoders.optimizers import make_optimizer
 from recsys.models.blend import Blend
 from recsys.models.sequential.rows import SequenceRows, padded
 from recsys.models.sequential.sasrec import SASRec, SASRecNetwork

@@ -35,7 +35,7 @@ from torch import nn
 from recsys.data.matrix import UserItemMatrix
 from recsys.data.reading import read_interactions
 from recsys.models.autoencoders.mult_vae import VAEConfig, VAENetwork
-from recsys.models.autoencoders.network import make_optimizer
+from recsys.models.autoencoders.optimizers import make_optimizer
 from recsys.system.hardware import describe_machine
 from recsys.system.memory import keep_freed_memory
 from recsys.training.batches import SparseRows

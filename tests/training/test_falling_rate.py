@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recsys.models.autoencoders.mixed_precision import MixedAdam
-from recsys.models.autoencoders.network import CombinedOptimizer
+from recsys.models.autoencoders.optimizers import CombinedOptimizer
 from recsys.training.optimizer_state import FallingRate
 from recsys.training.parts import Counter
 

@@ -18,15 +18,14 @@ from recsys.errors import UnsupportedError
 from recsys.models.autoencoders.attribution import integrated_gradients
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
 from recsys.models.autoencoders.likelihood import Likelihood, check_cells
-from recsys.models.autoencoders.mixed_precision import MixedAdam
+from recsys.models.autoencoders.optimizers import make_optimizer, outputs_of
 from recsys.models.autoencoders.reconstruction import Reconstruction
-from recsys.models.autoencoders.sampled_softmax import ItemTable, RowAdam
+from recsys.models.autoencoders.sampled_softmax import ItemTable
 from recsys.models.autoencoders.training_memory import TrainingMemory
 from recsys.models.base import Recommender
 from recsys.models.contributions import Method
 from recsys.models.embeddings import Embeddings
 from recsys.models.state import StateSpec, module_spec
-from recsys.training.adam import Adam
 from recsys.training.batches import SparseBatch, SparseRows
 from recsys.training.context import TrainingContext
 from recsys.training.data_parallel import DataParallelOptimizer
@@ -89,45 +88,6 @@ def default_batch_size(users: int) -> int:
     return min(500, max(32, users // 20))
 
 
-def make_optimizer(
-    network: nn.Module,
-    tables: list[ItemTable],
-    learning_rate: float,
-    l2: float,
-    mixed: bool = False,
-    beta2: float = 0.999,
-) -> Optimizer:
-    """Create the optimizer of a network.
-
-    Parameters
-    ----------
-    network : Module
-    tables : list of ItemTable
-        Weights with sparse gradients; they get RowAdam, all others Adam.
-    learning_rate, l2, beta2 : float
-        Of Adam; the gradient of each weight w gets l2 * w.
-    mixed : bool
-        Use MixedAdam for the output tables (bfloat16 on a CPU).
-
-    Returns
-    -------
-    Optimizer
-    """
-    betas = 0.9, beta2
-    outputs = [output for output in _outputs(network) if mixed and output.keeps_bf16]
-    special = [*(table.weight for table in tables), *(output.weight for output in outputs)]
-    others = [weight for weight in network.parameters() if all(weight is not other for other in special)]
-    fused = others[0].device.type in ("cpu", "cuda")
-    optimizers: list[Optimizer] = [Adam(others, lr=learning_rate, betas=betas, weight_decay=l2, fused=fused)]
-    if tables:
-        optimizers.append(RowAdam(tables, learning_rate, betas))
-    for output in outputs:
-        one = MixedAdam(output.weight, learning_rate, l2, betas)
-        optimizers.append(one)
-        output.working = one.working
-    return CombinedOptimizer(optimizers) if len(optimizers) > 1 else optimizers[0]
-
-
 def with_autocast(context: TrainingContext, loss: Callable[[SparseBatch], Tensor]) -> Callable[[SparseBatch], Tensor]:
     """Return the loss with its matrix products in the precision of the context."""
 
@@ -175,27 +135,6 @@ def with_weight_averaging(
         return loss
 
     return epoch
-
-
-def _outputs(network: nn.Module) -> list[ItemOutput]:
-    return [part for part in network.modules() if isinstance(part, ItemOutput)]
-
-
-class CombinedOptimizer:
-    """Several optimizers behind the interface of one."""
-
-    def __init__(self, optimizers: list[Optimizer]):
-        self.optimizers = optimizers
-
-    def zero_grad(self) -> None:
-        """Reset the gradients of all."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-
-    def step(self) -> None:
-        """Take a step with each."""
-        for optimizer in self.optimizers:
-            optimizer.step()
 
 
 class NetworkConfig(Protocol):
@@ -253,7 +192,7 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
         config, device = self.config, context.resolve_device()
         network = self.network = self._build(matrix.shape[1]).to(device)
         rows = self._rows(matrix, device)
-        for output in _outputs(network):
+        for output in outputs_of(network):
             check_cells(output.likelihood, matrix)
         if context.start is None:
             self._initialize(rows)
@@ -269,7 +208,7 @@ class NetworkRecommender(Recommender[NetworkConfigT], Reconstruction):
             one_epoch = with_weight_averaging(one_epoch, network, averaged, average, held)
             context.checkpoints.keep(trained=network, held=held)
         self.epochs = train(averaged, one_epoch, self.score, context.planned(config.epochs), context)
-        for output in _outputs(network):
+        for output in outputs_of(network):
             output.working = None
 
     def _initialize(self, rows: SparseRows) -> None:

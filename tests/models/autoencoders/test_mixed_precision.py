@@ -7,7 +7,7 @@ from torch import nn
 from recsys.models.autoencoders.layers import ItemOutput
 from recsys.models.autoencoders.mixed_precision import MixedAdam
 from recsys.models.autoencoders.mult_vae import VAEConfig, VAENetwork
-from recsys.models.autoencoders.network import make_optimizer
+from recsys.models.autoencoders.optimizers import make_optimizer
 from recsys.training.batches import SparseBatch
 
 ROWS, WIDTH = 7, 3
