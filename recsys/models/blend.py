@@ -359,32 +359,39 @@ class _Cache:
 def search_weights(value: Callable[[Sequence[float]], float], members: int) -> list[float]:
     """Search weights by coordinate steps of decreasing size.
 
-    It starts from the best of equal weights and each member alone. A step changes one weight and scales the others so
-    that the sum stays 1; steps shrink when none improves the value (see _STEPS).
+    A step changes one weight and scales the others so that the sum stays 1; steps shrink when none improves the value
+    (see _STEPS). It is done from equal weights and from the best member alone, since such steps can end at a value that
+    only two changes at once would improve.
 
     Parameters
     ----------
     value : callable
-        The value of some weights, higher is better; called a few dozen times.
+        The value of some weights, higher is better; called several dozen times.
     members : int
 
     Returns
     -------
     list of float
-        Weights of sum 1.
+        Weights of sum 1: the better of both ends, the first of equals.
     """
-    starts = [[1 / members] * members, *np.eye(members).tolist()]
-    best, weights = max(((value(start), start) for start in starts), key=lambda pair: pair[0])
+    alone = max(np.eye(members).tolist(), key=value)
+    found = [_climb(value, start) for start in ([1 / members] * members, alone)]
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _climb(value: Callable[[Sequence[float]], float], start: list[float]) -> tuple[float, list[float]]:
+    """The value and the weights where no step from `start` improves any more."""
+    best, weights = value(start), start
     for step in _STEPS:
         improved = True
         while improved:
             improved = False
-            for member, change in itertools.product(range(members), (step, -step)):
+            for member, change in itertools.product(range(len(start)), (step, -step)):
                 trial = _moved(weights, member, change)
                 found = value(trial) if trial != weights else best
                 if found > best:
                     best, weights, improved = found, trial, True
-    return weights
+    return best, weights
 
 
 def _moved(weights: Sequence[float], member: int, change: float) -> list[float]:

@@ -25,7 +25,7 @@ from recsys.system import hardware
 
 _CONSTANTS = Path(hardware.__file__).with_name("constants.json")
 _EPOCHS = 60  # of the 100 planned, that early stopping leaves
-_TRIALS = 40  # of weights of a blend
+_TRIALS = 80  # of weights of a blend
 _MOST_VALIDATED = 10_000  # validation users
 _LATENT = 200  # of dae
 _FACTORS, _ITERATIONS = 128, 8  # of ials
