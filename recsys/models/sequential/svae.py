@@ -42,7 +42,7 @@ class SVAEConfig:
     next_items: int = tunable(4, Range(1, 8))  # items after a place that it predicts
     length: int = 50  # last items of a history that count
     dropout: float = tunable(0.3, Range(0.0, 0.6))  # of item vectors, of the GRU's output and of the last layer
-    beta: float = tunable(0.1, Range(0.01, 1.0, log=True))  # weight of the KL term after annealing
+    beta: float = tunable(0.01, Range(0.001, 1.0, log=True))  # weight of the KL term after annealing
     anneal: float = 0.2  # share of all planned updates over which beta rises from 0
     softmax: Literal["auto", "full", "sampled"] = "auto"  # auto: full up to 50,000 items
     negatives: int = 4000  # items drawn for each step of a sampled softmax
@@ -50,7 +50,7 @@ class SVAEConfig:
     l2: float = 0.0  # weight decay
     epochs: int = 100
     batch_size: int | None = 128  # sequences of a step
-    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
+    learning_rate: float = tunable(4e-3, Range(3e-4, 1e-2, log=True))
 
     def __post_init__(self) -> None:
         for name in ("width", "hidden", "latent", "next_items", "length", "negatives"):
