@@ -64,8 +64,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "ease": {},
     "sasrec": {"epochs": 40, "learning_rate": 3e-3},
 }
-# Settings of the warm fit where others than the model's own are better on validation (--choose): 72 epochs plan 9.
-WARM: dict[str, dict[str, Any]] = {"sasrec": {"epochs": 72}}
+# Settings of the warm fit where others than the model's own are better on validation (--choose): 64 epochs plan 8.
+WARM: dict[str, dict[str, Any]] = {"sasrec": {"epochs": 64}}
 RATES = (1.0, 2.0, 3.0)  # factors of the learning rate, compared with --choose
 
 
