@@ -85,7 +85,6 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "sasrec": [{"layers": 1, "dropout": 0.5, "epochs": 100}],
         "svae": [{"epochs": 100}],
         "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item", "als"]}],
-        "blend with two sasrec": [{"of": ["sasrec", "sasrec", "edlae half life", "last-item", "als"]}],
     },
     "ml-1m": {
         "popularity": [{}],
@@ -180,12 +179,7 @@ def blended(
     rows: list[str], split: Split, seed: int, asked: argparse.Namespace, ends: float
 ) -> tuple[float, Recommender, float]:
     """Blend the models of other rows, with the weights that are best on validation."""
-    # A row that is named again is the fit of the next seed; after the last of several seeds comes the first.
-    again = [rows[:place].count(row) for place, row in enumerate(rows)]
-    seeds = [(seed + more) % asked.seeds if asked.seeds > max(again) else seed + more for more in again]
-    fits = [
-        best_fit(row, ROWS[asked.table][row], split, own, asked, ends) for row, own in zip(rows, seeds, strict=True)
-    ]
+    fits = [best_fit(row, ROWS[asked.table][row], split, seed, asked, ends) for row in rows]
     validate = Validator(split.validation, "ndcg@10").sample(USERS)
     model = Blend.of([model for _, model, _ in fits], split.train.matrix, validate)
     print(model.summary(), flush=True)
