@@ -7,7 +7,8 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
 from recsys.models import create_model
-from recsys.models.blend import Blend, BlendConfig, search_weights
+from recsys.models.blend import Blend, BlendConfig
+from recsys.models.weight_search import search_weights
 from recsys.training.context import TrainingContext
 
 PAIR = {"members": "ease,popularity", "ease.l2": 1.0}
