@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
 from recsys.models.autoencoders.likelihood import Likelihood, check_likelihood
 from recsys.models.autoencoders.network import Network, NetworkRecommender
+from recsys.models.autoencoders.posterior import annealed, divergence, draw
 from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
@@ -248,12 +249,11 @@ class VAENetwork(Network):
         """
         corrupted = self.encoder.corrupt(batch)
         mean, log_variance = (part.float() for part in self.encode(corrupted))
-        code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(dim=1)  # (rows,)
+        code, kl = draw(mean, log_variance), divergence(mean, log_variance).sum(dim=1)  # kl: (rows,)
         weighted = self.beta * kl if self.gamma is None else self.gamma * batch.row_sums(batch.values) * kl
-        annealed = (min(1.0, progress / self.anneal) if self.anneal else 1.0) * weighted.mean()
+        penalty = annealed(progress, self.anneal) * weighted.mean()
         target = emphasize(batch, corrupted, self.emphasis)
-        return self.decoder.loss(self.from_code(code), target, self.smoothing) + annealed
+        return self.decoder.loss(self.from_code(code), target, self.smoothing) + penalty
 
     def item_tables(self) -> list[nn.Parameter]:
         """Return input and output table if the softmax is sampled."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from recsys.models.autoencoders.layers import ItemOutput, SparseInput
 from recsys.models.autoencoders.network import Network, NetworkRecommender, with_autocast
+from recsys.models.autoencoders.posterior import draw
 from recsys.models.autoencoders.training_memory import TrainingMemory
 from recsys.models.config import check_training, require
 from recsys.models.embeddings import Embeddings
@@ -134,7 +135,7 @@ class RecVAENetwork(Network):
         epoch, frozen and without dropout.
         """
         mean, log_variance = self.encoder(batch)
-        code = _sample(mean, log_variance)
+        code = draw(mean, log_variance)
         with torch.no_grad():
             earlier_posterior = earlier(batch)
         kl = (log_normal(code, mean, log_variance) - log_prior(code, *earlier_posterior)).sum(dim=1)  # (rows,)
@@ -144,12 +145,8 @@ class RecVAENetwork(Network):
     def decoder_loss(self, batch: SparseBatch) -> Tensor:
         """Return the negative log-likelihood at sampled codes; no gradient reaches the encoder."""
         with torch.no_grad():
-            code = _sample(*self.encoder(batch))
+            code = draw(*self.encoder(batch))
         return self.decoder.loss(code, batch, self.smoothing)
-
-
-def _sample(mean: Tensor, log_variance: Tensor) -> Tensor:
-    return mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
 
 
 class RecVAE(NetworkRecommender[RecVAEConfig]):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from recsys.models.autoencoders.posterior import divergence, draw
 from recsys.models.config import require
 from recsys.models.embeddings import Embeddings
 from recsys.models.ratings.masked_autoencoder import (
@@ -114,9 +115,8 @@ class RatingVAENetwork(_LatentNetwork):
     def loss(self, batch: SparseBatch) -> Tensor:
         """Return squared errors plus beta times KL, summed over the rows: the negative evidence lower bound."""
         mean, log_variance = self.infer(batch).chunk(2, dim=1)
-        latent = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum()
-        return self.errors(self.unfold(latent), batch) + self.config.beta * kl
+        errors = self.errors(self.unfold(draw(mean, log_variance)), batch)
+        return errors + self.config.beta * divergence(mean, log_variance).sum()
 
 
 class RatingDAE(MaskedAutoencoder[RatingDAEConfig]):

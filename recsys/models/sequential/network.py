@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,48 +12,52 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from recsys.models.autoencoders.layers import ItemOutput
-from recsys.models.autoencoders.network import Network, NetworkConfig, NetworkRecommender
+from recsys.models.autoencoders.network import Network, NetworkRecommender
 from recsys.models.autoencoders.sampled_softmax import CandidateSampler, ItemTable
-from recsys.models.config import require
+from recsys.models.config import check_training, require
 from recsys.models.sequential.rows import SequenceRows, padded
 from recsys.training.batches import SparseBatch, SparseRows
 
 FULL_SOFTMAX = 50_000  # items up to which softmax=auto takes them all
 
 
-class SequenceConfig(NetworkConfig, Protocol):
-    """The settings that every network over sequences has."""
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Settings that every network over sequences has; a subclass has others and may have other defaults of these."""
 
-    @property
-    def width(self) -> int:
-        """Width of the item vectors."""
+    width: int = 64  # of the item vectors
+    length: int = 50  # last items of a history that count
+    dropout: float = 0.2
+    softmax: Literal["auto", "full", "sampled"] = "auto"  # auto: full up to 50,000 items
+    negatives: int = 4000  # items drawn for each step of a sampled softmax
+    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
+    l2: float = 0.0  # weight decay
+    epochs: int = 100
+    batch_size: int | None = 128  # sequences of a step
+    learning_rate: float = 1e-3
 
-    @property
-    def length(self) -> int:
-        """Last items of a history that count."""
+    def __post_init__(self) -> None:
+        self._require_some("width", "length", "negatives")
+        known = ("auto", "full", "sampled")
+        require(self.softmax in known, f"Expected softmax auto, full or sampled, found {self.softmax!r}.")
+        require(
+            self.softmax != "sampled" or not self.l2,
+            "Expected l2 of 0 with a sampled softmax, which updates only some rows.",
+        )
+        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
-    @property
-    def softmax(self) -> str:
-        """`auto`, `full` or `sampled`."""
+    def _require_some(self, *names: str) -> None:
+        """Raise ConfigError for a setting below 1."""
+        for name in names:
+            value = getattr(self, name)
+            require(value >= 1, f"Expected {name} of at least 1, found {value}.")
 
-    @property
-    def negatives(self) -> int:
-        """Items drawn for each step of a sampled softmax."""
+    def is_sampled(self, items: int) -> bool:
+        """Return whether a catalog of `items` is trained with a sampled softmax."""
+        return self.softmax == "sampled" or (self.softmax == "auto" and items > FULL_SOFTMAX and not self.l2)
 
 
 SequenceConfigT = TypeVar("SequenceConfigT", bound=SequenceConfig, default=Any)
-
-
-def check_softmax(softmax: str, l2: float) -> None:
-    """Raise ConfigError for an unknown softmax, and for weight decay with a sampled one."""
-    known = ("auto", "full", "sampled")
-    require(softmax in known, f"Expected softmax auto, full or sampled, found {softmax!r}.")
-    require(softmax != "sampled" or not l2, "Expected l2 of 0 with a sampled softmax, which updates only some rows.")
-
-
-def is_sampled(config: SequenceConfig, items: int) -> bool:
-    """Return whether a catalog of `items` is trained with a sampled softmax."""
-    return config.softmax == "sampled" or (config.softmax == "auto" and items > FULL_SOFTMAX and not config.l2)
 
 
 class SequenceNetwork(Network):
@@ -63,7 +68,7 @@ class SequenceNetwork(Network):
 
     def __init__(self, items: int, config: SequenceConfig):
         super().__init__()
-        self.length, self.negatives, self.sampled = config.length, config.negatives, is_sampled(config, items)
+        self.negatives, self.sampled = config.negatives, config.is_sampled(items)
         self.sparse = False  # the gradients of the item vectors; set with the sampler
         self.decoder = ItemOutput(items, config.width)
 

@@ -17,47 +17,36 @@ Borisyuk et al.: From Features to Transformers: Redefining Ranking for Scalable 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.models.config import check_training, require
+from recsys.models.config import require
 from recsys.models.search_space import Range, tunable
-from recsys.models.sequential.network import SequenceNetwork, SequenceRecommender, check_softmax
+from recsys.models.sequential.network import SequenceConfig, SequenceNetwork, SequenceRecommender
 from recsys.models.sequential.rows import padded
 from recsys.training.batches import SparseBatch
 
 
 @dataclass(frozen=True)
-class SASRecConfig:
+class SASRecConfig(SequenceConfig):
     """Settings of SASRec."""
 
     width: int = tunable(64, Range(32, 256, log=True))  # of the item vectors and of all layers; a multiple of heads
+    dropout: float = tunable(0.2, Range(0.0, 0.6))  # of item vectors and of what each block adds
+    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
     layers: int = tunable(2, Range(1, 4))  # blocks of attention and feed-forward
     heads: int = 1  # of the attention
-    length: int = 50  # last items of a history that count
-    dropout: float = tunable(0.2, Range(0.0, 0.6))  # of item vectors and of what each block adds
     feed_forward: int = 4  # width of the inner layer of a block, in widths
     gate: bool = False  # LiGR blocks
-    softmax: Literal["auto", "full", "sampled"] = "auto"  # auto: full up to 50,000 items
-    negatives: int = 4000  # items drawn for each step of a sampled softmax
-    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
-    l2: float = 0.0  # weight decay
-    epochs: int = 100
-    batch_size: int | None = 128  # sequences of a step
-    learning_rate: float = tunable(1e-3, Range(3e-4, 1e-2, log=True))
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "length", "feed_forward", "negatives"):
-            value = getattr(self, name)
-            require(value >= 1, f"Expected {name} of at least 1, found {value}.")
+        super().__post_init__()
+        self._require_some("layers", "heads", "feed_forward")
         require(
             self.width % self.heads == 0, f"Expected width to be a multiple of heads, found {self.width}, {self.heads}."
         )
-        check_softmax(self.softmax, self.l2)
-        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
 class Block(nn.Module):

@@ -18,48 +18,38 @@ arXiv:1811.09975.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.models.config import check_training, require
+from recsys.models.autoencoders.posterior import annealed, divergence, draw
+from recsys.models.config import require
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
-from recsys.models.sequential.network import SequenceNetwork, SequenceRecommender, check_softmax
+from recsys.models.sequential.network import SequenceConfig, SequenceNetwork, SequenceRecommender
 from recsys.models.sequential.rows import padded
 from recsys.training.batches import SparseBatch
 
 
 @dataclass(frozen=True)
-class SVAEConfig:
+class SVAEConfig(SequenceConfig):
     """Settings of SVAE."""
 
     width: int = tunable(128, Range(32, 256, log=True))  # of the item vectors and of the layers around the code
+    dropout: float = tunable(0.3, Range(0.0, 0.6))  # of item vectors, of the GRU's output and of the last layer
+    learning_rate: float = tunable(4e-3, Range(3e-4, 1e-2, log=True))
     hidden: int = 200  # of the GRU
     latent: int = tunable(64, Range(16, 256, log=True))  # of the code
     next_items: int = tunable(4, Range(1, 8))  # items after a place that it predicts
-    length: int = 50  # last items of a history that count
-    dropout: float = tunable(0.3, Range(0.0, 0.6))  # of item vectors, of the GRU's output and of the last layer
     beta: float = tunable(0.01, Range(0.001, 1.0, log=True))  # weight of the KL term after annealing
     anneal: float = 0.2  # share of all planned updates over which beta rises from 0
-    softmax: Literal["auto", "full", "sampled"] = "auto"  # auto: full up to 50,000 items
-    negatives: int = 4000  # items drawn for each step of a sampled softmax
-    average: float = 0.0  # decay of the running average of weights per epoch; 0: no averaging
-    l2: float = 0.0  # weight decay
-    epochs: int = 100
-    batch_size: int | None = 128  # sequences of a step
-    learning_rate: float = tunable(4e-3, Range(3e-4, 1e-2, log=True))
 
     def __post_init__(self) -> None:
-        for name in ("width", "hidden", "latent", "next_items", "length", "negatives"):
-            value = getattr(self, name)
-            require(value >= 1, f"Expected {name} of at least 1, found {value}.")
+        super().__post_init__()
+        self._require_some("hidden", "latent", "next_items")
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
-        check_softmax(self.softmax, self.l2)
-        check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
 
 class SVAENetwork(SequenceNetwork):
@@ -99,11 +89,11 @@ class SVAENetwork(SequenceNetwork):
         if not following.any():
             return self.decoder.bias.sum() * 0  # sequences of one item have no next one
         hidden = self.hidden(items[:, :-1], batch.lengths - 1)[following]
-        mean, log_variance = hidden.chunk(2, dim=-1)
-        code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1).mean()
-        beta = self.config.beta * (min(1.0, progress / self.config.anneal) if self.config.anneal else 1.0)
-        return self.decoder.loss(self.from_code(code), self._targets(items, filled)) + beta * divergence
+        mean, log_variance = hidden.float().chunk(2, dim=-1)
+        beta = annealed(progress, self.config.anneal) * self.config.beta
+        kl = divergence(mean, log_variance).sum(dim=-1).mean()
+        code = draw(mean, log_variance)
+        return self.decoder.loss(self.from_code(code), self._targets(items, filled)) + beta * kl
 
     def _targets(self, items: Tensor, filled: Tensor) -> SparseBatch:
         """The next items of every place that has one: rows are places, in order; values sum to 1 in each."""

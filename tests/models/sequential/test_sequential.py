@@ -9,7 +9,6 @@ from recsys.data.matrix import OrderedMatrix
 from recsys.errors import ConfigError, DataError
 from recsys.models import create_model
 from recsys.models.blend import Blend
-from recsys.models.sequential.network import is_sampled
 from recsys.models.sequential.rows import SequenceRows, in_order, padded
 from recsys.training.context import TrainingContext
 
@@ -118,9 +117,9 @@ def test_sequences_of_one_item_have_nothing_to_learn_from(name):
 
 def test_the_catalog_decides_the_softmax_unless_it_is_given():
     config = create_model("sasrec").config
-    assert not is_sampled(config, 50_000)
-    assert is_sampled(config, 50_001)
-    assert is_sampled(create_model("sasrec", {"softmax": "sampled"}).config, 10)
+    assert not config.is_sampled(50_000)
+    assert config.is_sampled(50_001)
+    assert create_model("sasrec", {"softmax": "sampled"}).config.is_sampled(10)
     with pytest.raises(ConfigError, match="multiple of heads, found 64, 3"):
         create_model("sasrec", {"heads": 3})
 
