@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 from als_defaults import SETS
-from default_time import all_sets
+from default_time import METRIC, all_sets, context_of
 
 from recsys.data.interactions import Interactions
 from recsys.evaluation.averages import Average
-from recsys.evaluation.evaluate import Validator, evaluate
+from recsys.evaluation.evaluate import evaluate
 from recsys.models import Recommender, create_model
 from recsys.models.blend import Blend
 from recsys.models.cost import Size
@@ -31,25 +31,15 @@ from recsys.models.default import choose_model
 from recsys.splitting.by_user import strong
 from recsys.splitting.holdout import Split
 from recsys.system.hardware import describe_machine
-from recsys.training.context import TrainingContext
 from recsys.tuning.search import tune
 from recsys.tuning.trials import Budget, Search
 
-METRIC = "ndcg@100"
 BESIDE = ("als", "vae")  # tuned too, besides the members
 
 
 def fit(model: Recommender, split: Split) -> Recommender:
     """Fit on the training part, validated as by `recsys train`."""
     return model.fit(split.train.matrix, context_of(split))
-
-
-def context_of(split: Split) -> TrainingContext:
-    """The context of a fit."""
-    assert split.validation is not None
-    return TrainingContext(
-        device="cpu", precision="auto", validate=Validator(split.validation, METRIC), keep_freed_memory=True
-    )
 
 
 def tested(model: Recommender, split: Split) -> Average:

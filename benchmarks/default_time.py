@@ -30,6 +30,7 @@ from recsys.models.blend import Blend
 from recsys.models.cost import Size
 from recsys.models.default import choose_model
 from recsys.splitting.by_user import strong
+from recsys.splitting.holdout import Split
 from recsys.system.hardware import describe_machine, usable_cores
 from recsys.system.text import seconds_of
 from recsys.training.context import TrainingContext
@@ -46,6 +47,13 @@ def few(users: int = 5_551, items: int = 11_949, history: int = 10) -> Interacti
     user = np.repeat(np.arange(users), drawn.shape[1])
     table = pd.DataFrame({"user_id": user, "item_id": drawn.ravel()}).drop_duplicates()
     return read_interactions(table.groupby("user_id").head(history))
+
+
+def context_of(split: Split) -> TrainingContext:
+    """The context of a fit as by `recsys train`, on the CPU."""
+    assert split.validation is not None
+    validate = Validator(split.validation, METRIC)
+    return TrainingContext(device="cpu", precision="auto", validate=validate, keep_freed_memory=True)
 
 
 def all_sets(folder: Path | None, names: list[str]) -> Iterator[tuple[str, Interactions]]:
@@ -81,9 +89,9 @@ def main() -> None:
         size = Size.of(interactions.user, interactions.item)
         choice = choose_model(size, True, torch.device("cpu"), budget=seconds_of(chosen.time_budget))
         split = strong(interactions, test=False)
-        assert split.validation is not None
-        validate = Validator(split.validation, METRIC)
-        context = TrainingContext(device="cpu", precision="auto", validate=validate, keep_freed_memory=True)
+        context = context_of(split)
+        validate = context.validate
+        assert validate is not None
         clock, spent = time.perf_counter(), time.process_time()
         model = create_model(choice.model, choice.settings).fit(split.train.matrix, context)
         clock, spent = time.perf_counter() - clock, time.process_time() - spent

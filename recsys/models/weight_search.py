@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
+
+_Weights = tuple[float, ...]
 
 # Step sizes of the search: first large, then small.
 _STEPS = (0.2, 0.1, 0.05)
@@ -29,28 +32,33 @@ def search_weights(value: Callable[[Sequence[float]], float], members: int) -> l
     list of float
         Weights of sum 1: the better of both ends, the first of equals.
     """
-    alone = max(np.eye(members).tolist(), key=value)
-    found = [_climb(value, start) for start in ([1 / members] * members, alone)]
-    return max(found, key=lambda pair: pair[0])[1]
+
+    @cache
+    def known(weights: _Weights) -> float:
+        return value(weights)
+
+    singles: list[_Weights] = [tuple(row) for row in np.eye(members).tolist()]
+    alone = max(singles, key=known)
+    ends: list[_Weights] = [_climb(known, start) for start in ((1 / members,) * members, alone)]
+    best: _Weights = max(ends, key=known)
+    return list(best)
 
 
-def _climb(value: Callable[[Sequence[float]], float], start: list[float]) -> tuple[float, list[float]]:
-    """The value and the weights where no step from `start` improves any more."""
-    best, weights = value(start), start
+def _climb(value: Callable[[_Weights], float], weights: _Weights) -> _Weights:
+    """The weights where no step from those given improves the value any more."""
     for step in _STEPS:
         improved = True
         while improved:
             improved = False
-            for member, change in itertools.product(range(len(start)), (step, -step)):
+            for member, change in itertools.product(range(len(weights)), (step, -step)):
                 trial = _moved(weights, member, change)
-                found = value(trial) if trial != weights else best
-                if found > best:
-                    best, weights, improved = found, trial, True
-    return best, weights
+                if value(trial) > value(weights):
+                    weights, improved = trial, True
+    return weights
 
 
-def _moved(weights: Sequence[float], member: int, change: float) -> list[float]:
+def _moved(weights: _Weights, member: int, change: float) -> _Weights:
     """One weight changed, not below 0, and all divided by their sum; unchanged if the sum would be 0."""
     moved = list(weights)
     moved[member] = max(0.0, moved[member] + change)
-    return [weight / sum(moved) for weight in moved] if sum(moved) > 0 else list(weights)
+    return tuple(weight / sum(moved) for weight in moved) if sum(moved) > 0 else weights

@@ -31,11 +31,11 @@ from torch import Tensor
 from recsys.models.base import Recommender
 from recsys.models.blend import own_and_members
 from recsys.models.config import make_config, require
+from recsys.models.content.ridge import Ridge
 from recsys.models.content.weighing import rarity, weighed, weighed_new
 from recsys.models.embeddings import Embeddings
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
-from recsys.system.memory import require_memory
 from recsys.training.context import TrainingContext
 from recsys.training.parts import part_of
 
@@ -150,26 +150,12 @@ class ContentMap(Recommender[ContentMapConfig]):
         context.on_phase("map of features", 0, 1)
         found = vectors[torch.as_tensor(known)]
         self.weights, self.mean = torch.as_tensor(weights), found.mean(dim=0)
-        self.map = self._ridge(features[known], found - self.mean)
+        ridge = Ridge.of(features[known], self.config.l2, found.device, self.name)
+        self.map = ridge.map(found - self.mean)
         context.on_phase("map of features", 1, 1)
         new = ~known & (np.diff(features.indptr) > 0)  # an item without features keeps the member's vector
         self.vectors = vectors.clone()
         self.vectors[torch.as_tensor(new)] = self._predicted(features[new])
-
-    def _ridge(self, features: csr_matrix, targets: Tensor) -> Tensor:
-        """The map C, (features, width)."""
-        width, device = min(features.shape), targets.device
-        require_memory(self.name, 12 * width**2, device, "fewer features (--feature-columns)")
-        is_dual = features.shape[0] <= features.shape[1]
-        square = (features @ features.T if is_dual else features.T @ features).toarray()
-        system = torch.as_tensor(square, dtype=torch.float32, device=device)
-        system.diagonal().add_(self.config.l2)
-        lower = torch.linalg.cholesky(system)
-        if is_dual:
-            solved = torch.cholesky_solve(targets, lower).numpy(force=True)
-            return torch.as_tensor(features.T @ solved, dtype=torch.float32, device=device)
-        right = torch.as_tensor(features.T @ targets.numpy(force=True), dtype=torch.float32, device=device)
-        return torch.cholesky_solve(right, lower)
 
     def _predicted(self, features: csr_matrix) -> Tensor:
         """Vectors of items by their weighed features."""

@@ -33,10 +33,10 @@ from scipy.sparse import csr_matrix, diags, vstack
 from torch import Tensor
 
 from recsys.models.config import require
+from recsys.models.content.ridge import Ridge
 from recsys.models.content.weighing import rarity, weighed
 from recsys.models.search_space import Range
 from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
-from recsys.system.memory import require_memory
 from recsys.types import FloatArray
 
 FEATURE_L2 = Range(0.3, 30.0, log=True)  # where its best value is looked for; an item's features have length 1
@@ -94,14 +94,8 @@ class FeatureRows:
             Of the model, for an error about memory.
         """
         known = self.rows[self.known]
-        width, is_dual = min(known.shape), known.shape[0] <= known.shape[1]
-        size = 12 * (width**2 + known.shape[0] * new.shape[0])
-        require_memory(name, size, torch.device("cpu"), "fewer features (--feature-columns)")
-        system = torch.as_tensor((known @ known.T if is_dual else known.T @ known).toarray())
-        system.diagonal().add_(l2)
-        right = torch.as_tensor((known @ new.T if is_dual else new.T).toarray())
-        solved = torch.cholesky_solve(right, torch.linalg.cholesky(system))
-        found = solved if is_dual else torch.as_tensor(known @ solved.numpy())
+        ridge = Ridge.of(known, l2, torch.device("cpu"), name, results=known.shape[0] * new.shape[0])
+        found = ridge.shares(new)
         shares = torch.zeros(len(self.known), new.shape[0])
         shares[torch.as_tensor(self.known)] = found + (1 - found.sum(dim=0)) / len(found)
         return shares

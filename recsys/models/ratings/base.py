@@ -95,16 +95,13 @@ class RatingModel(Recommender[ConfigT]):
             model._add_items(known[raters], new[raters])
         return model
 
+    @abstractmethod
     def _add_items(self, known: csr_matrix, new: csr_matrix) -> None:
         """Learn the items of `new` (users, new items), from users with these ratings of known items."""
-        self.check_new_items()
 
+    @abstractmethod
     def check_new_items(self) -> None:
         """Raise UnsupportedError if the model cannot take new items without being trained again."""
-        raise UnsupportedError(
-            f"{self.name} cannot represent an item by a bias and a code alone, so new items cannot be added: train it "
-            "again with them, or use biases, biased-mf or a rating autoencoder by items (side=item)."
-        )
 
 
 class RatingRecommender(RatingModel[RatingConfigT]):
@@ -148,6 +145,13 @@ class RatingRecommender(RatingModel[RatingConfigT]):
         rest = SparseBatch(rows.items, rows.values - self.baseline.mean - users[rows.items], rows.offsets)
         self.baseline, left = self.baseline.with_items(rest, self.config.item_shrinkage)
         self._add_codes(residuals, left)
+
+    def check_new_items(self) -> None:
+        """Raise UnsupportedError if the model cannot take new items without being trained again."""
+        raise UnsupportedError(
+            f"{self.name} cannot represent an item by a bias and a code alone, so new items cannot be added: train it "
+            "again with them, or use biases, biased-mf or a rating autoencoder by items (side=item)."
+        )
 
     def _add_codes(self, known: SparseBatch, new: SparseBatch) -> None:
         """Append codes of new items, from residuals of their raters: known (users, items), new (new items, users).
