@@ -59,11 +59,12 @@ def offer_finished(model: Recommender, context: TrainingContext) -> None:
 
 def _describe(model: Recommender, matrix: csr_matrix, context: TrainingContext) -> dict[str, Any]:
     """Everything that decides the weights, as plain values."""
-    start = context.start
+    start, features = context.start, context.item_features
     return {
         "model": model.name,
         "settings": asdict(model.config),
-        "ratings": f"{matrix.shape[0]} x {matrix.shape[1]}, {_digest((matrix.indptr, matrix.indices, matrix.data))}",
+        "ratings": _of_matrix(matrix),
+        "item_features": None if features is None else _of_matrix(features),
         "start": None if start is None else f"{_digest(map(start.state.get, sorted(start.state)))}, {start.share}",
         "seed": context.seed,
         "precision": context.precision,
@@ -72,6 +73,10 @@ def _describe(model: Recommender, matrix: csr_matrix, context: TrainingContext) 
         "stop_after": context.stop_after,
         "processes": context.group.size,
     }
+
+
+def _of_matrix(matrix: csr_matrix) -> str:
+    return f"{matrix.shape[0]} x {matrix.shape[1]}, {_digest((matrix.indptr, matrix.indices, matrix.data))}"
 
 
 def _digest(arrays: Iterable[Any]) -> str:

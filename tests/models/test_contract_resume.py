@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from model_contract import copy_state, create, every_model, states_equal, two_tastes
+from scipy.sparse import csr_matrix
 
 from recsys.errors import ArtifactError
 from recsys.models import create_model
@@ -146,6 +147,20 @@ def test_another_model_or_matrix_is_refused(tmp_path):
         )
 
 
+def test_other_item_features_are_refused(tmp_path):
+    matrix = two_tastes("ease")
+
+    def fit_with(features):
+        context = TrainingContext(item_features=csr_matrix(features), checkpoints=Checkpoints(tmp_path, every=0))
+        return create_model("ease", {"feature_weight": 1.0}).fit(matrix, context)
+
+    features = np.eye(10, dtype=np.float32)
+    fit_with(features)
+    fit_with(features)
+    with pytest.raises(ArtifactError, match=r"item_features was 10 x 10, .* and is 10 x 10, "):
+        fit_with(features[::-1].copy())
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_word_and_the_one_before_taken(tmp_path, caplog):
     whole, moments = fit(short("vae"))
     interrupted(tmp_path)
@@ -196,7 +211,7 @@ def test_a_finished_member_of_a_blend_is_not_fitted_again(tmp_path):
     assert phases.count("iterations") == 3  # one of three was done: said at once, then two
 
 
-@pytest.mark.parametrize("name", ["ials", "vae"])
+@pytest.mark.parametrize("name", ["ials", "vae", "recvae", "svae"])
 def test_a_warm_start_is_resumed_and_another_one_refused(name, tmp_path):
     whole, moments = fit(short(name))
     state = copy_state(whole)
