@@ -318,17 +318,17 @@ def _distinct(columns: Columns, names: Sequence[str], where: str) -> Columns:
 
 
 def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
-    """Whether the first row names columns: by known or given names, or by text above a column of numbers."""
+    """Whether the first row names columns: by known or given names, or by text above numbers."""
     first = [field.strip() for field in rows[0]]
     given = {options.user_column, options.item_column, options.rating_column, options.timestamp_column} - {None}
-    if any(name in given for name in first if not name.isdecimal()):
-        return True
-    plain = {plain_name(name) for name in first}
-    if any(plain & set(ALIASES[kind]) for kind in ("user", "item")):
+    known = {plain_name(name) for name in first} & {*ALIASES["user"], *ALIASES["item"]}
+    if known or any(name in given for name in first if not name.isdecimal()):
         return True
     below = [row for row in rows[1:] if len(row) == len(first)]
+    share = 1.0 if re.search(r"\d", "".join(first)) else 0.9  # below names without a digit a few strays are no matter
     return bool(below) and any(
-        not _is_number(first[place]) and all(_is_number(row[place]) for row in below) for place in range(len(first))
+        not _is_number(name) and sum(_is_number(row[place]) for row in below) >= share * len(below)
+        for place, name in enumerate(first)
     )
 
 

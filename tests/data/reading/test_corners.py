@@ -17,6 +17,7 @@ from reading_case import cells, read
 from recsys.data.reading import ReadingOptions, read_interactions, read_titles
 from recsys.data.reading.hints import hints
 from recsys.data.reading.id_files import read_columns, read_ids
+from recsys.data.reading.layout import find_layout
 from recsys.data.reading.rows import Account
 from recsys.errors import ConfigError, DataError, RecsysError
 
@@ -151,6 +152,20 @@ def test_true_and_false_are_ratings_of_one_and_zero(tmp_path, words, name):
 
 def test_a_column_of_second_choice_gives_way_to_a_rating(tmp_path):
     assert cells(read(tmp_path, "user,item,label,rating\nu,a,0,5\n")) == {("u", "a"): 5}
+
+
+@pytest.mark.parametrize("stray", ["five", ""])
+def test_one_stray_below_it_does_not_make_a_row_of_a_header_of_unknown_names(stray):
+    rows = [f"u{number};i{number % 7};{number % 5}" for number in range(30)]
+    lines = ["Customer;Product Code;stars", *rows, f"u1;i9;{stray}"]
+    options = ReadingOptions(user_column="1", item_column="2")
+    assert find_layout(lines, ReadingOptions(user_column="Customer", item_column="Product Code"), "f").header
+    with pytest.raises(
+        DataError, match="Expected a column of user ids in f, found the columns 'Customer', 'Product Code'"
+    ):
+        find_layout(lines, ReadingOptions(), "f")
+    rows[0] = "u0;i0;four"  # a row with digits is no header, whatever its rating
+    assert not find_layout([*rows, "u1;i9;five"], options, "f").header
 
 
 def test_headers_of_recbole_are_known(tmp_path):
