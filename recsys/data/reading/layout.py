@@ -325,7 +325,7 @@ def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
     if known or any(name in given for name in first if not name.isdecimal()):
         return True
     below = [row for row in rows[1:] if len(row) == len(first)]
-    share = 1.0 if re.search(r"\d", "".join(first)) else 0.9  # below names without a digit a few strays are no matter
+    share = 1.0 if re.search(r"\d", "".join(first)) else 0.9  # names have no digits; a few strays may follow
     return bool(below) and any(
         not _is_number(name) and sum(_is_number(row[place]) for row in below) >= share * len(below)
         for place, name in enumerate(first)

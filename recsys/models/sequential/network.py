@@ -37,7 +37,7 @@ class SequenceConfig:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        self._require_some("width", "length", "negatives")
+        self._require_positive("width", "length", "negatives")
         known = ("auto", "full", "sampled")
         require(self.softmax in known, f"Expected softmax auto, full or sampled, found {self.softmax!r}.")
         require(
@@ -46,7 +46,7 @@ class SequenceConfig:
         )
         check_training(self.dropout, self.epochs, self.batch_size, self.learning_rate, self.l2, self.average)
 
-    def _require_some(self, *names: str) -> None:
+    def _require_positive(self, *names: str) -> None:
         """Raise ConfigError for a setting below 1."""
         for name in names:
             value = getattr(self, name)

@@ -43,7 +43,7 @@ class SASRecConfig(SequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_some("layers", "heads", "feed_forward")
+        self._require_positive("layers", "heads", "feed_forward")
         require(
             self.width % self.heads == 0, f"Expected width to be a multiple of heads, found {self.width}, {self.heads}."
         )

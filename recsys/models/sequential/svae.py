@@ -47,7 +47,7 @@ class SVAEConfig(SequenceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_some("hidden", "latent", "next_items")
+        self._require_positive("hidden", "latent", "next_items")
         require(self.beta >= 0, f"Expected beta of 0 or more, found {self.beta}.")
         require(0 <= self.anneal <= 1, f"Expected anneal in [0, 1], found {self.anneal}.")
 
