@@ -80,11 +80,12 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "als": [{"factors": factors, "l2": 0.1} for factors in (64, 128)],
         "edlae": LINEAR,
         "edlae half life": [{"model": "edlae", "l2": 100.0, "dropout": 0.6, "half_life": 1.0}],
+        "als half life": [{"model": "als", "factors": factors, "l2": 0.1, "half_life": 1.0} for factors in (128, 256)],
         "vae": [{"epochs": 60}],
         "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.l2": 100.0, "edlae.half_life": 2.0}],
         "sasrec": [{"layers": 1, "dropout": 0.5, "epochs": 100}],
         "svae": [{"epochs": 100}],
-        "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item", "als"]}],
+        "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item", "als half life"]}],
     },
     "ml-1m": {
         "popularity": [{}],
@@ -93,11 +94,12 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "als": [{"factors": factors, "l2": 0.1} for factors in (64, 128)],
         "edlae": LINEAR,
         "edlae half life": [{"model": "edlae", "l2": 100.0, "dropout": 0.3, "half_life": 1.0}],
+        "als half life": [{"model": "als", "factors": factors, "l2": 0.1, "half_life": 1.0} for factors in (128, 256)],
         "vae": [{"epochs": 60}],
         "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.dropout": 0.3, "edlae.half_life": 5.0}],
         "svae": [{"length": 200, "epochs": 100}],
-        "sasrec": [{"layers": 2, "dropout": 0.1, "length": 200, "gate": True, "epochs": 100}],
-        "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item"]}],
+        "sasrec": [{"layers": 2, "dropout": 0.1, "length": 200, "gate": True, "learning_rate": 3e-3, "epochs": 100}],
+        "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item", "als half life"]}],
     },
 }
 

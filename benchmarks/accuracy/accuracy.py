@@ -38,11 +38,13 @@ class Division:
     """A split of the data: `choosing` has training and validation; `measure` evaluates on the test part.
 
     final: training and validation rows together, where the protocol refits the chosen model on them; else None.
+    note: what else is to be said of the data.
     """
 
     choosing: Split
     measure: Measure
     final: UserItemMatrix | None = None
+    note: str = ""
 
     @property
     def validation(self) -> Holdout:
@@ -53,10 +55,14 @@ class Division:
 
 @dataclass(frozen=True, kw_only=True)
 class RankingTable(Table):
-    """validation: the metric by which settings, epochs and weights are chosen. blend: the rows to blend."""
+    """validation: the metric by which settings, epochs and weights are chosen. blend: the rows to blend.
+
+    weights: of the blend, where they are stated and not chosen on validation.
+    """
 
     validation: str
     blend: Sequence[str] = ()
+    weights: Sequence[float] = ()
     patience: int = 10
     precision: Literal["fp32", "bf16"] = "fp32"
 
@@ -93,8 +99,8 @@ def run(name: str, division: Division, flags: argparse.Namespace, command: str =
     )
     facts = ", ".join(f"{key.replace('_', ' ')} {count:,}" for key, count in division.choosing.facts.items())
     data = (
-        f"Data: {facts}. Means over users; ± is the standard deviation over seeds. Minutes: fitting and choosing, on a "
-        "machine that others used at the same time."
+        f"Data: {facts}. {division.note}Means over users; ± is the standard deviation over seeds. Minutes: fitting and "
+        "choosing, on a machine that others used at the same time."
     )
     columns = [*table.metrics, "seeds", "minutes a fit"]
     publish(table, page(table, rows, command or f"{name}.py", columns, table.metrics, data), flags)
@@ -112,21 +118,29 @@ def make(table: RankingTable, row: str, division: Division, flags: argparse.Name
 def make_blend(table: RankingTable, division: Division, flags: argparse.Namespace) -> Row:
     """Blend the models of each seed that were fitted for the rows of the members."""
     results, weights = [], []
-    validate = Validator(division.validation, table.validation)
+    final = division.choosing.train.matrix if division.final is None else division.final.matrix
     for seed in range(flags.seeds):
         seeds = {row: seed if seed in table.seeds(row, flags.seeds) else 0 for row in table.blend}
-        members = [fit(table, row, division, seeds[row], flags) for row in table.blend]
-        started = time.perf_counter()
-        blend = Blend.of([member.model for member in members], division.choosing.train.matrix, validate)
-        minutes = (time.perf_counter() - started) / 60
-        weights.append(blend.weights.tolist())
-        if division.final is not None:
-            members = [final_fit(table, row, division, seeds[row], flags) for row in table.blend]
-            blend = Blend.of([member.model for member in members], division.final.matrix, weights[-1])
+        found, minutes = (table.weights, 0.0) if table.weights else search_weights(table, division, seeds, flags)
+        weights.append(found)
+        members = [final_fit(table, row, division, seeds[row], flags) for row in table.blend]
+        blend = Blend.of([member.model for member in members], final, weights[-1])
         minutes += sum(member.minutes for member in members)
         results.append(Result(division.measure(blend, table.metrics), minutes))
-    each = ", ".join(f"{row} {weight:.2f}" for row, weight in zip(table.blend, np.mean(weights, axis=0), strict=True))
+    shares = np.mean(weights, axis=0) / np.sum(np.mean(weights, axis=0))
+    each = ", ".join(f"{row} {share:.2f}" for row, share in zip(table.blend, shares, strict=True))
     return Row(results, note=f"Weights of the blend: {each}.")
+
+
+def search_weights(
+    table: RankingTable, division: Division, seeds: Mapping[str, int], flags: argparse.Namespace
+) -> tuple[Sequence[float], float]:
+    """The weights of the blend that are best on validation, and the minutes of the search."""
+    members = [fit(table, row, division, seeds[row], flags).model for row in table.blend]
+    started = time.perf_counter()
+    validate = Validator(division.validation, table.validation)
+    blend = Blend.of(members, division.choosing.train.matrix, validate)
+    return blend.weights.tolist(), (time.perf_counter() - started) / 60
 
 
 def fit(table: RankingTable, row: str, division: Division, seed: int, flags: argparse.Namespace) -> Kept:

@@ -370,9 +370,6 @@ class Recommender(Queries, Generic[ConfigT]):
     @abstractmethod
     def _fit(self, matrix: csr_matrix, context: TrainingContext) -> None: ...
 
-    @abstractmethod
-    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor: ...
-
     def _score_blocks(self, history: csr_matrix, users: NDArray[np.int64] | None, width: int) -> Iterator[Tensor]:
         yield self._score(history, users)
 

@@ -109,6 +109,10 @@ class ExplainableModel(EmbeddingModel):
     def score(self, history: csr_matrix, items: ArrayLike | None = None, users: ArrayLike | None = None) -> Tensor:
         """Score items for histories."""
 
+    @abstractmethod
+    def _score(self, history: csr_matrix, users: NDArray[np.int64] | None) -> Tensor:
+        """Scores (users, items) of histories as the model takes them (`_to_score`)."""
+
     def contributions(self, history: csr_matrix, items: ArrayLike) -> Contributions:
         """Find what each item of a history contributes to the scores of some items.
 
@@ -218,8 +222,9 @@ class ExplainableModel(EmbeddingModel):
         return cells * torch.as_tensor(history.data, device=cells.device)[:, None]
 
     def _score_some(self, history: csr_matrix, items: NDArray[np.int64]) -> Tensor:
-        """Scores of some items only, (users, items); where a model can, without computing the others."""
-        return self.score(history, items)
+        """Scores (users, items) of some items only, of histories as the model takes them."""
+        scores = self._score(history, None)
+        return scores[:, torch.as_tensor(items, device=scores.device)]
 
 
 def leave_one_out(score: Callable[[csr_matrix], Tensor], history: csr_matrix) -> Tensor:

@@ -8,14 +8,14 @@ Training is as without it, on whole histories: only what is scored leans to the 
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from recsys.data.matrix import OrderedMatrix, as_csr, without_order
+from recsys.models.base import ConfigT, Recommender
 from recsys.models.config import require
-from recsys.models.queries import Queries
 
 
 def check_half_life(half_life: float | None) -> None:
@@ -48,13 +48,15 @@ def by_recency(history: csr_matrix, half_life: float) -> csr_matrix:
     return weighted
 
 
-class RecencyWeighted(Queries):
-    """A model with the setting `half_life`: histories to score are weighed by recency where it is given."""
+class RecencyWeighted(Recommender[ConfigT]):
+    """A model whose config has `half_life`: histories to score are weighed by recency where it is given."""
 
     @property
-    @abstractmethod
     def half_life(self) -> float | None:
         """That of the config."""
+        config: Any = self.config
+        found: float | None = config.half_life
+        return found
 
     @property
     def uses_order(self) -> bool:

@@ -295,7 +295,7 @@ class DAE(NetworkRecommender[DAEConfig]):
         return DAENetwork(items, self.config)
 
 
-class VAE(RecencyWeighted, NetworkRecommender[VAEConfig]):
+class VAE(RecencyWeighted[VAEConfig], NetworkRecommender[VAEConfig]):
     """Variational autoencoder. preset=liang2018: settings of the paper for MovieLens-20M; large-batch: for a GPU."""
 
     name = "vae"
@@ -335,11 +335,6 @@ class VAE(RecencyWeighted, NetworkRecommender[VAEConfig]):
     }
     network: VAENetwork
     _hidden: int = HIDDEN  # the width in use where the config leaves it open
-
-    @property
-    def half_life(self) -> float | None:
-        """That of the config."""
-        return self.config.half_life
 
     def scaled_config(self, user_items: csr_matrix) -> VAEConfig:
         """Return the config with hidden, deviation, beta and l2 decided by the number of users."""

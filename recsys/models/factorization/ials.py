@@ -30,6 +30,7 @@ from recsys.models.contributions import folded_in
 from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.known_users import KnownUsers
 from recsys.models.factorization.scaled import ScaledFactorization, scaled_weights
+from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import StateSpec, TensorSpec
 from recsys.training.context import TrainingContext
@@ -54,6 +55,7 @@ class IALSConfig:
     unobserved: float | None = tunable(None, Range(*UNOBSERVED, log=True))
     power: float = 1.0  # exponent of the frequency scaling: 0 the same regularization for all, 1 in proportion
     iterations: int = tunable(8, Range(4, 24))
+    half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
 
     def __post_init__(self) -> None:
         require(self.factors >= 1, f"Expected factors of at least 1, found {self.factors}.")
@@ -63,6 +65,7 @@ class IALSConfig:
         )
         require(0 <= self.power <= 1, f"Expected power from 0 to 1, found {self.power}.")
         require(self.iterations >= 1, f"Expected iterations of at least 1, found {self.iterations}.")
+        check_half_life(self.half_life)
 
 
 class Weights(NamedTuple):
@@ -104,7 +107,7 @@ def scaled_ials(user_items: csr_matrix, config: IALSConfig) -> Weights:
     return Weights(float(np.clip(scaled, *L2)) if config.power == 1 else scaled, unobserved, config.power)
 
 
-class IALS(ScaledFactorization[IALSConfig]):
+class IALS(RecencyWeighted[IALSConfig], ScaledFactorization[IALSConfig]):
     """iALS, matrix factorization with frequency-scaled regularization; histories are folded in by a solve.
 
     Memory: 4 x factors x (users + items) bytes, and 64 MB.
@@ -144,7 +147,9 @@ class IALS(ScaledFactorization[IALSConfig]):
             return (_on_axes(_solve(by_item, users, self._weights)),)
 
         (self.item_factors,) = iterate(iteration, (items,), context.planned(self.config.iterations), context)
-        self._known = KnownUsers.of(matrix, self._solve, self.config.factors)
+        # Weighted histories are not those of the training matrix.
+        known = matrix if self.half_life is None else matrix[:0]
+        self._known = KnownUsers.of(known, self._solve, self.config.factors)
 
     def _solve(self, history: csr_matrix) -> Tensor:
         return _solve(history, self.item_factors, self._weights)

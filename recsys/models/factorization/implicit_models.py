@@ -29,6 +29,7 @@ from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.factors import Factors
 from recsys.models.factorization.known_users import KnownUsers
 from recsys.models.factorization.scaled import ScaledFactorization, scaled_weights
+from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import USERS, StateSpec, TensorSpec
 from recsys.system.packages import missing_package
@@ -44,10 +45,12 @@ class ALSConfig:
     alpha: float | None = tunable(None, Range(1.0, 50.0, log=True))
     l2: float | None = tunable(None, Range(0.1, 300.0, log=True))
     iterations: int = tunable(15, Range(5, 30))
+    half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
 
     def __post_init__(self) -> None:
         _check_factors(self.factors, self.l2, self.iterations)
         require(self.alpha is None or self.alpha > 0, f"Expected alpha above 0, found {self.alpha}.")
+        check_half_life(self.half_life)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _check_factors(factors: int, l2: float | None, iterations: int) -> None:
     require(iterations >= 1, f"Expected iterations of at least 1, found {iterations}.")
 
 
-class ALS(ScaledFactorization[ALSConfig]):
+class ALS(RecencyWeighted[ALSConfig], ScaledFactorization[ALSConfig]):
     """Alternating least squares; a history is folded in by solving for its factors.
 
     Hu, Koren, Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, equations 4 and 5.
@@ -122,7 +125,9 @@ class ALS(ScaledFactorization[ALSConfig]):
             _fit_with_implicit(model, matrix, context.planned(self.config.iterations), context, factors)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
         self._solver = None
-        self._known = KnownUsers.of(matrix, self._solve, self.config.factors)
+        # Weighted histories are not those of the training matrix.
+        known = matrix if self.half_life is None else matrix[:0]
+        self._known = KnownUsers.of(known, self._solve, self.config.factors)
 
     def _model(self, factors: int, seed: int) -> Any:
         return _implicit("als").AlternatingLeastSquares(

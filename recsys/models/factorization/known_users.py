@@ -52,7 +52,7 @@ class KnownUsers:
         -------
         KnownUsers
         """
-        if 4 * width * matrix.shape[0] > MOST_BYTES:
+        if not matrix.shape[0] or 4 * width * matrix.shape[0] > MOST_BYTES:
             return cls(np.empty(0, dtype=np.int64), torch.empty(0, width))
         hashes, rows = np.unique(hash_rows(matrix), return_index=True)
         return cls(hashes, fold_in(matrix[rows]))

@@ -251,7 +251,7 @@ class ClosedForm(Recommender[ConfigT]):
         return self._settings().user_power == 0 and not self.uses_features
 
 
-class EDLAE(RecencyWeighted, ClosedForm[EDLAEConfig]):
+class EDLAE(RecencyWeighted[EDLAEConfig], ClosedForm[EDLAEConfig]):
     """EDLAE, a linear autoencoder trained to fill in hidden items; RLAE, RDLAE, MRF and DAN by its settings.
 
     preset=steck2020 and moon2023: settings of the papers for MovieLens-20M.
@@ -263,11 +263,6 @@ class EDLAE(RecencyWeighted, ClosedForm[EDLAEConfig]):
         "steck2020": {"l2": 300.0, "dropout": 0.33, "user_power": 0.0},
         "moon2023": {"l2": 1000.0, "dropout": 0.2, "diagonal": 0.6, "user_power": 0.0},
     }
-
-    @property
-    def half_life(self) -> float | None:
-        """That of the config."""
-        return self.config.half_life
 
     def _settings(self) -> EDLAEConfig:
         return self.config

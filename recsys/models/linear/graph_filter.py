@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
-from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.embeddings import Embeddings
 from recsys.models.factorization.svd import right_singular_vectors, singular_vectors
 from recsys.models.linear.ease import gram_matrix
+from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.scaling import inverse_roots
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import CsrSpec, StateSpec, TensorSpec, csr_from_state, csr_state
@@ -43,16 +43,18 @@ class GraphFilterConfig:
 
     factors: int = tunable(256, Range(32, 1024, log=True))  # leading eigenvectors of the ideal low-pass filter
     low_pass: float = tunable(0.2, Range(0.0, 1.0))  # weight of the ideal low-pass filter; 0 switches it off
+    half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
 
     def __post_init__(self) -> None:
         require(self.factors >= 1, f"Expected factors of at least 1, found {self.factors}.")
         require(self.low_pass >= 0, f"Expected low_pass of 0 or more, found {self.low_pass}.")
+        check_half_life(self.half_life)
 
 
 FilterT = TypeVar("FilterT", bound=GraphFilterConfig)
 
 
-class GraphFilter(Recommender[FilterT]):
+class GraphFilter(RecencyWeighted[FilterT]):
     """A filter of the item graph. A subclass gives the polynomial, on histories and whole.
 
     It keeps the training matrix. Memory: 16 bytes per interaction and 8 x factors per item. For up to 6,000 items the

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.models.base import Recommender
 from recsys.models.config import require
 from recsys.models.linear.ease import RidgeConfig, ridge_of
 from recsys.models.neighbors import strongest
+from recsys.models.recency import RecencyWeighted, check_half_life
 from recsys.models.scaling import weigh_users
 from recsys.models.search_space import Range, tunable
 from recsys.models.state import CsrSpec, StateSpec, csr_from_state, csr_state
@@ -37,13 +37,15 @@ class SparseEASEConfig(RidgeConfig):
 
     l2: float = tunable(40.0, Range(1.0, 3000.0, log=True))
     neighbors: int = tunable(100, Range(20, 300, log=True))
+    half_life: float | None = None  # of an item of a history that is scored, in later items; None: all weigh alike
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.neighbors >= 1, f"Expected neighbors of at least 1, found {self.neighbors}.")
+        check_half_life(self.half_life)
 
 
-class SparseEASE(Recommender[SparseEASEConfig]):
+class SparseEASE(RecencyWeighted[SparseEASEConfig]):
     """EASE on the nearest items of each item.
 
     Memory: below 1 GB plus 16 x neighbors bytes per item. Time per item: its neighbors' users, and neighbors^3.
