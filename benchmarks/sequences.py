@@ -33,7 +33,9 @@ main.set_environment()  # as the recsys command does, before torch is imported
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_matrix
 
+from recsys.data.item_features.features import read_item_features
 from recsys.data.reading import read_interactions
 from recsys.evaluation.averages import Average
 from recsys.evaluation.evaluate import Validator, evaluate
@@ -56,6 +58,7 @@ DATA = ROOT.parent / "shared" / "data"
 METRICS = ("recall@10", "ndcg@10")
 USERS = 5000  # of the validation part, taken evenly, that settings and epochs are chosen on
 FILES = {"beauty": "amazon-beauty/sequences.csv", "ml-1m": "ml-1m/sequence/interactions.csv"}
+FEATURES = {"beauty": "amazon-beauty/attributes.csv", "ml-1m": "ml-1m/item_features.csv"}
 PUBLISHED = {
     "beauty": {"S3-Rec": (0.0647, 0.0327), "SASRec + sampled softmax": (0.0921, 0.0531), "eSASRec": (0.0928, 0.0523)},
     "ml-1m": {
@@ -81,11 +84,16 @@ ROWS: dict[str, dict[str, list[Settings]]] = {
         "edlae": LINEAR,
         "edlae half life": [{"model": "edlae", "l2": 100.0, "dropout": 0.6, "half_life": 1.0}],
         "als half life": [{"model": "als", "factors": factors, "l2": 0.1, "half_life": 1.0} for factors in (128, 256)],
+        "edlae attributes": [
+            {"model": "edlae", "l2": 100.0, "dropout": 0.6, "half_life": 1.0, "feature_weight": weight}
+            for weight in (1.0, 3.0, 6.0)
+        ],
         "vae": [{"epochs": 60}],
         "blend": [{"model": "blend", "members": "edlae,last-item", "edlae.l2": 100.0, "edlae.half_life": 2.0}],
         "sasrec": [{"layers": 1, "dropout": 0.5, "epochs": 100}],
         "svae": [{"epochs": 100}],
         "blend with sasrec": [{"of": ["sasrec", "edlae half life", "last-item", "als half life"]}],
+        "blend with attributes": [{"of": ["sasrec", "edlae attributes", "last-item", "als half life"]}],
     },
     "ml-1m": {
         "popularity": [{}],
@@ -212,6 +220,7 @@ def fit(
         validate=validate,
         checkpoints=checkpoints,
         keep_freed_memory=True,
+        item_features=features(split, asked) if model.uses_features else None,
         on_step=pause,
         on_epoch=say,
     )
@@ -224,6 +233,11 @@ def fit(
         model = max(with_half_lives(model), key=lambda one: validate(one.score))
     value = max((epoch.value or 0 for epoch in model.epochs), default=0.0) or validate(model.score)
     return value, model, minutes
+
+
+def features(split: Split, asked: argparse.Namespace) -> csr_matrix | None:
+    """Features of the items of the training part."""
+    return read_item_features(asked.data / FEATURES[asked.table]).over(split.train.items)
 
 
 def with_half_lives(model: Recommender) -> Iterator[Recommender]:

@@ -51,6 +51,7 @@ SPECIAL = {
     "blend": {"members": "ease,ials", "weights": "1,1", "ease.l2": 1.0, "ials.factors": 2},
     "rating-blend": {"members": "autorec,autorec", "weights": "1,3", **{f"autorec.{k}": v for k, v in RATINGS.items()}},
     "content-map": {"member": "ials", "ials.factors": 2, "ials.iterations": 100},
+    "content-dae": {"learning_rate": 0.02},
     "biased-mf": {"l2": 1.0},
     "autorec": RATINGS,
     "deep-autorec": RATINGS,

@@ -12,6 +12,7 @@ from recsys.models.autoencoders.rbm import RBM
 from recsys.models.autoencoders.recvae import RecVAE
 from recsys.models.base import Recommender
 from recsys.models.blend import Blend
+from recsys.models.content.content_dae import ContentDAE
 from recsys.models.content.content_knn import ContentKNN
 from recsys.models.content.content_map import ContentMap
 from recsys.models.factorization.ials import IALS
@@ -66,6 +67,7 @@ MODELS: dict[str, type[Recommender]] = {
         SVAE,
         ContentKNN,
         ContentMap,
+        ContentDAE,
         Blend,
     )
 } | {
