@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from paths import ROOT
+from scipy.sparse import csr_matrix
 
 from recsys import splitting
 from recsys.artifacts import load_model
@@ -44,7 +45,7 @@ source = "Somebody 2020"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("table", "accuracy", "ml1m_leave_one_out"):
+    for name in ("table", "accuracy", "ml1m_leave_one_out", "gowalla"):
         sys.modules.pop(name, None)
 
 
@@ -80,6 +81,23 @@ def test_a_table_has_a_row_a_model_the_blend_the_pairs_and_the_published_rows(sc
     assert "± " in next(line for line in text.splitlines() if "`wide`" in line)  # two seeds
     assert "± " not in next(line for line in text.splitlines() if "`ease`" in line)  # nothing in it is drawn
     assert "Weights of the blend: ease" in text
+
+
+def test_stated_weights_are_not_searched(scripts, tmp_path, monkeypatch):
+    monkeypatch.setattr("recsys.models.blend.search_weights", lambda *_: pytest.fail("searched"))
+    monkeypatch.setitem(globals(), "TABLE", TABLE.replace("pairs =", "weights = [3, 1]\npairs ="))
+    text = table_of(scripts, tmp_path, monkeypatch, True).read_text()
+    assert "Weights of the blend: ease 0.75, wide 0.25." in text
+
+
+def test_a_part_in_which_items_stand_together_is_spread_more_than_a_random_draw(scripts):
+    gowalla, rng = scripts("gowalla"), np.random.default_rng(0)
+    rows = csr_matrix(np.ones((60, 400), dtype=np.float32))
+    random = csr_matrix((rng.random(rows.shape) < 0.2).astype(np.float32))
+    by_item = csr_matrix((rng.random(rows.shape) < np.where(np.arange(400) < 200, 0.1, 0.3)).astype(np.float32))
+    assert gowalla.spread(rows - random, random) == pytest.approx(1, abs=0.1)
+    deviation = np.sqrt(0.1**2 + (0.1 * 0.9 + 0.3 * 0.7) / 2 / 60)  # of the shares, around .1 and .3
+    assert gowalla.spread(rows - by_item, by_item) == pytest.approx(deviation / np.sqrt(0.2 * 0.8 / 60), abs=0.15)
 
 
 def test_fits_are_kept_for_the_blend_and_for_the_next_run(scripts, tmp_path, monkeypatch):
