@@ -66,7 +66,7 @@ ROWS: dict[str, list[Settings]] = {
     "content-knn": [*linear(neighbors=(20, 50, 100, 300)), {"neighbors": None}],
     "ease with features": linear(model=("ease",), feature_weight=(30.0,), feature_l2=RIDGES),
     "edlae with features": linear(model=("edlae",), feature_weight=(30.0,), feature_l2=RIDGES, l2=(300.0, 500.0)),
-    "content-dae": linear(feature_l2=(0.003, 0.01, 0.03), temperature=(0.15, 0.2)),
+    "content-dae": linear(feature_l2=(0.01, 0.03)),
     "aligned": linear(neighbors=(50, 100, 300), l2=(10.0, 100.0)),
     "map of vae": map_of("vae", *RIDGES, epochs=40),
     "map of ials": map_of("ials", *RIDGES, factors=64),
