@@ -24,7 +24,6 @@ from recsys.types import ScoreFunction
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BATCH = 256  # users at once
-APART = 1e-6  # of the largest score of a user: how far equal scores are moved apart, at most
 SEEN_FIRST = 10  # items of a list whose distance counts: what a person looks at
 
 
@@ -131,11 +130,36 @@ def _without_ties(model: Recommender, holdout: Holdout) -> ScoreFunction:
     def score(history: csr_matrix, /, *, users: Any = None) -> Tensor:
         known = {"users": holdout.train_rows[users]} if model.needs_training_users else {}
         scores = torch.as_tensor(model.score(history, **known)).float()
-        places = tie_break.places(np.asarray(users)[:, None], items) / tie_break.prime
-        largest = scores.abs().nan_to_num(posinf=0).amax(dim=1, keepdim=True).clamp(min=1e-30)
-        return scores - APART * largest * torch.as_tensor(places).to(scores)
+        places = tie_break.places(np.asarray(users)[:, None], items)
+        return torch.as_tensor(apart(scores.numpy(force=True), places)).to(scores)
 
     return score
+
+
+def apart(scores: NDArray[np.float32], places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Move equal scores of each row apart, by as little as possible: the order of unequal ones stays.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (users, items)
+        Finite.
+    places : ndarray of int64, shape (users, items)
+        Of equal scores, the one with the lowest place stays, and the others follow below it.
+
+    Returns
+    -------
+    ndarray of float32, shape (users, items)
+        Distinct in each row. A score that is in the way of those above it makes room, too.
+    """
+    order = np.lexsort((places, -scores), axis=1)
+    bits = np.take_along_axis(scores + np.float32(0), order, axis=1).view(np.int32).astype(np.int64)  # -0 becomes 0
+    steps = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)  # whole numbers in the order of the scores, one a float32
+    rank = np.arange(scores.shape[1])
+    steps = np.minimum.accumulate(steps + rank, axis=1) - rank  # each at least one below the one before
+    lowered = np.where(steps < 0, -steps | 0x80000000, steps).astype(np.uint32).view(np.float32)
+    found = np.empty_like(scores)
+    np.put_along_axis(found, order, lowered, axis=1)
+    return found
 
 
 def _variants(rules: RuleSet) -> list[tuple[str, RuleSet]]:

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluate import evaluate_lists
-from recsys.evaluation.ruled import WEIGHTS, facts_of, measure_rules
+from recsys.evaluation.ruled import WEIGHTS, apart, facts_of, measure_rules
 from recsys.inference.rules import Rule, RuleSet
 from recsys.inference.variety import Variety
 from recsys.models import create_model
@@ -19,6 +19,20 @@ from recsys.splitting.holdout import Holdout
 
 TRAIN = csr_matrix(np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=np.float32))
 MODEL = create_model("popularity").fit(TRAIN)  # scores 4, 3, 2, 1
+
+
+def test_equal_scores_are_moved_apart_by_the_least_and_unequal_ones_keep_their_order():
+    one, below = np.float32(1), np.nextafter(np.float32(1), np.float32(0))
+    scores = np.array([[one, below, one, 0.5], [-2, 0, -2, -0.0]], dtype=np.float32)
+    found = apart(scores, np.array([[3, 0, 1, 2], [0, 3, 1, 2]]))
+    assert np.argsort(-found, axis=1).tolist() == [
+        [2, 0, 1, 3],
+        [3, 1, 0, 2],
+    ]  # `below` is after both of 1, whatever its place
+    steps = [one, below, np.nextafter(below, np.float32(0)), 0.5]
+    assert found[0].tolist() == [steps[1], steps[2], steps[0], steps[3]]
+    assert found[1, 0] == -2 and found[1, 2] == np.nextafter(np.float32(-2), np.float32(-3))
+    assert np.abs(found[1, [1, 3]]).max() < 1e-44 and len(set(found[1].tolist())) == 4
 
 
 @pytest.fixture
