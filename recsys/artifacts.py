@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from recsys.data.interactions import Vocabulary
 from recsys.data.item_features.encoder import NAMES as FEATURES
@@ -52,6 +53,7 @@ _RENAMED_SETTINGS = {"neighbors".replace("o", "ou"): "neighbors", "loss": "likel
 
 _DESCRIPTION, _WEIGHTS, _ITEMS, _USERS = "model.json", "weights.safetensors", "items.parquet", "users.parquet"
 _GRAM = "gram.safetensors"
+_ALIGNMENT, _COPIED = 64, 64_000_000  # bytes: of a tensor's address; of the largest tensor that is copied for it
 
 # What reading a damaged or crafted file can raise; pyarrow's own errors are among them.
 _UNREADABLE = (
@@ -191,7 +193,7 @@ def _load(directory: Path, device: str, with_gram: bool) -> TrainedModel:
         model = create_model(about["model"], _settings(about["config"]))
         if model.needs_training_users and users is None:
             raise ArtifactError(f"expected {_USERS}, found none")
-        model.set_state(load_file(directory / _WEIGHTS), len(items), device)
+        model.set_state(_aligned(load_file(directory / _WEIGHTS)), len(items), device)
         features = FeatureEncoder.load(directory) if FEATURES in about["files"] else None
         if with_gram and isinstance(model, ClosedForm) and _GRAM in about["files"]:
             kept = load_file(directory / _GRAM)
@@ -203,6 +205,17 @@ def _load(directory: Path, device: str, with_gram: bool) -> TrainedModel:
     if users is not None and model.n_users not in (None, len(users)):
         raise ArtifactError(f"Expected {model.n_users} users in {directory / _USERS}, found {len(users)}.")
     return TrainedModel(model, items, counts, users, about, digest, features)
+
+
+def _aligned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, small ones where the processor likes them: matrix products round by the address.
+
+    In the file they follow each other without a gap. Large ones stay mapped: processes share them.
+    """
+    return {
+        name: tensor.clone() if tensor.data_ptr() % _ALIGNMENT and tensor.nbytes <= _COPIED else tensor
+        for name, tensor in state.items()
+    }
 
 
 def _check_files(directory: Path, files: Mapping[str, str]) -> None:

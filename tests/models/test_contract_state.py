@@ -32,6 +32,16 @@ def test_a_saved_model_gives_exactly_the_same_scores_elsewhere(name, fitted, tmp
     assert states_equal(saved.model.get_state(), fitted(name).get_state())
 
 
+@pytest.mark.parametrize("most", [64_000_000, 0])
+def test_small_tensors_are_loaded_where_they_round_as_after_the_fit_and_large_ones_stay_mapped(
+    most, fitted, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recsys.artifacts._COPIED", most)
+    loaded = load_model(save(fitted("rating-blend"), tmp_path / "model"), device="cpu").model.get_state()
+    codes = [tensor.data_ptr() % 64 for name, tensor in loaded.items() if name.endswith("codes")]
+    assert len(codes) == 2 and (codes == [0, 0]) == bool(most)
+
+
 @every_model
 def test_a_saved_model_holds_safetensors_and_no_pickle(name, fitted, tmp_path):
     folder = save(fitted(name), tmp_path / "model")
