@@ -58,7 +58,7 @@ DATA = ROOT.parent / "shared" / "data"
 METRICS = ("recall@10", "ndcg@10")
 USERS = 5000  # of the validation part, taken evenly, that settings and epochs are chosen on
 FILES = {"beauty": "amazon-beauty/sequences.csv", "ml-1m": "ml-1m/sequence/interactions.csv"}
-FEATURES = {"beauty": "amazon-beauty/attributes.csv", "ml-1m": "ml-1m/item_features.csv"}
+FEATURES = {"beauty": "amazon-beauty/attributes.csv"}
 PUBLISHED = {
     "beauty": {"S3-Rec": (0.0647, 0.0327), "SASRec + sampled softmax": (0.0921, 0.0531), "eSASRec": (0.0928, 0.0523)},
     "ml-1m": {

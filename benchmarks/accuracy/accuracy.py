@@ -127,8 +127,8 @@ def make_blend(table: RankingTable, division: Division, flags: argparse.Namespac
         blend = Blend.of([member.model for member in members], final, weights[-1])
         minutes += sum(member.minutes for member in members)
         results.append(Result(division.measure(blend, table.metrics), minutes))
-    shares = np.mean(weights, axis=0) / np.sum(np.mean(weights, axis=0))
-    each = ", ".join(f"{row} {share:.2f}" for row, share in zip(table.blend, shares, strict=True))
+    sums = np.sum(weights, axis=0)
+    each = ", ".join(f"{row} {share:.2f}" for row, share in zip(table.blend, sums / sums.sum(), strict=True))
     return Row(results, note=f"Weights of the blend: {each}.")
 
 

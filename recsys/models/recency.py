@@ -63,6 +63,10 @@ class RecencyWeighted(Recommender[ConfigT]):
         """Whether there is a half-life."""
         return self.half_life is not None
 
+    def _scored_alike(self, matrix: csr_matrix) -> csr_matrix:
+        """The rows of the training matrix that are scored as training saw them: none where they are weighed."""
+        return matrix if self.half_life is None else matrix[:0]
+
     def _own_cells(self, given: csr_matrix) -> csr_matrix:
         """The matrix as training takes it: with ones instead of places in time."""
         matrix = as_csr(given)

@@ -147,9 +147,7 @@ class IALS(RecencyWeighted[IALSConfig], ScaledFactorization[IALSConfig]):
             return (_on_axes(_solve(by_item, users, self._weights)),)
 
         (self.item_factors,) = iterate(iteration, (items,), context.planned(self.config.iterations), context)
-        # Weighted histories are not those of the training matrix.
-        known = matrix if self.half_life is None else matrix[:0]
-        self._known = KnownUsers.of(known, self._solve, self.config.factors)
+        self._known = KnownUsers.of(self._scored_alike(matrix), self._solve, self.config.factors)
 
     def _solve(self, history: csr_matrix) -> Tensor:
         return _solve(history, self.item_factors, self._weights)

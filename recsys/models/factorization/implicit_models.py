@@ -125,9 +125,7 @@ class ALS(RecencyWeighted[ALSConfig], ScaledFactorization[ALSConfig]):
             _fit_with_implicit(model, matrix, context.planned(self.config.iterations), context, factors)
         self.item_factors = torch.as_tensor(np.array(model.item_factors))
         self._solver = None
-        # Weighted histories are not those of the training matrix.
-        known = matrix if self.half_life is None else matrix[:0]
-        self._known = KnownUsers.of(known, self._solve, self.config.factors)
+        self._known = KnownUsers.of(self._scored_alike(matrix), self._solve, self.config.factors)
 
     def _model(self, factors: int, seed: int) -> Any:
         return _implicit("als").AlternatingLeastSquares(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from feature_shop import NEW, shop
 from model_contract import copy_state
 from scipy.sparse import csr_matrix
 
@@ -12,18 +13,6 @@ from recsys.models.content.content_dae import ContentDAE, ContentDAEConfig, Feat
 from recsys.models.content.weighing import rarity, weighed
 from recsys.training.batches import SparseRows
 from recsys.training.context import TrainingContext
-
-NEW = 4
-
-
-def shop(users=60, items=20, features=6):
-    """Users like items by a feature of theirs; the last items have no interactions."""
-    rng = np.random.default_rng(0)
-    table = rng.random((items, features)) < 0.4
-    tastes = rng.integers(0, features, users)
-    matrix = table[:, tastes].T & (rng.random((users, items)) < 0.7)
-    matrix[:, -NEW:] = False
-    return csr_matrix(matrix.astype(np.float32)), csr_matrix(table.astype(np.float32)), tastes
 
 
 def fitted(matrix, features, **settings):
@@ -67,7 +56,7 @@ def test_without_their_own_vectors_items_are_their_features_and_scoring_leaves_n
 
 
 def test_items_without_interactions_have_the_vectors_of_their_features_alone():
-    matrix, table, _ = shop()
+    matrix, table, _ = shop(users=60)
     layer = fitted(matrix, table).network.decoder
     known = np.asarray(matrix.sum(axis=0)).ravel() > 0
     weights = rarity(table, known)
@@ -77,14 +66,14 @@ def test_items_without_interactions_have_the_vectors_of_their_features_alone():
 
 
 def test_users_get_new_items_of_their_taste():
-    matrix, table, tastes = shop()
+    matrix, table, tastes = shop(users=60)
     has = table[-NEW:].toarray()[:, tastes].T > 0  # (users, new items)
     scores = fitted(matrix, table).score(matrix)[:, -NEW:].numpy()
     assert scores[has].mean() > scores[~has].mean() + 0.5
 
 
 def test_items_that_come_later_are_as_those_that_training_knew_without_interactions():
-    matrix, table, _ = shop()
+    matrix, table, _ = shop(users=60)
     held = np.diff(table.indptr)[-NEW:] > 0
     grown = fitted(matrix, table).with_new_items(table[-NEW:][held])
     wide = csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(60, 20 + held.sum()))
@@ -96,7 +85,7 @@ def test_items_that_come_later_are_as_those_that_training_knew_without_interacti
 
 
 def test_a_new_item_without_a_known_feature_is_refused():
-    matrix, table, _ = shop()
+    matrix, table, _ = shop(users=60)
     with pytest.raises(DataError, match="found 1 of 1 without one that training knew, first the new item number 1"):
         fitted(matrix, table).with_new_items(csr_matrix((1, 6), dtype=np.float32))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from feature_shop import NEW, shop
 from model_contract import copy_state
 from scipy.sparse import csr_matrix, hstack, vstack
 
@@ -12,18 +13,6 @@ from recsys.models.content.content_map import ContentMap
 from recsys.models.content.weighing import rarity, weighed
 from recsys.training.context import TrainingContext
 
-NEW = 4
-
-
-def shop(users=40, items=20, features=6):
-    """Users like items by a feature of theirs; the last items have no interactions."""
-    rng = np.random.default_rng(0)
-    table = rng.random((items, features)) < 0.4
-    tastes = rng.integers(0, features, users)
-    matrix = table[:, tastes].T & (rng.random((users, items)) < 0.7)
-    matrix[:, -NEW:] = False
-    return csr_matrix(matrix.astype(np.float32)), csr_matrix(table.astype(np.float32))
-
 
 def content_map(matrix, features, **settings):
     given = {"member": "svd", "svd.factors": 3, **settings}
@@ -31,7 +20,7 @@ def content_map(matrix, features, **settings):
 
 
 def test_vectors_of_new_items_are_a_ridge_regression_by_hand():
-    matrix, table = shop()
+    matrix, table, _ = shop()
     model = content_map(matrix, table, l2=0.5)
     known = np.asarray(matrix.sum(axis=0)).ravel() > 0
     rows = weighed(table, rarity(table, known)).toarray().astype(float)
@@ -44,13 +33,13 @@ def test_vectors_of_new_items_are_a_ridge_regression_by_hand():
 
 
 def test_more_features_than_items_give_the_same_map():
-    matrix, table = shop()
+    matrix, table, _ = shop()
     wide = csr_matrix(hstack([table, csr_matrix((20, 40), dtype=np.float32)]))
     torch.testing.assert_close(content_map(matrix, wide).vectors, content_map(matrix, table).vectors)
 
 
 def test_known_items_are_scored_by_the_member_alone_and_new_ones_by_what_users_like():
-    matrix, table = shop()
+    matrix, table, _ = shop()
     model = content_map(matrix, table)
     alone = create_model("svd", {"factors": 3}).fit(matrix)
     torch.testing.assert_close(model.score(matrix)[:, :-NEW], alone.score(matrix)[:, :-NEW], rtol=1e-4, atol=1e-5)
@@ -59,7 +48,7 @@ def test_known_items_are_scored_by_the_member_alone_and_new_ones_by_what_users_l
 
 
 def test_items_that_come_later_are_those_of_a_new_fit():
-    matrix, table = shop()
+    matrix, table, _ = shop()
     held = table[np.flatnonzero(np.diff(table.indptr) > 0)][:3]
     model = content_map(matrix, table).with_new_items(held)
     wide = csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=(40, 23))
@@ -70,14 +59,14 @@ def test_items_that_come_later_are_those_of_a_new_fit():
 
 
 def test_a_new_item_without_a_known_feature_is_refused():
-    matrix, table = shop()
+    matrix, table, _ = shop()
     with pytest.raises(DataError, match="found 1 of 1 without one that training knew, first the new item number 1"):
         content_map(matrix, table).with_new_items(csr_matrix((1, 6), dtype=np.float32))
 
 
 @pytest.mark.parametrize("size", [0, 21, 2**40])
 def test_a_crafted_size_of_the_member_is_refused(size):
-    matrix, table = shop()
+    matrix, table, _ = shop()
     state = copy_state(content_map(matrix, table)) | {"member_items": torch.tensor(size)}
     with pytest.raises(DataError):
         ContentMap.create({"member": "svd", "svd.factors": 3}).set_state(state, 20)
