@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recsys.data.reading.options import ReadingOptions
-from recsys.data.reading.times import TimeKind, date_order
+from recsys.data.reading.times import TimeKind, date_order, is_date
 from recsys.errors import DataError
 
 # Usual names of the four columns, lower case, without blanks, '_' and '-'.
@@ -318,7 +318,7 @@ def _distinct(columns: Columns, names: Sequence[str], where: str) -> Columns:
 
 
 def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
-    """Whether the first row names columns: by known or given names, or by text above numbers."""
+    """Whether the first row names columns: by known or given names, or by text above numbers or dates."""
     first = [field.strip() for field in rows[0]]
     given = {options.user_column, options.item_column, options.rating_column, options.timestamp_column} - {None}
     known = {plain_name(name) for name in first} & {*ALIASES["user"], *ALIASES["item"]}
@@ -327,8 +327,9 @@ def _has_header(rows: list[list[str]], options: ReadingOptions) -> bool:
     below = [row for row in rows[1:] if len(row) == len(first)]
     share = 1.0 if re.search(r"\d", "".join(first)) else 0.9  # names have no digits; a few strays may follow
     return bool(below) and any(
-        not _is_number(name) and sum(_is_number(row[place]) for row in below) >= share * len(below)
+        not kind(name) and sum(kind(row[place].strip()) for row in below) >= share * len(below)
         for place, name in enumerate(first)
+        for kind in (_is_number, is_date)
     )
 
 

@@ -58,6 +58,11 @@ class Strays(NamedTuple):
     values: NDArray[Any]
 
 
+def is_date(text: str) -> bool:
+    """Return whether a text looks like a date, with or without a time: 2026-12-31, 31/12/2026."""
+    return bool(_ISO_DATE.fullmatch(text) or _DATE.fullmatch(text))
+
+
 def date_order(texts: Sequence[str], column: str, where: str) -> DateOrder | None:
     """Find the order of day, month and year in dates such as 31/12/2026.
 

@@ -168,6 +168,16 @@ def test_one_stray_below_it_does_not_make_a_row_of_a_header_of_unknown_names(str
     assert not find_layout([*rows, "u1;i9;five"], options, "f").header
 
 
+@pytest.mark.parametrize("date", ["2024-01-0{}", "0{}.01.2024 10:00"])
+def test_unknown_names_above_dates_are_a_header(date):
+    rows = [f"ann;cup;{date.format(day)}" for day in range(1, 10)]
+    named = ReadingOptions(user_column="Buyer", item_column="Article", timestamp_column="none")
+    assert find_layout(["Buyer;Article;When", *rows], named, "f").header
+    with pytest.raises(DataError, match="Buyer"):  # names to choose from, and no row of a rating "When"
+        find_layout(["Buyer;Article;When", *rows], ReadingOptions(), "f")
+    assert not find_layout(rows, ReadingOptions(user_column="1", item_column="2", timestamp_column="none"), "f").header
+
+
 def test_headers_of_recbole_are_known(tmp_path):
     header = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
     found = read(tmp_path, header + "\n1\t2\t3.5\t978300000\n")
