@@ -119,7 +119,7 @@ def make_blend(table: RankingTable, division: Division, flags: argparse.Namespac
     """Blend the models of each seed that were fitted for the rows of the members."""
     results, weights = [], []
     final = division.choosing.train.matrix if division.final is None else division.final.matrix
-    for seed in range(flags.seeds):
+    for seed in max((table.seeds(row, flags.seeds) for row in table.blend), key=len):  # one where nothing is random
         seeds = {row: seed if seed in table.seeds(row, flags.seeds) else 0 for row in table.blend}
         found, minutes = (table.weights, 0.0) if table.weights else search_weights(table, division, seeds, flags)
         weights.append(found)
